@@ -1,0 +1,1 @@
+"""The processes of Trivium and what they share."""

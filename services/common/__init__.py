@@ -1,0 +1,1 @@
+"""What several processes share: errors, settings, the gRPC server and clients."""
