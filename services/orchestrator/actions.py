@@ -1,0 +1,89 @@
+"""What the routing core asks for, and the values that its actions carry. Pure data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Source(Enum):
+    """Who wrote a token."""
+
+    SLM = 1
+    LLM = 2
+
+
+class FinishReason(Enum):
+    """Why a sequence ended."""
+
+    STOP = 1
+    LENGTH = 2
+    CANCELLED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedToken:
+    """A token that is final.
+
+    Args:
+        token_id: The token.
+        source: Who wrote it.
+        divergence_probability: The router's score of the SLM's draft at this position, in [0, 1].
+    """
+
+    token_id: int
+    source: Source
+    divergence_probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSlm:
+    """Start the SLM after `token_ids`; its drafts carry `epoch` and stay below position `draft_until`."""
+
+    token_ids: tuple[int, ...]
+    epoch: int
+    draft_until: int
+
+
+@dataclass(frozen=True, slots=True)
+class RewindSlm:
+    """Have the SLM keep `length` tokens, append `token_ids`, and draft on under `epoch`."""
+
+    length: int
+    token_ids: tuple[int, ...]
+    epoch: int
+    draft_until: int
+
+
+@dataclass(frozen=True, slots=True)
+class GrantSlm:
+    """Let the SLM draft positions below `draft_until`."""
+
+    draft_until: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskLlm:
+    """Have the LLM keep `base_len` tokens, process `token_ids`, and answer `query_positions` (ascending)."""
+
+    pass_id: int
+    base_len: int
+    token_ids: tuple[int, ...]
+    query_positions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """These tokens are final; they follow what was emitted before."""
+
+    tokens: tuple[AcceptedToken, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The sequence has ended. No action follows."""
+
+    reason: FinishReason
+
+
+Action = OpenSlm | RewindSlm | GrantSlm | AskLlm | Emit | Finish
