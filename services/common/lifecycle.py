@@ -1,0 +1,63 @@
+"""Where a process is between its start and its end.
+
+Owns the one answer to "is a new call taken now?" that the health service and the interceptor give to peers. Doesn't
+own the server: `services.common.server` moves a process through its life.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+from grpc_health.v1 import health, health_pb2
+from trivium.v1 import common_pb2
+
+from services.common.errors import Draining, ModelNotReady, TriviumError
+
+
+class Lifecycle:
+    """The state of one process: not ready, ready, or draining, which is final.
+
+    Args:
+        service_name: Full gRPC name, e.g. "trivium.v1.SlmService".
+        replica_id: Name of this process among its replicas.
+    """
+
+    def __init__(self, service_name: str, replica_id: str) -> None:
+        self.service_name = service_name
+        self.replica_id = replica_id
+        self.health = health.aio.HealthServicer()
+        self.draining = False
+        self.refusal: TriviumError | None = ModelNotReady(f"{service_name} is starting")
+        """What a new call is refused with; None while calls are taken."""
+
+    async def mark_ready(self) -> None:
+        """Takes calls from now on. Without effect while draining."""
+        if not self.draining:
+            self.refusal = None
+            await self.publish()
+
+    async def mark_not_ready(self, reason: TriviumError) -> None:
+        """Refuses new calls with `reason` until `mark_ready`. Running calls go on. Without effect while draining."""
+        if not self.draining:
+            self.refusal = reason
+            await self.publish()
+
+    async def mark_draining(self) -> None:
+        """Refuses new calls for good. Running calls go on."""
+        self.draining = True
+        self.refusal = Draining(f"{self.service_name} is about to stop")
+        await self.publish()
+
+    async def publish(self) -> None:
+        """Tells the health service's watchers whether calls are taken."""
+        response = health_pb2.HealthCheckResponse
+        status = response.NOT_SERVING if self.refusal else response.SERVING
+        # "" stands for the process as a whole, which is what Kubernetes asks for by default.
+        for name in ("", self.service_name):
+            await self.health.set(name, status)
+
+    def replica_info(self) -> common_pb2.ReplicaInfo:
+        """Describes this process to a peer."""
+        return common_pb2.ReplicaInfo(
+            replica_id=self.replica_id, version=importlib.metadata.version("trivium"), draining=self.draining
+        )

@@ -1,0 +1,163 @@
+"""Runs one gRPC service as a process: listens, loads, serves, drains, stops.
+
+Owns the order of these steps and what SIGTERM does. Knows nothing of what a service computes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import grpc
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from services.common.channels import server_options
+from services.common.interceptors import CallGuard
+from services.common.lifecycle import Lifecycle
+from services.common.logs import configure_logging
+from services.common.settings import ProcessSettings
+
+logger = logging.getLogger(__name__)
+
+# Lets statuses of calls that just ended reach their clients.
+_CLOSE_GRACE_S = 0.5
+
+
+class Service(Protocol):
+    """What a process serves. The server calls the methods in the order in which they stand here."""
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Adds the servicer to the server, which isn't listening yet."""
+
+    async def start(self) -> None:
+        """Loads and warms up. Calls are refused until it returns, while health is answered NOT_SERVING.
+
+        Raises:
+            ValueError: It can't ever start; the message says why. The process ends with code 1.
+        """
+
+    async def run(self) -> None:
+        """Does the work that calls wait for, until cancelled. An exception ends the process with code 1."""
+
+    async def drain(self) -> None:
+        """Returns once nothing runs that is worth waiting for, and ends the calls that would stay open.
+
+        New calls are refused already. Cancelled when the drain timeout is over.
+        """
+
+    async def stop(self) -> None:
+        """Frees everything. Called after `start` was, whether or not that succeeded."""
+
+
+async def serve(service: Service, lifecycle: Lifecycle, settings: ProcessSettings) -> int:
+    """Runs a service until SIGTERM or SIGINT.
+
+    Args:
+        service: What to serve.
+        lifecycle: The state of this process, shared with the service.
+        settings: Settings of this process.
+
+    Returns:
+        The exit code: 0 after a drain; 1 where the port is taken, the service can't start or its work failed.
+    """
+    configure_logging(settings.log_level, service=lifecycle.service_name, replica_id=lifecycle.replica_id)
+    guard = CallGuard(lifecycle)
+    server = _create_server(service, lifecycle, guard, settings)
+    try:
+        port = server.add_insecure_port(f"{settings.host}:{settings.port}")
+    except RuntimeError as error:
+        sys.stderr.write(f"can't listen on {settings.host}:{settings.port}: is the port taken? ({error})\n")
+        return 1
+    stopping = _stop_event()
+    await lifecycle.publish()
+    await server.start()
+    logger.info("listening", extra={"host": settings.host, "port": port})
+    if settings.port_file:
+        settings.port_file.write_text(f"{port}\n")
+    try:
+        exit_code = await _live(service, lifecycle, guard, settings.drain_timeout_s, stopping)
+    finally:
+        await server.stop(_CLOSE_GRACE_S)
+        await service.stop()
+    logger.info("stopped", extra={"exit_code": exit_code})
+    return exit_code
+
+
+def _create_server(
+    service: Service, lifecycle: Lifecycle, guard: CallGuard, settings: ProcessSettings
+) -> grpc.aio.Server:
+    server = grpc.aio.server(
+        interceptors=[guard], options=server_options(settings.max_message_mb, settings.keepalive_s)
+    )
+    service.register(server)
+    health_pb2_grpc.add_HealthServicer_to_server(lifecycle.health, server)
+    if settings.reflection:
+        names = (lifecycle.service_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+    return server
+
+
+def _stop_event() -> asyncio.Event:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    return stopping
+
+
+async def _live(
+    service: Service, lifecycle: Lifecycle, guard: CallGuard, drain_timeout_s: float, stopping: asyncio.Event
+) -> int:
+    """Starts and runs the service until it fails, or is drained after a signal. Returns the exit code."""
+    working = asyncio.create_task(_work(service, lifecycle))
+    signalled = asyncio.create_task(stopping.wait())
+    draining: asyncio.Task[None] | None = None
+    try:
+        await asyncio.wait({working, signalled}, return_when=asyncio.FIRST_COMPLETED)
+        was_ready = lifecycle.refusal is None
+        await lifecycle.mark_draining()
+        if was_ready and not working.done():
+            # What runs still needs the work, so both go on side by side.
+            draining = asyncio.create_task(_drain(service, guard, drain_timeout_s))
+            await asyncio.wait({working, draining}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else 0
+    finally:
+        await _cancel(task for task in (working, signalled, draining) if task)
+
+
+async def _work(service: Service, lifecycle: Lifecycle) -> int:
+    try:
+        await service.start()
+    except ValueError as error:
+        logger.error("can't start: %s", error)
+        return 1
+    await lifecycle.mark_ready()
+    logger.info("ready")
+    try:
+        await service.run()
+    except Exception:
+        logger.exception("stopped working")
+    return 1
+
+
+async def _drain(service: Service, guard: CallGuard, timeout_s: float) -> None:
+    logger.info("draining", extra={"num_active_calls": guard.num_active_calls})
+    try:
+        async with asyncio.timeout(timeout_s):
+            await service.drain()
+            await guard.idle.wait()
+    except TimeoutError:
+        logger.warning("drain timeout, cutting off", extra={"num_active_calls": guard.num_active_calls})
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    # Waits without raising: a task's own error was reported where it happened.
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,148 @@
+"""Reads a process's settings from its command line and environment.
+
+Owns the settings that every gRPC process has, and the way settings are read: a flag wins over the environment, a
+misspelt or bad setting ends the process with exit code 2 and a line that names it. Each process adds its own fields
+in a subclass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn, TypeVar
+from uuid import uuid4
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, CliSettingsSource, NoDecode, SettingsConfigDict, SettingsError
+
+_SERVICE_LINK = re.compile(r"(_SERVICE_(HOST|PORT)|_PORT)(_|$)")
+
+
+def _split_commas(value: object) -> object:
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, Iterable):
+        return tuple(part.strip() for item in value for part in str(item).split(",") if part.strip())
+    return value
+
+
+CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
+"""Several strings: separated by commas, and on the command line also by repeating the flag."""
+
+
+def random_id() -> str:
+    """Returns a name that no other process has."""
+    return uuid4().hex[:12]
+
+
+class ProcessSettings(BaseSettings):
+    """Settings of every gRPC process. Subclasses set `env_prefix` and their own fields.
+
+    Every field is a flag (`--drain-timeout-s 30`) and, with the subclass's prefix, an environment variable
+    (`TRIVIUM_SLM_DRAIN_TIMEOUT_S=30`). Descriptions give the unit, since `--help` shows them.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+        # `model` and `model_…` are fields of several processes.
+        protected_namespaces=(),
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on. 0.0.0.0 listens on every IPv4 interface.")
+    port: int = Field(0, ge=0, le=65535, description="TCP port to listen on. 0 picks a free one and logs it.")
+    port_file: Path | None = Field(None, description="File that the chosen port is written to once it listens.")
+    max_message_mb: int = Field(16, ge=1, le=1024, description="Largest gRPC message in or out, in MiB.")
+    keepalive_s: float = Field(20.0, ge=1, description="Seconds between keepalive pings on a quiet connection.")
+    drain_timeout_s: float = Field(
+        30.0, ge=0, description="Seconds that running work may take after SIGTERM before it is cut off."
+    )
+    reflection: bool = Field(True, description="Answer gRPC server reflection, for grpcurl and the like.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log to write.")
+    replica_id: str = Field(
+        default_factory=random_id,
+        min_length=1,
+        max_length=128,
+        description="Name of this process among its replicas, unique for its lifetime. Random unless set.",
+    )
+
+
+SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+
+
+def read_settings(
+    settings_type: type[SettingsT],
+    *,
+    prog: str,
+    example: str,
+    argv: Sequence[str] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> SettingsT:
+    """Reads the settings of this process.
+
+    Args:
+        settings_type: What to read. Its docstring heads `--help`.
+        prog: How the process is started, e.g. "python -m services.slm".
+        example: A command line to show in `--help`.
+        argv: Arguments after the program's name; those of this process if None.
+        environ: Where misspelt names are looked for; the environment of this process if None.
+
+    Raises:
+        SystemExit: With code 2 after a bad or misspelt setting, with code 0 after `--help`.
+    """
+    prefix = settings_type.model_config["env_prefix"]
+    _refuse_misspelt(settings_type, prog, os.environ if environ is None else environ)
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=settings_type.__doc__,
+        epilog=f"Each flag may also be set as {prefix}<FLAG>, e.g. {prefix}LOG_LEVEL=DEBUG; a flag wins.\n\n"
+        f"Example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    source: CliSettingsSource[argparse.ArgumentParser] = CliSettingsSource(settings_type, root_parser=parser)
+    try:
+        return settings_type(_cli_settings_source=source(args=list(sys.argv[1:] if argv is None else argv)))
+    except ValidationError as error:
+        _refuse(prog, [_describe(prefix, problem["loc"], problem) for problem in error.errors()])
+    except SettingsError as error:
+        _refuse(prog, [str(error)])
+
+
+def _describe(prefix: str, location: tuple[int | str, ...], problem: Mapping[str, object]) -> str:
+    name = str(location[0]) if location else "settings"
+    flag = f"--{name.replace('_', '-')} ({prefix}{name.upper()})"
+    if problem["type"] == "missing":
+        return f"{flag} is required"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{flag}: {message}, got {problem['input']!r}"
+
+
+def _refuse_misspelt(settings_type: type[BaseSettings], prog: str, environ: Mapping[str, str]) -> None:
+    prefix = settings_type.model_config["env_prefix"]
+    known = {f"{prefix}{name}".upper() for name in settings_type.model_fields}
+    problems = []
+    for name in sorted(environ):
+        if not name.upper().startswith(prefix) or name.upper() in known:
+            continue
+        closest = difflib.get_close_matches(name.upper(), known, n=1)
+        hint = f"did you mean {closest[0]}?" if closest else f"known are {', '.join(sorted(known))}"
+        if _SERVICE_LINK.search(name):
+            hint = "Kubernetes sets it where enableServiceLinks isn't false in the pod's spec"
+        problems.append(f"environment variable {name} is not a setting: {hint}")
+    if problems:
+        _refuse(prog, problems)
+
+
+def _refuse(prog: str, problems: Iterable[str]) -> NoReturn:
+    sys.stderr.write("".join(f"{prog}: {problem}\n" for problem in problems))
+    raise SystemExit(2)
