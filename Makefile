@@ -1,0 +1,80 @@
+# Each verb installs what it needs into .venv and nothing anywhere else. Stamps inside .venv make repeated calls quick.
+#
+#   PYTHON    the interpreter that .venv is made with (3.11 or newer)
+#   PIP_ARGS  more arguments for pip, e.g. --extra-index-url https://download.pytorch.org/whl/cpu for a CPU-only torch
+#   ARGS      more arguments for the tool that the verb runs, e.g. make test ARGS="tests/unit -k router"
+
+PYTHON ?= python3
+PIP_ARGS ?=
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
+PROTOS := $(wildcard protos/trivium/v1/*.proto)
+PACKAGES := services router_service labeler_jobs evaluation
+SGLANG_SETUP := $(wildcard tests/sglang_cpu/install.sh)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install check test coverage demo bench reference-pair protos clean
+
+help:  ## Lists the verbs.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed  ## Installs Trivium into .venv.
+
+demo: $(VENV)/.installed  ## Starts the reference pair, answers one question of each domain, stops it.
+	@$(BIN)/trivium demo $(ARGS)
+
+test: $(VENV)/.installed-dev $(VENV)/.installed-sglang  ## Runs the unit, contract and integration tests.
+	$(BIN)/python -m pytest $(ARGS)
+
+coverage: $(VENV)/.installed-dev  ## Runs the unit tests and lists the lines that none of them reaches.
+	$(BIN)/python -m pytest tests/unit --cov --cov-report=term-missing $(ARGS)
+
+check: $(VENV)/.installed-dev node_modules/.installed  ## Lints, formats, types, import rules, contracts.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	cd protos && ../node_modules/.bin/buf lint
+
+bench: $(VENV)/.installed  ## Measures tokens/s of the services against the in-process loop.
+	$(BIN)/python -m evaluation.speed $(ARGS)
+
+reference-pair: $(VENV)/.installed  ## Rebuilds the reference pair from nothing (hours on two cores; resumes).
+	$(BIN)/python -m evaluation.reference $(ARGS)
+
+protos: $(VENV)/.installed-dev  ## Generates the Python code of the contracts.
+	$(BIN)/python protos/build.py
+
+clean:  ## Removes .venv, caches and everything generated.
+	rm -rf $(VENV) node_modules build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -f protos/trivium/v1/*_pb2*
+	find $(PACKAGES) tests protos -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Trivium needs Python 3.11 or newer: make PYTHON=python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# Building the package generates the contracts' code, so a changed .proto installs anew.
+$(VENV)/.installed: pyproject.toml protos/build.py $(PROTOS) | $(BIN)/python
+	@echo "installing into $(VENV) (torch and transformers are large: a few minutes the first time)"
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+# The real SGLang on a CPU is test equipment, no part of the product.
+$(VENV)/.installed-sglang: $(VENV)/.installed-dev $(SGLANG_SETUP)
+	$(if $(SGLANG_SETUP),bash $(SGLANG_SETUP) $(BIN)/python)
+	@touch $@
+
+node_modules/.installed: package.json package-lock.json
+	@command -v npm > /dev/null || { echo "make check needs npm: buf, the linter of the contracts, comes from it" >&2; exit 1; }
+	npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@

@@ -1,0 +1,183 @@
+"""Pair files: which small model, large model and router belong together, and how their engines are set up.
+
+Owns the YAML schema and the errors that a wrong file is answered with. Doesn't load models, and doesn't know which
+pairs are shipped.
+"""
+
+from __future__ import annotations
+
+import difflib
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PACKAGE_PREFIX = "package:"
+"""Starts the location of a directory inside an installed package: `package:evaluation/reference/weights/slm`."""
+
+
+class PairError(ValueError):
+    """A pair file can't be used. The message names the file and the key."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class EngineSection(_Section):
+    """How a model's engine is set up; what is left out keeps the service's own default.
+
+    Attributes:
+        name: Which engine runs the model.
+        device: torch device, e.g. "cpu" or "cuda".
+        dtype: Arithmetic and KV type.
+        tp_size: Tensor parallel ranks (SGLang only).
+        max_batch_size: Most sequences in one forward pass.
+        kv_cache_tokens: KV budget in tokens over all sequences.
+        prefill_chunk_len: Most tokens of one sequence in one forward pass.
+        num_threads: CPU threads of a forward pass; 0 leaves the library's default.
+    """
+
+    name: Literal["transformers", "sglang"] | None = None
+    device: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    tp_size: Annotated[int, Field(ge=1)] | None = None
+    max_batch_size: Annotated[int, Field(ge=1)] | None = None
+    kv_cache_tokens: Annotated[int, Field(ge=1)] | None = None
+    prefill_chunk_len: Annotated[int, Field(ge=1)] | None = None
+    num_threads: Annotated[int, Field(ge=0)] | None = None
+
+
+class ModelSection(_Section):
+    """One of the two models.
+
+    Attributes:
+        model: Hugging Face id, a directory (absolute, or from `./` on relative to the pair file), or `package:` and a
+            path inside an installed package.
+        revision: Hugging Face commit, tag or branch; empty for a directory.
+        engine: How its engine is set up.
+    """
+
+    model: Annotated[str, Field(min_length=1)]
+    revision: str = ""
+    engine: EngineSection = EngineSection()
+
+
+class RouterSection(_Section):
+    """The router of the pair.
+
+    Attributes:
+        checkpoint: Directory of a Trivium router checkpoint, written as a model is; absent if the user gives one.
+        threshold: "calibrated" for the default of the validation sweep that ships with the checkpoint, or a number.
+        published: Where a router for this pair is published, for the user to read.
+    """
+
+    checkpoint: Annotated[str, Field(min_length=1)] | None = None
+    threshold: Literal["calibrated"] | Annotated[float, Field(ge=0, allow_inf_nan=False)] = "calibrated"
+    published: str = ""
+
+
+class Pair(_Section):
+    """A small model, a large model, and the router between them."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$")]
+    description: Annotated[str, Field(min_length=1)]
+    slm: ModelSection
+    llm: ModelSection
+    router: RouterSection
+
+
+def load_pair(path: Path) -> Pair:
+    """Reads a pair file and resolves the directories in it.
+
+    Args:
+        path: The YAML file.
+
+    Returns:
+        The pair; every model is a Hugging Face id or an absolute directory.
+
+    Raises:
+        PairError: The file can't be read, isn't YAML, has a wrong key or value, or names a missing directory.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise PairError(f"{path}: can't be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise PairError(f"{path}: not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise PairError(f"{path}: expected the keys {', '.join(Pair.model_fields)}, found {type(content).__name__}")
+    try:
+        pair = Pair.model_validate(content)
+    except ValidationError as error:
+        raise PairError("\n".join(f"{path}: {line}" for line in _explain(error))) from error
+    return _resolved(pair, path)
+
+
+def _explain(error: ValidationError) -> list[str]:
+    """One line a mistake: the key's path, what is wrong with it, and the closest key that exists."""
+    lines = []
+    for mistake in error.errors(include_url=False):
+        location = [str(part) for part in mistake["loc"]]
+        if mistake["type"] == "extra_forbidden":
+            known = _known_keys(location[:-1])
+            closest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+            hint = f"did you mean {closest[0]!r}?" if closest else f"known keys: {', '.join(known)}"
+            lines.append(f"unknown key {'.'.join(location)!r}: {hint}")
+        else:
+            lines.append(f"{'.'.join(location)}: {mistake['msg']}, got {mistake['input']!r}")
+    return lines
+
+
+def _known_keys(location: list[str]) -> list[str]:
+    section: type[BaseModel] = Pair
+    for key in location:
+        annotation = section.model_fields[key].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            raise TypeError(f"{key!r} is no section, so it can't hold an unknown key")
+        section = annotation
+    return list(section.model_fields)
+
+
+def _resolved(pair: Pair, path: Path) -> Pair:
+    def model(section: ModelSection, key: str) -> ModelSection:
+        return section.model_copy(update={"model": resolve_location(section.model, path, f"{key}.model")})
+
+    checkpoint = pair.router.checkpoint
+    if checkpoint is not None:
+        checkpoint = resolve_location(checkpoint, path, "router.checkpoint")
+    return pair.model_copy(
+        update={
+            "slm": model(pair.slm, "slm"),
+            "llm": model(pair.llm, "llm"),
+            "router": pair.router.model_copy(update={"checkpoint": checkpoint}),
+        }
+    )
+
+
+def resolve_location(location: str, path: Path, key: str) -> str:
+    """Turns a location of a pair file into a Hugging Face id or an absolute directory.
+
+    Args:
+        location: As it stands in the file.
+        path: The pair file, to which `./…` and `../…` are relative.
+        key: Named in the error.
+
+    Raises:
+        PairError: It names a directory that isn't there.
+    """
+    if location.startswith(PACKAGE_PREFIX):
+        package, _, inner = location.removeprefix(PACKAGE_PREFIX).partition("/")
+        try:
+            directory = Path(str(files(package))) / inner
+        except ModuleNotFoundError as error:
+            raise PairError(f"{path}: {key}: no package {package!r} is installed") from error
+    elif location.startswith(("./", "../", "/", "~")):
+        directory = (path.parent / Path(location).expanduser()).resolve()
+    else:
+        return location
+    if not directory.is_dir():
+        raise PairError(f"{path}: {key}: no directory {directory}")
+    return str(directory)
