@@ -136,6 +136,9 @@ async def _work(service: Service, lifecycle: Lifecycle) -> int:
     except ValueError as error:
         logger.error("can't start: %s", error)
         return 1
+    except Exception:
+        logger.exception("can't start")
+        return 1
     await lifecycle.mark_ready()
     logger.info("ready")
     try:

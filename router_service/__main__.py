@@ -1,0 +1,44 @@
+"""Starts the router's process: `python -m router_service --checkpoint DIR --port 50053`."""
+
+from __future__ import annotations
+
+import asyncio
+
+from router_service.servicer import SERVICE_NAME, RouterServicer, RowScorer
+from router_service.settings import RouterSettings
+from services.common.lifecycle import Lifecycle
+from services.common.server import serve
+from services.common.settings import read_settings
+
+
+def _load(settings: RouterSettings) -> RowScorer:
+    # Imports torch, which takes seconds: the process listens by then, and `--help` needs none of it.
+    from router_service.scorer import Scorer
+
+    return Scorer(settings.checkpoint, settings.slm_model, settings.device, settings.num_threads)
+
+
+async def _serve(settings: RouterSettings) -> int:
+    lifecycle = Lifecycle(SERVICE_NAME, settings.replica_id)
+    servicer = RouterServicer(
+        lambda: _load(settings),
+        lifecycle,
+        max_batch_rows=settings.max_batch_rows,
+        max_waiting_rows=settings.max_waiting_rows,
+        max_pending_bytes=settings.max_pending_mb * 2**20,
+    )
+    return await serve(servicer, lifecycle, settings)
+
+
+def main() -> None:
+    """Reads the settings, serves until SIGTERM, and exits."""
+    settings = read_settings(
+        RouterSettings,
+        prog="python -m router_service",
+        example="python -m router_service --checkpoint checkpoints/router --slm-model models/slm --port 50053",
+    )
+    raise SystemExit(asyncio.run(_serve(settings)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Joins what waits to be scored, from all streams, into one forward.
+
+Owns the queue of drafted tokens and the worker thread. Doesn't know gRPC.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Score = Callable[[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Features of drafted tokens that belong together.
+
+    Args:
+        token_ids: [rows].
+        hidden_states: [rows, hidden].
+        top_logits: [rows, num_top_logits].
+        deliver: Called with the [rows] probabilities.
+        is_wanted: Asked before the forward; rows that nobody wants any more are dropped.
+    """
+
+    token_ids: NDArray[np.int64]
+    hidden_states: NDArray[np.float32]
+    top_logits: NDArray[np.float32]
+    deliver: Callable[[NDArray[np.float32]], None]
+    is_wanted: Callable[[], bool]
+
+
+class Batcher:
+    """Runs one forward at a time over as many waiting rows as fit.
+
+    Args:
+        score: Scores rows; called on a thread of its own.
+        max_batch_rows: Most rows in one forward. No single `Rows` may have more.
+        max_waiting_rows: Rows that may wait before `submit` does.
+    """
+
+    def __init__(self, score: Score, *, max_batch_rows: int, max_waiting_rows: int) -> None:
+        self._score = score
+        self._max_batch_rows = max_batch_rows
+        self._max_waiting_rows = max_waiting_rows
+        self._waiting: deque[Rows] = deque()
+        self._has_work = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self.num_rows_waiting = 0
+        self.num_steps = 0
+        self.num_rows = 0
+
+    async def submit(self, rows: Rows) -> None:
+        """Queues rows; waits first where too many wait already."""
+        while not self._has_room.is_set():
+            await self._has_room.wait()
+        self._waiting.append(rows)
+        self._count_waiting(len(rows.token_ids))
+        self._has_work.set()
+
+    async def run(self) -> None:
+        """Scores what waits, until cancelled."""
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="router-forward") as worker:
+            while True:
+                await self._has_work.wait()
+                if batch := self._take():
+                    probabilities = await loop.run_in_executor(worker, self._forward, batch)
+                    self._deliver(batch, probabilities)
+
+    def _take(self) -> list[Rows]:
+        batch: list[Rows] = []
+        num_rows = 0
+        while self._waiting and num_rows + len(self._waiting[0].token_ids) <= self._max_batch_rows:
+            rows = self._waiting.popleft()
+            self._count_waiting(-len(rows.token_ids))
+            if rows.is_wanted():
+                batch.append(rows)
+                num_rows += len(rows.token_ids)
+        if not self._waiting:
+            self._has_work.clear()
+        return batch
+
+    def _forward(self, batch: list[Rows]) -> NDArray[np.float32]:
+        # Concatenating also copies, which torch wants: what was received is read-only.
+        return self._score(
+            np.concatenate([rows.token_ids for rows in batch]),
+            np.concatenate([rows.hidden_states for rows in batch]),
+            np.concatenate([rows.top_logits for rows in batch]),
+        )
+
+    def _deliver(self, batch: list[Rows], probabilities: NDArray[np.float32]) -> None:
+        self.num_steps += 1
+        self.num_rows += len(probabilities)
+        start = 0
+        for rows in batch:
+            end = start + len(rows.token_ids)
+            rows.deliver(probabilities[start:end])
+            start = end
+
+    def _count_waiting(self, num_rows: int) -> None:
+        self.num_rows_waiting += num_rows
+        if self.num_rows_waiting < self._max_waiting_rows:
+            self._has_room.set()
+        else:
+            self._has_room.clear()

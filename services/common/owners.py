@@ -1,0 +1,48 @@
+"""Remembers which stream of a model service opened which sequence.
+
+Owns the rule that a sequence belongs to one stream: others can neither change nor free it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Generic, TypeVar
+
+from services.common.errors import InvalidRequest
+
+StreamT = TypeVar("StreamT")
+
+
+class SequenceOwners(Generic[StreamT]):
+    """The open sequences of a service and their streams."""
+
+    def __init__(self) -> None:
+        self._streams: dict[int, StreamT] = {}
+        self.idle = asyncio.Event()
+        """Set while no sequence is open."""
+        self.idle.set()
+
+    def get(self, sequence_id: int) -> StreamT | None:
+        """Returns the stream of an open sequence, else None."""
+        return self._streams.get(sequence_id)
+
+    def claim(self, sequence_id: int, stream: StreamT) -> None:
+        """Notes that the stream has the sequence."""
+        self._streams[sequence_id] = stream
+        self.idle.clear()
+
+    def refuse_foreign(self, sequence_id: int, stream: StreamT) -> None:
+        """Raises InvalidRequest where another stream has the sequence."""
+        if self._streams.get(sequence_id, stream) is not stream:
+            raise InvalidRequest(f"sequence_id: {sequence_id} belongs to another stream")
+
+    def forget(self, sequence_id: int) -> StreamT | None:
+        """Notes that a sequence is closed. Returns the stream that had it, else None."""
+        stream = self._streams.pop(sequence_id, None)
+        if not self._streams:
+            self.idle.set()
+        return stream
+
+    def of(self, stream: StreamT) -> list[int]:
+        """Returns the sequences of a stream."""
+        return [sequence_id for sequence_id, owner in self._streams.items() if owner is stream]

@@ -1,0 +1,1 @@
+"""The large model's service: answers which token it would write."""

@@ -1,0 +1,38 @@
+"""Starts the large model's process: `python -m services.llm --model DIR --port 50052`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from services.common.lifecycle import Lifecycle
+from services.common.server import serve
+from services.common.settings import read_settings
+from services.engines.factory import EngineUnavailable, create_llm_engine
+from services.llm.servicer import SERVICE_NAME, LlmServicer
+from services.llm.settings import LlmSettings
+
+
+async def _serve(settings: LlmSettings) -> int:
+    lifecycle = Lifecycle(SERVICE_NAME, settings.replica_id)
+    try:
+        engine = create_llm_engine(settings.engine, settings.engine_options())
+    except EngineUnavailable as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    servicer = LlmServicer(engine, lifecycle, max_pending_bytes=settings.max_pending_mb * 2**20)
+    return await serve(servicer, lifecycle, settings)
+
+
+def main() -> None:
+    """Reads the settings, serves until SIGTERM, and exits."""
+    settings = read_settings(
+        LlmSettings,
+        prog="python -m services.llm",
+        example="python -m services.llm --model Qwen/Qwen3-8B --port 50052",
+    )
+    raise SystemExit(asyncio.run(_serve(settings)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The small model's service: drafts tokens ahead of its caller."""

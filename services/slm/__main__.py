@@ -1,0 +1,38 @@
+"""Starts the small model's process: `python -m services.slm --model DIR --port 50051`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from services.common.lifecycle import Lifecycle
+from services.common.server import serve
+from services.common.settings import read_settings
+from services.engines.factory import EngineUnavailable, create_slm_engine
+from services.slm.servicer import SERVICE_NAME, SlmServicer
+from services.slm.settings import SlmSettings
+
+
+async def _serve(settings: SlmSettings) -> int:
+    lifecycle = Lifecycle(SERVICE_NAME, settings.replica_id)
+    try:
+        engine = create_slm_engine(settings.engine, settings.engine_options())
+    except EngineUnavailable as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    servicer = SlmServicer(engine, lifecycle, max_pending_bytes=settings.max_pending_mb * 2**20)
+    return await serve(servicer, lifecycle, settings)
+
+
+def main() -> None:
+    """Reads the settings, serves until SIGTERM, and exits."""
+    settings = read_settings(
+        SlmSettings,
+        prog="python -m services.slm",
+        example="python -m services.slm --model Qwen/Qwen3-0.6B --port 50051",
+    )
+    raise SystemExit(asyncio.run(_serve(settings)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Serves an SLM engine to many streams.
+
+Owns which stream gets which draft, and the end of sequences with their stream. What a command does to a sequence is
+the engine's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import grpc
+from trivium.v1 import slm_pb2, slm_pb2_grpc
+
+from services.common.duplex import Outbox, run_duplex
+from services.common.errors import Draining, InvalidRequest, PrefixNotFound, TriviumError
+from services.common.lifecycle import Lifecycle
+from services.common.owners import SequenceOwners
+from services.common.tensors import pack
+from services.engines import wire
+from services.engines.base import DraftStep, SlmEngine
+
+SERVICE_NAME = slm_pb2.DESCRIPTOR.services_by_name["SlmService"].full_name
+
+_Stream = Outbox[slm_pb2.DraftResponse]
+
+
+class SlmServicer(slm_pb2_grpc.SlmServiceServicer):
+    """Multiplexes the sequences of all streams onto one engine.
+
+    Args:
+        engine: Not started yet.
+        lifecycle: The state of this process.
+        max_pending_bytes: Most bytes of drafts that may wait for a slow reader, per stream.
+    """
+
+    def __init__(self, engine: SlmEngine, lifecycle: Lifecycle, *, max_pending_bytes: int = 64 * 2**20) -> None:
+        self._engine = engine
+        self._lifecycle = lifecycle
+        self._max_pending_bytes = max_pending_bytes
+        self._owners: SequenceOwners[_Stream] = SequenceOwners()
+        self._streams: set[_Stream] = set()
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Adds this servicer to a server."""
+        slm_pb2_grpc.add_SlmServiceServicer_to_server(self, server)
+
+    async def start(self) -> None:
+        """Loads the model and warms it up."""
+        await self._engine.start()
+
+    async def run(self) -> None:
+        """Steps the engine for as long as the process lives."""
+        while True:
+            self._deliver(await self._engine.step())
+            # Lets the writers take the drafts before the next forward competes with them for the processor.
+            await asyncio.sleep(0)
+
+    async def drain(self) -> None:
+        """Waits until every sequence was closed by its caller, then ends the streams."""
+        await self._owners.idle.wait()
+        for stream in self._streams:
+            stream.finish(Draining(f"{SERVICE_NAME} is about to stop"))
+
+    async def stop(self) -> None:
+        """Frees the model."""
+        await self._engine.stop()
+
+    async def GetServerInfo(
+        self,
+        request: slm_pb2.SlmServiceGetServerInfoRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> slm_pb2.SlmServiceGetServerInfoResponse:
+        """Describes the model, the process and its load."""
+        return slm_pb2.SlmServiceGetServerInfoResponse(
+            model=wire.model_info(self._engine.info),
+            replica=self._lifecycle.replica_info(),
+            load=wire.engine_load(self._engine.load),
+        )
+
+    # grpc.aio also takes a coroutine that writes; the stub's type knows only iterators.
+    async def Draft(  # type: ignore[override]
+        self,
+        request_iterator: AsyncIterator[slm_pb2.DraftRequest],
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> None:
+        """Serves one stream until its client ends it."""
+        stream = _Stream(self._max_pending_bytes)
+        self._streams.add(stream)
+        try:
+            await run_duplex(request_iterator, context, stream, partial(self._apply, stream), stream.finish)
+        finally:
+            self._streams.remove(stream)
+            for sequence_id in self._owners.of(stream):
+                self._close(stream, sequence_id)
+
+    async def _apply(self, stream: _Stream, request: slm_pb2.DraftRequest) -> None:
+        response = slm_pb2.DraftResponse()
+        for index, command in enumerate(request.commands):
+            sequence_id, kind = command.sequence_id, command.WhichOneof("command")
+            if not sequence_id:
+                raise InvalidRequest(f"commands[{index}].sequence_id: must be set and not 0")
+            if kind is None:
+                raise InvalidRequest(f"commands[{index}].command: one must be set")
+            try:
+                if kind == "open":
+                    self._open(stream, sequence_id, command.open)
+                elif kind == "rewind":
+                    self._rewind(stream, sequence_id, command.rewind)
+                elif kind == "grant":
+                    self._grant(stream, sequence_id, command.grant)
+                else:
+                    self._close(stream, sequence_id)
+            except TriviumError as error:
+                self._close(stream, sequence_id)
+                response.errors.append(wire.sequence_error(sequence_id, error))
+        if response.errors:
+            stream.put(response)
+
+    def _open(self, stream: _Stream, sequence_id: int, command: slm_pb2.OpenSequence) -> None:
+        self._owners.refuse_foreign(sequence_id, stream)
+        if self._lifecycle.draining:
+            raise Draining(f"{SERVICE_NAME} is about to stop")
+        self._engine.open(
+            sequence_id,
+            list(command.token_ids),
+            epoch=command.epoch,
+            draft_until=command.draft_until,
+            stop_token_ids=frozenset(command.stop_token_ids),
+            sampling=wire.sampling_params(command.sampling if command.HasField("sampling") else None),
+        )
+        self._owners.claim(sequence_id, stream)
+
+    def _rewind(self, stream: _Stream, sequence_id: int, command: slm_pb2.RewindSequence) -> None:
+        if self._owners.get(sequence_id) is not stream:
+            raise PrefixNotFound(f"sequence_id: {sequence_id} is not open on this stream")
+        self._engine.rewind(
+            sequence_id,
+            length=command.length,
+            token_ids=list(command.token_ids),
+            epoch=command.epoch,
+            draft_until=command.draft_until,
+        )
+
+    def _grant(self, stream: _Stream, sequence_id: int, command: slm_pb2.GrantDraft) -> None:
+        if self._owners.get(sequence_id) is stream:
+            self._engine.grant(sequence_id, draft_until=command.draft_until)
+
+    def _close(self, stream: _Stream, sequence_id: int) -> None:
+        if self._owners.get(sequence_id) is stream:
+            self._owners.forget(sequence_id)
+            self._engine.close(sequence_id)
+
+    def _deliver(self, step: DraftStep) -> None:
+        responses: dict[_Stream, slm_pb2.DraftResponse] = {}
+        for owner, rows in self._rows_by_stream(step).items():
+            responses[owner] = _response(step, rows)
+        for opened in step.opened:
+            if stream := self._owners.get(opened.sequence_id):
+                responses.setdefault(stream, slm_pb2.DraftResponse()).opened.add(
+                    sequence_id=opened.sequence_id,
+                    num_tokens_reused=opened.num_tokens_reused,
+                    num_tokens_prefilled=opened.num_tokens_prefilled,
+                )
+        for refusal in step.refusals:
+            if stream := self._owners.forget(refusal.sequence_id):
+                error = wire.sequence_error(refusal.sequence_id, refusal.error)
+                responses.setdefault(stream, slm_pb2.DraftResponse()).errors.append(error)
+        for owner, response in responses.items():
+            response.num_waiting_sequences = step.num_waiting_sequences
+            owner.put(response)
+
+    def _rows_by_stream(self, step: DraftStep) -> dict[_Stream, list[int]]:
+        rows: dict[_Stream, list[int]] = {}
+        for row, sequence_id in enumerate(step.sequence_ids):
+            # A sequence may have been closed while the step ran.
+            if stream := self._owners.get(sequence_id):
+                rows.setdefault(stream, []).append(row)
+        return rows
+
+
+def _response(step: DraftStep, rows: list[int]) -> slm_pb2.DraftResponse:
+    if len(rows) == len(step.sequence_ids):
+        return slm_pb2.DraftResponse(
+            sequence_ids=step.sequence_ids,
+            positions=step.positions,
+            epochs=step.epochs,
+            token_ids=step.token_ids,
+            hidden_states=pack(step.hidden_states),
+            top_logits=pack(step.top_logits),
+        )
+    return slm_pb2.DraftResponse(
+        sequence_ids=[step.sequence_ids[row] for row in rows],
+        positions=[step.positions[row] for row in rows],
+        epochs=[step.epochs[row] for row in rows],
+        token_ids=[step.token_ids[row] for row in rows],
+        hidden_states=pack(step.hidden_states[rows]),
+        top_logits=pack(step.top_logits[rows]),
+    )
