@@ -70,12 +70,13 @@ class RouterSection(_Section):
 
     Attributes:
         checkpoint: Directory of a Trivium router checkpoint, written as a model is; absent if the user gives one.
-        threshold: "calibrated" for the default of the validation sweep that ships with the checkpoint, or a number.
+        threshold_source: Where requests that name no threshold take it from: "checkpoint", from the validation sweep
+            that the checkpoint carries.
         published: Where a router for this pair is published, for the user to read.
     """
 
     checkpoint: Annotated[str, Field(min_length=1)] | None = None
-    threshold: Literal["calibrated"] | Annotated[float, Field(ge=0, allow_inf_nan=False)] = "calibrated"
+    threshold_source: Literal["checkpoint"] = "checkpoint"
     published: str = ""
 
 

@@ -1,0 +1,44 @@
+"""Shows an answer while it streams.
+
+Owns which part has which colour, and the way to an orchestrator from the options of a command.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trivium.v1 import orchestrator_pb2 as pb
+
+from services.cli.client import Answer, OrchestratorClient
+from services.cli.console import LLM_STYLE, SLM_STYLE, end_answer, write_answer
+from services.cli.options import DEFAULT_ADDRESS
+from services.cli.state import running_pair
+
+
+def find_address(address: str | None, state_dir: Path) -> str:
+    """Where the orchestrator is: as given, else of the pair that runs here, else the default."""
+    if address is not None:
+        return address
+    state = running_pair(state_dir)
+    return state.addresses.get("orchestrator", DEFAULT_ADDRESS) if state else DEFAULT_ADDRESS
+
+
+def style_of(response: pb.GenerateResponse) -> str:
+    """The colour of a part; the orchestrator puts tokens of one writer into a part."""
+    return LLM_STYLE if pb.TOKEN_SOURCE_LLM in response.sources else SLM_STYLE
+
+
+def stream_answer(client: OrchestratorClient, request: pb.GenerateRequest) -> Answer:
+    """Sends a request and shows the answer as it streams.
+
+    Raises:
+        CliError: The request failed; what had arrived stays on the screen.
+    """
+    answer = Answer()
+    try:
+        for response in client.generate(request, answer):
+            write_answer(response.text, style_of(response))
+    finally:
+        if answer.text:
+            end_answer()
+    return answer

@@ -1,0 +1,151 @@
+"""The orchestrator's client: sends a request, gives its parts back as they stream, tells gRPC errors in one line.
+
+Owns building requests from what was typed. Doesn't show anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import grpc
+from trivium.v1 import common_pb2, orchestrator_pb2_grpc
+from trivium.v1 import orchestrator_pb2 as pb
+
+from services.cli.errors import CliError
+from services.cli.figures import PairSize
+
+
+def local_channel(address: str) -> grpc.Channel:
+    """Opens a channel that never goes through a proxy."""
+    return grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a request asks for beside its prompt; None leaves the server's default.
+
+    Args:
+        max_new_tokens: Tokens to write at most.
+        threshold: Divergence probability from which the LLM writes a token.
+        stop: Strings that end the answer.
+        sampling: How tokens are chosen; None is greedy.
+    """
+
+    max_new_tokens: int | None = None
+    threshold: float | None = None
+    stop: Sequence[str] = ()
+    sampling: common_pb2.SamplingParams | None = None
+
+
+def sampling(temperature: float, top_k: int, top_p: float, seed: int) -> common_pb2.SamplingParams | None:
+    """How tokens are chosen; None, which is greedy, for temperature 0."""
+    if temperature == 0:
+        return None
+    return common_pb2.SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+
+
+@dataclass(slots=True)
+class Answer:
+    """A finished answer.
+
+    Attributes:
+        text: All of it.
+        tokens: Id, source and divergence probability of each token.
+        finish: How it ended and what it took.
+        seconds: From the request to the last message.
+    """
+
+    text: str = ""
+    tokens: list[tuple[int, pb.TokenSource.ValueType, float]] = field(default_factory=list)
+    finish: pb.Finish = field(default_factory=pb.Finish)
+    seconds: float = 0.0
+
+
+def chat_request(messages: Sequence[pb.ChatMessage], limits: Limits) -> pb.GenerateRequest:
+    """A request with a conversation."""
+    return _request(pb.GenerateRequest(chat=pb.ChatMessages(messages=messages)), limits)
+
+
+def text_request(text: str, limits: Limits) -> pb.GenerateRequest:
+    """A request with plain text, without a chat template."""
+    return _request(pb.GenerateRequest(text=text), limits)
+
+
+def _request(request: pb.GenerateRequest, limits: Limits) -> pb.GenerateRequest:
+    if limits.max_new_tokens is not None:
+        request.max_new_tokens = limits.max_new_tokens
+    if limits.threshold is not None:
+        request.threshold = limits.threshold
+    if limits.sampling is not None:
+        request.sampling.CopyFrom(limits.sampling)
+    request.stop.extend(limits.stop)
+    return request
+
+
+class OrchestratorClient:
+    """A connection to one orchestrator. Close it, or use it as a context manager."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._channel = local_channel(address)
+        self._stub = orchestrator_pb2_grpc.OrchestratorServiceStub(self._channel)
+
+    def __enter__(self) -> OrchestratorClient:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._channel.close()
+
+    def pair_size(self) -> PairSize:
+        """Asks for the number of parameters of both models.
+
+        Raises:
+            CliError: The orchestrator doesn't answer.
+        """
+        with self._told_in_one_line():
+            info = self._stub.GetServerInfo(pb.OrchestratorServiceGetServerInfoRequest(), timeout=5)
+        return PairSize(slm=info.slm.num_parameters, llm=info.llm.num_parameters)
+
+    def generate(self, request: pb.GenerateRequest, answer: Answer) -> Iterator[pb.GenerateResponse]:
+        """Streams an answer.
+
+        Args:
+            request: What to generate.
+            answer: Filled while the answer streams, complete when the iterator ends.
+
+        Yields:
+            The messages as they arrive. Leaving the iterator early cancels the request.
+
+        Raises:
+            CliError: The request failed, or the stream ended without its last message.
+        """
+        started = time.perf_counter()
+        with self._told_in_one_line():
+            call = self._stub.Generate(request)
+            try:
+                for response in call:
+                    answer.text += response.text
+                    answer.tokens += zip(
+                        response.token_ids, response.sources, response.divergence_probabilities, strict=True
+                    )
+                    answer.seconds = time.perf_counter() - started
+                    if response.HasField("finish"):
+                        answer.finish.CopyFrom(response.finish)
+                    yield response
+            finally:
+                call.cancel()
+        if not answer.finish.reason:
+            raise CliError(f"orchestrator {self._address}: the answer ended without its last message")
+
+    @contextmanager
+    def _told_in_one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            message = f"orchestrator {self._address}: {error.code().name}: {error.details()}"
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                message += " (`trivium doctor` tells what is down)"
+            raise CliError(message) from error

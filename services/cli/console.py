@@ -1,0 +1,41 @@
+"""The terminal: answers go to stdout, everything about them to stderr.
+
+Owns the two consoles, the colours, and making a model's text harmless to a terminal.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.text import Text
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+SLM_STYLE = ""
+LLM_STYLE = "bold bright_magenta"
+
+_CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+def write_answer(text: str, style: str = SLM_STYLE) -> None:
+    """Writes a part of an answer to stdout at once.
+
+    On a terminal it is coloured, and control characters lose their power; anywhere else it is written as it is.
+    """
+    if out.is_terminal:
+        out.print(Text(text.translate(_CONTROLS), style=style), end="", soft_wrap=True)
+    else:
+        sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def end_answer() -> None:
+    """Ends the line of an answer."""
+    write_answer("\n")
+
+
+def note(message: str, style: str = "dim") -> None:
+    """Writes one line about what happens to stderr."""
+    err.print(Text(message, style=style), soft_wrap=True)
