@@ -1,0 +1,151 @@
+"""What both engines have in common: start, stop, and the one thread that runs the model.
+
+Owns the model's life and the load counters. All state is changed on the event loop; the worker thread sees snapshots
+only, so nothing here is locked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Generic, TypeVar
+
+import torch
+
+from services.common.errors import InvalidRequest, ModelNotReady
+from services.engines.base import EngineLoad, EngineOptions, ModelInfo
+from services.engines.transformers.block_manager import BLOCK_LEN, BlockManager
+from services.engines.transformers.loading import describe_model, load_model
+from services.engines.transformers.model_runner import ModelRunner
+from services.engines.transformers.probe import make_runner
+from services.engines.transformers.scheduler import Scheduled, Scheduler
+from services.engines.transformers.sequence import CachedSequence
+
+INLINE_LIMIT_S = 0.002
+"""A step that is expected to take less runs on the event loop: changing threads twice would cost more."""
+
+S = TypeVar("S", bound=CachedSequence)
+R = TypeVar("R")
+
+
+class TransformersEngine(Generic[S]):
+    """Base of both engines.
+
+    Args:
+        options: How to set it up; `tp_size` must be 1.
+
+    Raises:
+        ValueError: An option is out of range; the message names it.
+    """
+
+    def __init__(self, options: EngineOptions) -> None:
+        _check_options(options)
+        self._options = options
+        self._blocks = BlockManager(options.kv_cache_tokens // BLOCK_LEN)
+        self._scheduler: Scheduler[S] = Scheduler(options.max_batch_size, options.prefill_chunk_len)
+        self._sequences: dict[int, S] = {}
+        self._worker = ThreadPoolExecutor(1, "engine", initializer=self._set_threads)
+        self._wake = asyncio.Event()
+        self._stopped = False
+        self._info: ModelInfo | None = None
+        self._runner: ModelRunner | None = None
+        self._counts = EngineLoad(num_kv_tokens_capacity=self._blocks.num_capacity_tokens)
+        self._inline_tokens = 0
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the model is. Valid after `start`."""
+        if self._info is None:
+            raise ModelNotReady("the engine has not been started")
+        return self._info
+
+    @property
+    def load(self) -> EngineLoad:
+        """A snapshot of what the engine is doing."""
+        return replace(
+            self._counts, num_active_sequences=len(self._sequences), num_kv_tokens_used=self._blocks.num_used_tokens
+        )
+
+    async def start(self) -> None:
+        """Loads the model and runs a warm-up pass.
+
+        Raises:
+            ModelLoadError: The model can't be loaded; the message names the file or field.
+        """
+        self._set_threads()
+        loop = asyncio.get_running_loop()
+        self._runner, self._info = await loop.run_in_executor(self._worker, self._load)
+
+    async def stop(self) -> None:
+        """Frees the model. A `step` that waits raises CancelledError."""
+        self._stopped = True
+        self._wake.set()
+        await asyncio.to_thread(self._worker.shutdown)
+        self._runner = None
+        for sequence_id in list(self._sequences):
+            self._drop(sequence_id)
+
+    def _load(self) -> tuple[ModelRunner, ModelInfo]:
+        model = load_model(self._options)
+        info = describe_model(model, self._options)
+        return make_runner(model, self._blocks.num_blocks), info
+
+    def _set_threads(self) -> None:
+        if self._options.num_threads > 0:
+            torch.set_num_threads(self._options.num_threads)
+
+    def _check_token_ids(self, token_ids: Sequence[int]) -> None:
+        if token_ids and not (min(token_ids) >= 0 and max(token_ids) < self.info.vocab_size):
+            wrong = next(token_id for token_id in token_ids if not 0 <= token_id < self.info.vocab_size)
+            raise InvalidRequest(f"token_ids: {wrong} is outside the vocabulary of {self.info.vocab_size}")
+
+    def _drop(self, sequence_id: int) -> None:
+        sequence = self._sequences.pop(sequence_id, None)
+        if sequence is not None:
+            sequence.free()
+            # Others may have waited for its blocks.
+            self._wake.set()
+
+    async def _wait_for_work(self) -> None:
+        if not self._stopped:
+            self._wake.clear()
+            await self._wake.wait()
+        if self._stopped:
+            raise asyncio.CancelledError("the engine has been stopped")
+
+    async def _run(self, passes: Sequence[Sequence[Scheduled[S]]], work: Callable[[ModelRunner], R]) -> R:
+        """Runs `work`, which does the forward passes of a step, where it costs least."""
+        runner = self._runner
+        if runner is None:
+            raise ModelNotReady("the engine has not been started")
+        num_tokens = sum(row.num_new for rows in passes for row in rows)
+        began = time.perf_counter()
+        if num_tokens <= self._inline_tokens:
+            # Others get their turn on the loop, as they would while a thread runs.
+            await asyncio.sleep(0)
+            began = time.perf_counter()
+            result = work(runner)
+        else:
+            result = await asyncio.get_running_loop().run_in_executor(self._worker, work, runner)
+        is_short = time.perf_counter() - began < INLINE_LIMIT_S
+        if is_short:
+            self._inline_tokens = max(self._inline_tokens, num_tokens)
+        elif num_tokens <= self._inline_tokens:
+            self._inline_tokens = num_tokens - 1
+        self._counts.num_steps += len(passes)
+        self._counts.num_rows += sum(len(rows) for rows in passes)
+        self._counts.num_tokens_processed += num_tokens
+        return result
+
+
+def _check_options(options: EngineOptions) -> None:
+    if options.tp_size != 1:
+        raise ValueError(f"tp_size: the transformers engine runs on one device, got {options.tp_size}")
+    if options.kv_cache_tokens < 2 * BLOCK_LEN:
+        raise ValueError(f"kv_cache_tokens: at least {2 * BLOCK_LEN}, got {options.kv_cache_tokens}")
+    for field in ("max_batch_size", "prefill_chunk_len"):
+        if getattr(options, field) < 1:
+            raise ValueError(f"{field}: at least 1, got {getattr(options, field)}")

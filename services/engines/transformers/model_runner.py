@@ -1,0 +1,79 @@
+"""Runs rows through the model.
+
+Owns the forward pass and the KV pool. Not thread-safe: one pass at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from services.engines.transformers.forward_batch import Row, build_batch
+from services.engines.transformers.kv_pool import PagedCache
+from services.engines.transformers.loading import decoder_of, output_head
+
+
+class ModelRunner:
+    """A model on a KV pool.
+
+    Args:
+        model: A causal LM in evaluation mode.
+        cache: Where its KV lies.
+        plain_head: The logits are the output embedding's product with the last hidden state and nothing more, so the
+            decoder can be called without the model around it.
+    """
+
+    def __init__(self, model: PreTrainedModel, cache: PagedCache, *, plain_head: bool) -> None:
+        self._model = model
+        self._decoder = decoder_of(model)
+        self._head = output_head(model)
+        self._cache = cache
+        self._plain_head = plain_head
+        self._dtype = model.dtype
+        self._device = model.device
+
+    @torch.inference_mode()
+    def run(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """One forward pass.
+
+        Returns:
+            For every wanted output, row by row: the last layer's hidden state after the final norm [outputs, hidden],
+            and the raw logits [outputs, vocab], both float32 on the model's device. Without a wanted output, both
+            have no rows.
+        """
+        batch = build_batch(rows, self._dtype, self._device)
+        self._cache.aim(batch.write_slots, batch.read_slots)
+        inputs: dict[str, object] = {
+            "input_ids": batch.input_ids,
+            "position_ids": batch.position_ids,
+            "attention_mask": batch.attention_mask,
+            "past_key_values": self._cache,
+            "use_cache": True,
+        }
+        if not self._plain_head:
+            return self._run_whole_model(inputs, batch.output_index)
+        hidden = _pick(self._decoder(**inputs).last_hidden_state, batch.output_index)
+        return hidden.float(), self._head(hidden).float()
+
+    def _run_whole_model(self, inputs: dict[str, object], output_index: Tensor | None) -> tuple[Tensor, Tensor]:
+        # The model scales or caps its logits. It does so elementwise, hence also on the wanted outputs alone.
+        picked: list[Tensor] = []
+
+        def keep_wanted(_head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+            picked.append(_pick(args[0], output_index))
+            return (picked[0][None],)
+
+        handle = self._head.register_forward_pre_hook(keep_wanted)
+        try:
+            logits = self._model(**inputs).logits
+        finally:
+            handle.remove()
+        return picked[0].float(), logits[0].float()
+
+
+def _pick(hidden: Tensor, output_index: Tensor | None) -> Tensor:
+    flat = hidden.flatten(0, 1)
+    return flat if output_index is None else flat[output_index]

@@ -1,0 +1,98 @@
+"""Finds out how a model wants to be run, and proves on a few tokens that it runs right that way.
+
+Owns the trial passes at start-up. They replace a list of supported architectures: what gives the same logits with a
+paged cache as without one is supported.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from services.engines.base import ModelLoadError
+from services.engines.transformers.attention import GROUPED_ATTENTION
+from services.engines.transformers.block_manager import BLOCK_LEN
+from services.engines.transformers.forward_batch import Row
+from services.engines.transformers.kv_pool import LayerShape, PagedCache
+from services.engines.transformers.loading import decoder_of, output_head
+from services.engines.transformers.model_runner import ModelRunner
+
+_TRIAL_LEN = 2 * BLOCK_LEN - 3
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
+
+
+@torch.inference_mode()
+def make_runner(model: PreTrainedModel, num_blocks: int) -> ModelRunner:
+    """Allocates the KV pool and returns a runner that has passed its trial; that is the warm-up pass, too.
+
+    Args:
+        model: A causal LM on its device, in evaluation mode.
+        num_blocks: Blocks of KV, without the padding block; at least two.
+
+    Raises:
+        ModelLoadError: The model's cache or inputs aren't the standard ones, the pool doesn't fit into memory, or the
+            model gives other logits on a paged cache.
+    """
+    name = type(model).__name__
+    decoder, head = decoder_of(model), output_head(model)
+    parameters = inspect.signature(decoder.forward).parameters
+    for parameter in ("input_ids", "position_ids", "attention_mask", "past_key_values"):
+        if parameter not in parameters:
+            raise ModelLoadError(f"architectures: {name} takes no {parameter}")
+    generator = np.random.default_rng(0)
+    token_ids = generator.integers(0, head.out_features, _TRIAL_LEN).tolist()
+    trial = torch.tensor([token_ids], device=model.device)
+
+    plain_cache = DynamicCache(config=model.config)
+    hidden: list[Tensor] = []
+    handle = head.register_forward_pre_hook(lambda _head, args: hidden.append(args[0]))
+    logits = model(input_ids=trial, past_key_values=plain_cache, use_cache=True).logits[0].float()
+    handle.remove()
+    shapes = _layer_shapes(plain_cache, name)
+
+    head_logits = head(hidden[0])[0].float()
+    decoder_hidden = decoder(input_ids=trial, use_cache=False).last_hidden_state
+    plain_head = torch.equal(head_logits, logits) and decoder_hidden.shape == hidden[0].shape
+    plain_head = plain_head and torch.allclose(
+        decoder_hidden.float(), hidden[0].float(), atol=_TOLERANCE[model.dtype]
+    )
+
+    if model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(GROUPED_ATTENTION)
+    try:
+        cache = PagedCache(shapes, (num_blocks + 1) * BLOCK_LEN, dtype=model.dtype, device=model.device)
+    except (RuntimeError, torch.OutOfMemoryError) as error:
+        raise ModelLoadError(f"kv_cache_tokens: {num_blocks * BLOCK_LEN} tokens of KV don't fit: {error}") from error
+    runner = ModelRunner(model, cache, plain_head=plain_head)
+    difference = float((_run_in_pieces(runner, token_ids) - logits).abs().max() / logits.abs().max().clamp(min=1.0))
+    if not difference < _TOLERANCE[model.dtype]:
+        raise ModelLoadError(f"architectures: {name} gives other logits on a paged cache, by {difference:.2g}")
+    return runner
+
+
+def _layer_shapes(cache: DynamicCache, name: str) -> list[LayerShape]:
+    shapes = []
+    for index, layer in enumerate(cache.layers):
+        # Subclasses slide, compress or hold states that can't be cropped.
+        if type(layer) is not DynamicLayer or layer.keys is None or layer.values is None:
+            raise ModelLoadError(f"architectures: layer {index} of {name} caches with {type(layer).__name__}")
+        shapes.append(LayerShape(layer.keys.shape[1], layer.keys.shape[3], layer.values.shape[3]))
+    return shapes
+
+
+def _run_in_pieces(runner: ModelRunner, token_ids: list[int]) -> Tensor:
+    """A chunk, then a second chunk beside a shorter row that pads, then single tokens. Blocks in reverse order."""
+    slots = np.concatenate((np.arange(2 * BLOCK_LEN, 3 * BLOCK_LEN), np.arange(BLOCK_LEN, 2 * BLOCK_LEN)))
+
+    def row(start: int, end: int) -> Row:
+        return Row(token_ids[start:end], slots[:end], range(end - start))
+
+    outputs = [runner.run([row(0, 7)])[1]]
+    outputs.append(runner.run([row(7, 20), Row(token_ids[:1], slots[-1:], [])])[1])
+    outputs.extend(runner.run([row(end - 1, end)])[1] for end in range(21, len(token_ids) + 1))
+    return torch.cat(outputs)
