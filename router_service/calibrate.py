@@ -1,0 +1,176 @@
+"""Choose a threshold: sweep it over validation rows, pick the row for a target, centre the probabilities on it.
+
+Class-weighted training leaves most probabilities near 0 or 1 and useful thresholds crowded at one end. `recentre`
+therefore folds an affine map of the logit into the router's last layer: the slope is fitted so that probabilities are
+calibrated in shape, the offset puts the default threshold at 0.5. The order of tokens, and so every operating point,
+stays the same.
+
+Source: arXiv:2505.21600 A.3 (threshold selection on the validation set).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from router_service.description import SweepRow
+from router_service.model import Router
+
+TargetName = Literal["llm_usage_rate", "recall", "avg_activated_params_b"]
+
+DEFAULT_THRESHOLD = 0.5
+SWEEP_USAGE_RATES = (
+    0.0025, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.045, 0.05, 0.055, 0.06, 0.065, 0.07, 0.075, 0.08,
+    0.09, 0.1, 0.11, 0.12, 0.13, 0.14, 0.15, 0.175, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75,
+)  # fmt: skip
+"""LLM usage rates that the sweep table holds a row for; threshold 0 (all LLM) is added."""
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """Sizes that average activated parameters are computed from, in parameters.
+
+    Attributes:
+        slm: The small model.
+        router: The router.
+        llm: The large model.
+    """
+
+    slm: int
+    router: int
+    llm: int
+
+    def average_activated_b(self, llm_usage_rate: float) -> float:
+        """Average activated parameters of one emitted token, in billions.
+
+        Source: arXiv:2505.21600 §5.1.
+        """
+        return (self.slm + self.router + self.llm * llm_usage_rate) / 1e9
+
+
+def sweep_thresholds(
+    logits: Tensor, divergent: Tensor, sizes: ModelSizes, usage_rates: Sequence[float] = SWEEP_USAGE_RATES
+) -> list[SweepRow]:
+    """Measure thresholds that route a given share of the rows.
+
+    Args:
+        logits: f32 [rows], the router's output.
+        divergent: bool [rows].
+        sizes: Sizes of the three models.
+        usage_rates: Shares to route, in rising order.
+
+    Returns:
+        One row per distinct threshold, threshold falling, ending with threshold 0.
+    """
+    ranked = torch.sort(logits, descending=True).values
+    rows: dict[float, SweepRow] = {}
+    for rate in usage_rates:
+        at = min(len(ranked) - 1, max(1, round(rate * len(ranked))))
+        midpoint = (ranked[at - 1] + ranked[at]) / 2
+        threshold = torch.sigmoid(midpoint).item()
+        if 0.0 < threshold < 1.0:
+            rows[threshold] = measure_threshold(logits, divergent, threshold, sizes)
+    rows[0.0] = measure_threshold(logits, divergent, 0.0, sizes)
+    return [rows[threshold] for threshold in sorted(rows, reverse=True)]
+
+
+def measure_threshold(logits: Tensor, divergent: Tensor, threshold: float, sizes: ModelSizes) -> SweepRow:
+    """Measure one threshold on rows with known labels.
+
+    Args:
+        logits: f32 [rows].
+        divergent: bool [rows].
+        threshold: Routes a row when its probability is at least this.
+        sizes: Sizes of the three models.
+
+    Returns:
+        Usage, recall, precision and average activated parameters at this threshold.
+    """
+    routed = torch.sigmoid(logits) >= threshold
+    hits = int((routed & divergent).sum())
+    usage = int(routed.sum()) / len(logits)
+    return SweepRow(
+        threshold=threshold,
+        llm_usage_rate=usage,
+        recall=hits / max(1, int(divergent.sum())),
+        precision=hits / max(1, int(routed.sum())),
+        avg_activated_params_b=sizes.average_activated_b(usage),
+    )
+
+
+def choose_row(rows: Sequence[SweepRow], target: TargetName, value: float) -> SweepRow:
+    """Pick the sweep row for a user's target.
+
+    Args:
+        rows: A sweep table.
+        target: What is bounded. A usage rate or a parameter average is a budget: the row that uses the most of it is
+            picked. A recall is a floor: the cheapest row that reaches it is picked.
+        value: The bound; a rate in [0, 1], or billions of parameters.
+
+    Returns:
+        The chosen row.
+
+    Raises:
+        ValueError: If no row meets the target; the message tells what the table reaches.
+    """
+    reached = [getattr(row, target) for row in rows]
+    if target == "recall":
+        fitting = [row for row in rows if row.recall >= value]
+        if fitting:
+            return min(fitting, key=lambda row: row.llm_usage_rate)
+    else:
+        fitting = [row for row, got in zip(rows, reached, strict=True) if got <= value]
+        if fitting:
+            return max(fitting, key=lambda row: row.llm_usage_rate)
+    raise ValueError(
+        f"no threshold meets {target} {value}; the sweep reaches {min(reached):.6g} to {max(reached):.6g}"
+    )
+
+
+@torch.no_grad()
+def recentre(router: Router, threshold: float, slope: float) -> None:
+    """Map the logit z to slope * (z - z0), z0 being the threshold's logit; changes the router's last layer in place.
+
+    Args:
+        router: The router.
+        threshold: Probability that becomes `DEFAULT_THRESHOLD`.
+        slope: Positive factor, such as `fit_slope` gives.
+
+    Raises:
+        ValueError: If the map would not keep the order of tokens.
+    """
+    if slope <= 0.0 or not 0.0 < threshold < 1.0:
+        raise ValueError(
+            f"recentring needs a positive slope and a threshold inside (0, 1), got {slope} and {threshold}"
+        )
+    origin = torch.logit(torch.tensor(threshold, dtype=torch.float64)).item()
+    router.head.weight.mul_(slope)
+    router.head.bias.sub_(origin).mul_(slope)
+
+
+def fit_slope(logits: Tensor, divergent: Tensor, num_steps: int = 100) -> float:
+    """Fit p(divergent) = sigmoid(slope * logit + offset) by Newton's method and return the slope (Platt scaling).
+
+    Args:
+        logits: f32 [rows].
+        divergent: bool [rows], both classes present.
+        num_steps: Limit of Newton steps.
+
+    Returns:
+        The slope, at least 0.05.
+    """
+    inputs = torch.stack([logits.double(), torch.ones_like(logits, dtype=torch.float64)], dim=1)
+    targets = divergent.double()
+    weights = torch.zeros(2, dtype=torch.float64)
+    ridge = 1e-6 * torch.eye(2, dtype=torch.float64)
+    for _ in range(num_steps):
+        p = torch.sigmoid(inputs @ weights)
+        gradient = inputs.T @ (p - targets)
+        curvature = (inputs * (p * (1 - p)).unsqueeze(1)).T @ inputs + ridge
+        update = torch.linalg.solve(curvature, gradient)
+        weights -= update * min(1.0, 2.0 / float(update.norm()))
+        if float(update.norm()) < 1e-8:
+            break
+    return max(0.05, float(weights[0]))

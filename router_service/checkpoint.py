@@ -1,0 +1,160 @@
+"""A router on disk: `router.safetensors` with its weights and `router.json` with everything else. No pickle.
+
+The SLM's input embedding may travel with the router as tensor `slm_embedding`; left out, it is read from the SLM's
+own safetensors, that one tensor alone.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from router_service.description import (
+    CheckpointError,
+    ModelIdentity,
+    RouterDescription,
+    read_description,
+    write_description,
+)
+from router_service.model import Router
+from services.common.tokenizer import load_tokenizer, tokenizer_sha256
+
+WEIGHTS_FILE = "router.safetensors"
+DESCRIPTION_FILE = "router.json"
+EMBEDDING_TENSOR = "slm_embedding"
+_EMBEDDING_NAMES = ("model.embed_tokens.weight", "transformer.wte.weight", "gpt_neox.embed_in.weight")
+
+
+@dataclass(frozen=True)
+class RouterCheckpoint:
+    """A router with its description.
+
+    Attributes:
+        router: In evaluation mode.
+        description: What it was trained for, and its thresholds.
+        slm_embedding: f32 [vocab, slm_hidden], or None when it is left to the SLM's own weights.
+    """
+
+    router: Router
+    description: RouterDescription
+    slm_embedding: Tensor | None = None
+
+
+def save_checkpoint(checkpoint: RouterCheckpoint, folder: Path) -> None:
+    """Write a router.
+
+    Args:
+        checkpoint: What to write; its embedding is stored when it is given.
+        folder: Made when missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.detach().contiguous() for name, value in checkpoint.router.state_dict().items()}
+    if checkpoint.slm_embedding is not None:
+        tensors[EMBEDDING_TENSOR] = checkpoint.slm_embedding.contiguous()
+    save_file(tensors, folder / WEIGHTS_FILE)
+    write_description(checkpoint.description, folder / DESCRIPTION_FILE)
+
+
+def load_checkpoint(folder: Path) -> RouterCheckpoint:
+    """Read and check a router.
+
+    Args:
+        folder: Holds `router.safetensors` and `router.json`.
+
+    Returns:
+        The router on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: If a file is missing or damaged, or a field or tensor is missing, unknown or misshapen.
+    """
+    description = read_description(folder / DESCRIPTION_FILE)
+    path = folder / WEIGHTS_FILE
+    tensors = _read_tensors(path)
+    embedding = tensors.pop(EMBEDDING_TENSOR, None)
+    if embedding is not None:
+        expected = (description.slm.vocab_size, description.slm.hidden_size)
+        _check_tensor(path, EMBEDDING_TENSOR, embedding, expected)
+    router = Router(description.config)
+    wanted = router.state_dict()
+    for name in sorted(wanted.keys() | tensors.keys()):
+        if name not in tensors:
+            raise CheckpointError(f"{path}: lacks the tensor {name!r}")
+        if name not in wanted:
+            raise CheckpointError(f"{path}: holds the unknown tensor {name!r}")
+        _check_tensor(path, name, tensors[name], tuple(wanted[name].shape))
+    router.load_state_dict(tensors)
+    return RouterCheckpoint(router.eval(), description, embedding)
+
+
+def load_slm_embedding(model_dir: Path) -> Tensor:
+    """Read a model's input embedding and nothing else of it.
+
+    Args:
+        model_dir: A Hugging Face folder with `model.safetensors`, or shards and `model.safetensors.index.json`.
+
+    Returns:
+        f32 [vocab, hidden].
+
+    Raises:
+        CheckpointError: If no file holds an input embedding, or it is not a matrix.
+    """
+    index = model_dir / "model.safetensors.index.json"
+    names: tuple[str, ...] = _EMBEDDING_NAMES
+    path = model_dir / "model.safetensors"
+    if index.exists():
+        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
+        names = tuple(name for name in names if name in weight_map)
+        if not names:
+            raise CheckpointError(f"{index}: lists no input embedding; looked for {', '.join(_EMBEDDING_NAMES)}")
+        path = model_dir / weight_map[names[0]]
+    tensors = _read_tensors(path, names)
+    for name in names:
+        if name in tensors:
+            if tensors[name].ndim != 2:
+                raise CheckpointError(f"{path}: {name!r} has shape {tuple(tensors[name].shape)}, not [vocab, hidden]")
+            return tensors[name].to(torch.float32)
+    raise CheckpointError(f"{path}: holds no input embedding; looked for {', '.join(_EMBEDDING_NAMES)}")
+
+
+def identify_model(model_dir: Path, model_id: str) -> ModelIdentity:
+    """Describe a local model by its files.
+
+    Args:
+        model_dir: A Hugging Face folder with one `model.safetensors`.
+        model_id: Name to give it.
+
+    Returns:
+        Its identity; the revision is the first 16 hex digits of its weights' SHA-256.
+    """
+    config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
+    return ModelIdentity(
+        model_id=model_id,
+        revision=hashlib.sha256((model_dir / "model.safetensors").read_bytes()).hexdigest()[:16],
+        vocab_size=config["vocab_size"],
+        hidden_size=config["hidden_size"],
+        tokenizer_sha256=tokenizer_sha256(load_tokenizer(str(model_dir))),
+    )
+
+
+def _read_tensors(path: Path, names: tuple[str, ...] | None = None) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys() if names is None or name in names}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such file") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from error
+
+
+def _check_tensor(path: Path, name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) != shape:
+        raise CheckpointError(f"{path}: {name!r} has shape {tuple(tensor.shape)}, expected {shape}")
+    if tensor.dtype != torch.float32:
+        raise CheckpointError(f"{path}: {name!r} is {tensor.dtype}, expected torch.float32")
+    if not bool(torch.isfinite(tensor).all()):
+        raise CheckpointError(f"{path}: {name!r} holds values that are not finite")

@@ -1,0 +1,181 @@
+"""What a router checkpoint says about itself, and its strict reading from JSON.
+
+Every field is checked: an unknown, missing or mistyped one is an error that names file and field.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from router_service.model import RouterConfig
+
+FORMAT_VERSION = 1
+
+T = TypeVar("T")
+
+
+class CheckpointError(ValueError):
+    """A router checkpoint, or a model's weights, cannot be used; the message names file and field."""
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model a router was trained for.
+
+    Attributes:
+        model_id: Name of the model.
+        revision: Its revision; for local weights a digest of them.
+        vocab_size: Rows of its input embedding.
+        hidden_size: Width of its hidden state.
+        tokenizer_sha256: SHA-256 of its tokenizer.json, in hex.
+    """
+
+    model_id: str
+    revision: str
+    vocab_size: int
+    hidden_size: int
+    tokenizer_sha256: str
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """What one threshold gives on validation tokens.
+
+    Attributes:
+        threshold: Routes when the divergence probability is at least this.
+        llm_usage_rate: Share of tokens that are routed.
+        recall: Share of divergent tokens that are routed.
+        precision: Share of routed tokens that are divergent.
+        avg_activated_params_b: SLM + router + LLM x usage, in billions.
+    """
+
+    threshold: float
+    llm_usage_rate: float
+    recall: float
+    precision: float
+    avg_activated_params_b: float
+
+
+@dataclass(frozen=True)
+class RouterDescription:
+    """Everything about a router but its weights.
+
+    Attributes:
+        config: Its sizes.
+        slm: The SLM whose features it reads.
+        llm: The LLM whose path it predicts.
+        threshold: Default threshold, calibrated.
+        sweep: Sweep table, threshold falling.
+        metrics: Figures of training and calibration, by name.
+        data: Statistics of the labelled data, by set and name.
+        format_version: Version of this format.
+    """
+
+    config: RouterConfig
+    slm: ModelIdentity
+    llm: ModelIdentity
+    threshold: float
+    sweep: tuple[SweepRow, ...] = ()
+    metrics: dict[str, float] = field(default_factory=dict)
+    data: dict[str, dict[str, float]] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+
+def read_description(path: Path) -> RouterDescription:
+    """Read and check a description.
+
+    Args:
+        path: A `router.json`.
+
+    Returns:
+        The description.
+
+    Raises:
+        CheckpointError: If the file is missing, is not JSON, or a field is unknown, missing or out of range.
+    """
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such file") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: not valid JSON: {error}") from error
+    fields = _object(path, "the document", fields)
+    if fields.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: format_version is {fields.get('format_version')!r}, this release reads {FORMAT_VERSION}"
+        )
+    return _parse(path, fields)
+
+
+def write_description(description: RouterDescription, path: Path) -> None:
+    """Write a description as indented JSON."""
+    path.write_text(json.dumps(dataclasses.asdict(description), indent=1) + "\n", encoding="utf-8")
+
+
+def _parse(path: Path, fields: dict[str, Any]) -> RouterDescription:
+    config = _object(path, "config", fields.get("config"))
+    if isinstance(config.get("inputs"), list):
+        config["inputs"] = tuple(config["inputs"])
+    sweep = fields.get("sweep", [])
+    if not isinstance(sweep, list):
+        raise CheckpointError(f"{path}: sweep must be a list")
+    parsed = {
+        **fields,
+        "config": _build(path, "config", RouterConfig, config),
+        "slm": _build(path, "slm", ModelIdentity, _object(path, "slm", fields.get("slm"))),
+        "llm": _build(path, "llm", ModelIdentity, _object(path, "llm", fields.get("llm"))),
+        "sweep": tuple(
+            _build(path, f"sweep[{at}]", SweepRow, _object(path, f"sweep[{at}]", row)) for at, row in enumerate(sweep)
+        ),
+        "metrics": _object(path, "metrics", fields.get("metrics", {})),
+        "data": _object(path, "data", fields.get("data", {})),
+    }
+    description = _build(path, "the document", RouterDescription, parsed)
+    _check_thresholds(path, description)
+    return description
+
+
+def _check_thresholds(path: Path, description: RouterDescription) -> None:
+    values = {"threshold": description.threshold}
+    values.update({f"sweep[{at}].threshold": row.threshold for at, row in enumerate(description.sweep)})
+    for name, value in values.items():
+        if not (math.isfinite(value) and value >= 0.0):
+            raise CheckpointError(f"{path}: {name} must be a finite number of at least 0, not {value}")
+    if description.config.slm_hidden_size != description.slm.hidden_size:
+        raise CheckpointError(
+            f"{path}: config.slm_hidden_size is {description.config.slm_hidden_size}, "
+            f"slm.hidden_size is {description.slm.hidden_size}"
+        )
+
+
+def _object(path: Path, name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: {name} must be an object")
+    return value
+
+
+def _build(path: Path, name: str, kind: type[T], fields: Mapping[str, Any]) -> T:
+    known = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(fields.keys() - known.keys()):
+        raise CheckpointError(f"{path}: {name} has the unknown field {unknown[0]!r}")
+    for item in known.values():
+        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if required and item.name not in fields:
+            raise CheckpointError(f"{path}: {name} lacks the field {item.name!r}")
+        if item.name in fields and not _fits(fields[item.name], item.type):
+            raise CheckpointError(f"{path}: {name}.{item.name} must be {item.type}, not {fields[item.name]!r}")
+    try:
+        return kind(**fields)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {name}: {error}") from error
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    accepted = {int: whole, float: number, str: isinstance(value, str), (int | None): value is None or whole}
+    return accepted.get(annotation, True)

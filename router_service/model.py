@@ -1,0 +1,122 @@
+"""The neural router: three inputs of the SLM in, one logit out.
+
+Source: arXiv:2505.21600 A.1.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+InputName = Literal["hidden_state", "top_logits", "token_embedding"]
+ALL_INPUTS: tuple[InputName, ...] = get_args(InputName)
+
+
+@dataclass(frozen=True)
+class RouterConfig:
+    """Every size of the router; the defaults are the paper's.
+
+    Attributes:
+        slm_hidden_size: Width of the SLM's hidden state and of its token embedding.
+        num_top_logits: How many logits are read.
+        projection_size: Width that each input is projected to; None: `slm_hidden_size`, as in the paper.
+        hidden_size: Width of the residual backbone.
+        num_blocks: Residual blocks.
+        expansion: How much wider a block is inside.
+        dropout: Dropout after each linear layer of a block, while training.
+        inputs: Which inputs are read, in the order of `ALL_INPUTS`.
+    """
+
+    slm_hidden_size: int
+    num_top_logits: int = 100
+    projection_size: int | None = None
+    hidden_size: int = 1024
+    num_blocks: int = 6
+    expansion: int = 4
+    dropout: float = 0.1
+    inputs: tuple[InputName, ...] = ALL_INPUTS
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that make no router.
+
+        Raises:
+            ValueError: Naming the field.
+        """
+        for name in ("slm_hidden_size", "num_top_logits", "hidden_size", "num_blocks", "expansion"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.projection_size is not None and self.projection_size < 1:
+            raise ValueError(f"projection_size must be at least 1, not {self.projection_size}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
+        if not self.inputs or self.inputs != tuple(name for name in ALL_INPUTS if name in self.inputs):
+            raise ValueError(f"inputs must be some of {ALL_INPUTS} in this order, not {self.inputs}")
+
+    def input_size(self, name: InputName) -> int:
+        """Width of one input before projection."""
+        return self.num_top_logits if name == "top_logits" else self.slm_hidden_size
+
+
+class ResidualBlock(nn.Module):
+    """LayerNorm, expand, GELU, contract, with dropout after each linear layer, added to the input."""
+
+    def __init__(self, config: RouterConfig) -> None:
+        super().__init__()
+        inner = config.hidden_size * config.expansion
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.expand = nn.Linear(config.hidden_size, inner)
+        self.contract = nn.Linear(inner, config.hidden_size)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map f32 [batch, hidden] to f32 [batch, hidden]."""
+        inner = nn.functional.gelu(self.dropout(self.expand(self.norm(x))))
+        contracted: Tensor = self.dropout(self.contract(inner))
+        return x + contracted
+
+
+class Router(nn.Module):
+    """Predicts whether the SLM's token diverges from the LLM's path.
+
+    Source: arXiv:2505.21600 A.1.
+    """
+
+    def __init__(self, config: RouterConfig) -> None:
+        """Build an untrained router; initial weights follow torch's current seed.
+
+        Args:
+            config: Its sizes.
+        """
+        super().__init__()
+        self.config = config
+        width = config.projection_size or config.slm_hidden_size
+        self.projections = nn.ModuleDict({name: nn.Linear(config.input_size(name), width) for name in config.inputs})
+        self.merge = nn.Linear(width * len(config.inputs), config.hidden_size)
+        self.blocks = nn.ModuleList(ResidualBlock(config) for _ in range(config.num_blocks))
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.head = nn.Linear(config.hidden_size, 1)
+
+    def forward(self, hidden_state: Tensor, top_logits: Tensor, token_embedding: Tensor) -> Tensor:
+        """Compute divergence logits; their sigmoid is the divergence probability.
+
+        Args:
+            hidden_state: f32 [batch, slm_hidden].
+            top_logits: f32 [batch, num_top_logits].
+            token_embedding: f32 [batch, slm_hidden].
+
+        Returns:
+            f32 [batch] logits.
+        """
+        given = {"hidden_state": hidden_state, "top_logits": top_logits, "token_embedding": token_embedding}
+        projected = [projection(given[name]) for name, projection in self.projections.items()]
+        x = self.merge(torch.cat(projected, dim=-1))
+        for block in self.blocks:
+            x = block(x)
+        logit: Tensor = self.head(self.norm(x)).squeeze(-1)
+        return logit
+
+    @property
+    def num_parameters(self) -> int:
+        """How many weights a drafted token passes through."""
+        return sum(parameter.numel() for parameter in self.parameters())
