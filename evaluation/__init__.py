@@ -1,0 +1,1 @@
+"""Evaluation: suites, baselines, metrics, tables and the project's own reference pair."""

@@ -1,0 +1,1 @@
+"""The reference pair: a tiny SLM, LLM and router that the project trains from nothing and ships."""
