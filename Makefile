@@ -44,7 +44,7 @@ bench: $(VENV)/.installed  ## Measures tokens/s of the services against the in-p
 	$(BIN)/python -m evaluation.speed $(ARGS)
 
 reference-pair: $(VENV)/.installed  ## Rebuilds the reference pair from nothing (hours on two cores; resumes).
-	$(BIN)/python -m evaluation.reference $(ARGS)
+	$(BIN)/python -m evaluation.reference.build $(ARGS)
 
 protos: $(VENV)/.installed-dev  ## Generates the Python code of the contracts.
 	$(BIN)/python protos/build.py

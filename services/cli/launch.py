@@ -6,7 +6,7 @@ Owns which field of a pair becomes which flag. Starts nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from services.cli.errors import CliError
@@ -23,11 +23,13 @@ class ServiceCommand:
         name: The service, e.g. "slm".
         module: What `python -m` runs.
         arguments: Its flags, without host and port.
+        secrets: Settings that a command line would show to every user of the machine, as environment variables.
     """
 
     name: str
     module: str
     arguments: list[str]
+    secrets: Mapping[str, str] = field(default_factory=dict)
 
 
 def with_choices(pair: Pair, *, engine: str | None = None, router_checkpoint: str | None = None) -> Pair:
@@ -73,18 +75,20 @@ def backend_commands(pair: Pair) -> list[ServiceCommand]:
 def orchestrator_command(pair: Pair, addresses: Mapping[str, str], redis_url: str) -> ServiceCommand:
     """The service that needs the addresses of the others."""
     peers = [part for name in ("slm", "router", "llm") for part in (f"--{name}", addresses[name])]
-    arguments = [*peers, "--redis-url", redis_url, "--tokenizer", pair.slm.model, *_common_flags()]
+    arguments = [*peers, "--tokenizer", pair.slm.model, *_common_flags()]
     if pair.slm.revision:
         arguments += ["--tokenizer-revision", pair.slm.revision]
-    return ServiceCommand("orchestrator", "services.orchestrator", arguments)
+    # The URL may hold a password.
+    secrets = {"TRIVIUM_ORCHESTRATOR_REDIS_URL": redis_url}
+    return ServiceCommand("orchestrator", "services.orchestrator", arguments, secrets)
 
 
 def _model_flags(section: ModelSection) -> list[str]:
     flags = ["--model", section.model]
     if section.revision:
         flags += ["--revision", section.revision]
-    for field, value in section.engine.model_dump(exclude_none=True).items():
-        flags += ["--engine" if field == "name" else f"--{field.replace('_', '-')}", str(value)]
+    for key, value in section.engine.model_dump(exclude_none=True).items():
+        flags += ["--engine" if key == "name" else f"--{key.replace('_', '-')}", str(value)]
     return [*flags, *_common_flags()]
 
 

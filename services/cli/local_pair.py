@@ -126,7 +126,7 @@ class LocalPair:
             raise CliError(str(error)) from error
 
     def _launch(self, command: ServiceCommand, port: int = 0) -> None:
-        service = ServiceProcess(command.name, command.module, command.arguments, port=port, directory=self._logs)
+        service = ServiceProcess(command, port=port, directory=self._logs)
         self._services[command.name] = service
         self._state.processes[command.name] = service.identity
         save_state(self._options.state_dir, self._state)

@@ -5,13 +5,14 @@ Owns its command line, log file, port file and end. Knows nothing of what the se
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
+from services.cli.launch import ServiceCommand
 from services.cli.state import LocalProcess
 
 
@@ -19,22 +20,25 @@ class ServiceProcess:
     """A started `python -m <module>`, in a session of its own so that a terminal's Ctrl-C reaches `trivium` alone.
 
     Args:
-        name: The service, e.g. "slm".
-        module: What to run.
-        arguments: Its flags; `--host`, `--port` and `--port-file` are added.
+        command: What to run; `--port` and `--port-file` are added.
         port: TCP port; 0 picks a free one.
         directory: Where `<name>.log` and `<name>.port` go. It has to exist.
     """
 
-    def __init__(self, name: str, module: str, arguments: Sequence[str], *, port: int, directory: Path) -> None:
-        self.name = name
-        self.log_path = directory / f"{name}.log"
-        self._port_path = directory / f"{name}.port"
+    def __init__(self, command: ServiceCommand, *, port: int, directory: Path) -> None:
+        self.name = command.name
+        self.log_path = directory / f"{self.name}.log"
+        self._port_path = directory / f"{self.name}.port"
         self._port_path.unlink(missing_ok=True)
-        command = [sys.executable, "-m", module, "--port", str(port), "--port-file", str(self._port_path), *arguments]
+        listening = ["--port", str(port), "--port-file", str(self._port_path)]
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                [sys.executable, "-m", command.module, *listening, *command.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **command.secrets},
+                start_new_session=True,
             )
         self.identity = LocalProcess.of(self._process.pid)
 

@@ -30,10 +30,13 @@ def test_orchestrator_command_names_every_peer() -> None:
     addresses = {"slm": "h:1", "router": "h:2", "llm": "h:3"}
     arguments = orchestrator_command(PAIR, addresses, "redis://h:4/0").arguments
     flags = dict(zip(arguments[::2], arguments[1::2], strict=True))
-    assert (
-        flags.items() >= {"--slm": "h:1", "--router": "h:2", "--llm": "h:3", "--redis-url": "redis://h:4/0"}.items()
-    )
-    assert flags["--tokenizer"] == "/models/slm"
+    assert flags.items() >= {"--slm": "h:1", "--router": "h:2", "--llm": "h:3", "--tokenizer": "/models/slm"}.items()
+
+
+def test_orchestrator_command_redis_password_stays_off_the_command_line() -> None:
+    command = orchestrator_command(PAIR, {"slm": "h:1", "router": "h:2", "llm": "h:3"}, "redis://:secret@h:4/0")
+    assert not any("secret" in argument for argument in command.arguments)
+    assert command.secrets == {"TRIVIUM_ORCHESTRATOR_REDIS_URL": "redis://:secret@h:4/0"}
 
 
 def test_with_choices_engine_replaces_both_models_engines() -> None:

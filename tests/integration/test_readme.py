@@ -1,0 +1,101 @@
+"""Holds that what the README tells a reader to type exists, parses and, where that is cheap, runs."""
+
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer.main
+from trivium.v1 import llm_pb2, orchestrator_pb2, router_pb2, slm_pb2
+
+from services.cli.__main__ import app
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRACTS = (slm_pb2, router_pb2, llm_pb2, orchestrator_pb2)
+
+
+def commands() -> list[list[str]]:
+    """Every command of the README's bash and console blocks, split as a shell does."""
+    found = []
+    for language, block in re.findall(r"^```(bash|console)\n(.*?)^```", README, re.MULTILINE | re.DOTALL):
+        lines = block.replace("\\\n", " ").splitlines()
+        if language == "console":
+            lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+        found += [shlex.split(line, comments=True) for line in lines]
+    return [command for command in found if command]
+
+
+COMMANDS = commands()
+
+
+def of(program: str) -> list[list[str]]:
+    return [command[1:] for command in COMMANDS if command[0] == program]
+
+
+def test_readme_first_block_runs_the_demo_and_the_tests() -> None:
+    assert COMMANDS[:2] == [["make", "demo"], ["make", "test"]]
+
+
+def test_readme_programs_are_all_checked_here() -> None:
+    assert {command[0] for command in COMMANDS} == {"make", "trivium", "grpcurl", "pip"}
+
+
+@pytest.mark.parametrize("arguments", of("make"), ids=" ".join)
+def test_readme_make_verb_exists(arguments: list[str]) -> None:
+    ended = subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("arguments", of("trivium"), ids=" ".join)
+def test_readme_trivium_command_parses(arguments: list[str]) -> None:
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    with group.make_context("trivium", list(arguments)) as context:
+        name, command, rest = group.resolve_command(context, arguments)
+        assert command is not None
+        command.make_context(name, rest).close()
+
+
+def test_readme_grpcurl_names_a_method_of_the_contracts() -> None:
+    services = {
+        f"{service.full_name}/{method.name}"
+        for contract in CONTRACTS
+        for service in contract.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    }
+    [arguments] = of("grpcurl")
+    assert arguments[-1] in services
+
+
+def test_readme_pip_extra_exists() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = {extra for _, package in of("pip") for extra in re.findall(r"\[(.*)\]", package)}
+    assert wanted
+    assert wanted <= set(project["optional-dependencies"])
+
+
+@pytest.mark.parametrize("module", sorted(set(re.findall(r"`python -m ([\w.]+)", README))))
+def test_readme_module_can_be_started(module: str) -> None:
+    assert importlib.util.find_spec(f"{module}.__main__") is not None
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", README))))
+def test_readme_link_leads_somewhere(target: str) -> None:
+    assert (ROOT / target).exists()
+
+
+def test_readme_doctor_runs_and_names_what_is_down(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "services.cli", "doctor", "--state-dir", str(tmp_path), "--address", "127.0.0.1:1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "127.0.0.1:1 doesn't answer" in ended.stdout
