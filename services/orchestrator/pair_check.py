@@ -1,0 +1,121 @@
+"""Decides whether an SLM, an LLM and a router belong together, and sums up the pair that they make.
+
+Owns the rules. Pure: descriptions in, a summary or an error out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trivium.v1 import common_pb2, router_pb2
+
+from services.common.errors import RouterModelMismatch, TokenizerMismatch
+
+_BILLION = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class ServedPair:
+    """A pair that fits together.
+
+    Args:
+        context_len: Longest sequence that both models take, in tokens.
+        vocab_size: Ids below it are valid for both models.
+        eos_token_ids: Ids that end a sequence, of either model.
+        slm_params_b: Parameters of the small model, in billions.
+        router_params_b: Parameters of the router, in billions.
+        llm_params_b: Parameters of the large model, in billions.
+        default_threshold: The router's calibrated threshold.
+    """
+
+    context_len: int
+    vocab_size: int
+    eos_token_ids: frozenset[int]
+    slm_params_b: float
+    router_params_b: float
+    llm_params_b: float
+    default_threshold: float
+
+    def avg_activated_params_b(self, llm_usage_rate: float) -> float:
+        """Parameters that took part in a token on average, in billions.
+
+        Args:
+            llm_usage_rate: Tokens written by the LLM / all tokens, in [0, 1].
+
+        Source: arXiv:2505.21600 §5.1; deviation: none.
+        """
+        return self.slm_params_b + self.router_params_b + self.llm_params_b * llm_usage_rate
+
+
+def check_pair(
+    slm: common_pb2.ModelInfo,
+    llm: common_pb2.ModelInfo,
+    router: router_pb2.RouterInfo,
+    *,
+    tokenizer_sha256: str,
+    num_tokenizer_ids: int,
+) -> ServedPair:
+    """Checks that three services belong together, and with the tokenizer in front of them.
+
+    The same tokenizer must stand behind all. The models' vocabularies may differ in size, since models of one family
+    pad them differently (151936 and 152064 ids in one of the paper's pairs): what must hold is that every id of the
+    tokenizer is valid for both. Ids in the padding have no text, and no trained model writes them.
+
+    The router has learned from one SLM's hidden states and embeddings: its tokenizer, hidden size and vocabulary must
+    be exactly the SLM's.
+
+    Args:
+        slm: What the SLM service serves.
+        llm: What the LLM service serves.
+        router: What the router service serves.
+        tokenizer_sha256: Fingerprint of the orchestrator's own tokenizer.
+        num_tokenizer_ids: Number of its ids, added tokens included.
+
+    Raises:
+        TokenizerMismatch: SLM, LLM and orchestrator don't share a tokenizer, or a vocabulary is too small for it.
+        RouterModelMismatch: The router was trained for another SLM.
+    """
+    _check_models(slm, llm, tokenizer_sha256, num_tokenizer_ids)
+    _check_router(slm, router)
+    return ServedPair(
+        context_len=min(slm.context_length, llm.context_length),
+        vocab_size=min(slm.vocab_size, llm.vocab_size),
+        eos_token_ids=frozenset(slm.eos_token_ids) | frozenset(llm.eos_token_ids),
+        slm_params_b=slm.num_parameters / _BILLION,
+        router_params_b=router.num_parameters / _BILLION,
+        llm_params_b=llm.num_parameters / _BILLION,
+        default_threshold=router.default_threshold,
+    )
+
+
+def _check_models(
+    slm: common_pb2.ModelInfo, llm: common_pb2.ModelInfo, tokenizer_sha256: str, num_tokenizer_ids: int
+) -> None:
+    if slm.tokenizer_sha256 != llm.tokenizer_sha256:
+        raise TokenizerMismatch(
+            f"tokenizer_sha256: slm {slm.model_id!r} has {slm.tokenizer_sha256}, "
+            f"llm {llm.model_id!r} has {llm.tokenizer_sha256}"
+        )
+    if tokenizer_sha256 != slm.tokenizer_sha256:
+        raise TokenizerMismatch(
+            f"tokenizer_sha256: the orchestrator's tokenizer has {tokenizer_sha256}, "
+            f"slm {slm.model_id!r} and llm {llm.model_id!r} have {slm.tokenizer_sha256}"
+        )
+    if min(slm.vocab_size, llm.vocab_size) < num_tokenizer_ids:
+        raise TokenizerMismatch(
+            f"vocab_size: the tokenizer has {num_tokenizer_ids} ids, "
+            f"slm {slm.model_id!r} takes {slm.vocab_size}, llm {llm.model_id!r} takes {llm.vocab_size}"
+        )
+
+
+def _check_router(slm: common_pb2.ModelInfo, router: router_pb2.RouterInfo) -> None:
+    for field, of_router, of_slm in (
+        ("tokenizer_sha256", router.tokenizer_sha256, slm.tokenizer_sha256),
+        ("hidden_size", router.hidden_size, slm.hidden_size),
+        ("vocab_size", router.vocab_size, slm.vocab_size),
+    ):
+        if of_router != of_slm:
+            raise RouterModelMismatch(
+                f"{field}: router {router.checkpoint!r} was trained with {of_router} of slm {router.slm_model_id!r}, "
+                f"slm {slm.model_id!r} has {of_slm}"
+            )
