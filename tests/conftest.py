@@ -1,4 +1,4 @@
-"""Profiles of the property tests: `pytest --hypothesis-profile nightly` runs at least 10,000 schedules of the core."""
+"""Profiles of the property tests: `--hypothesis-profile nightly` runs at least 10,000 schedules of the core."""
 
 from hypothesis import settings
 

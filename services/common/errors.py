@@ -60,10 +60,22 @@ class TokenizerMismatch(TriviumError):
     code = grpc.StatusCode.FAILED_PRECONDITION
 
 
+class ReplicaMismatch(TriviumError):
+    """The replica serves another model than its fellows."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+
 class CapacityExceeded(TriviumError):
     """No room now: the KV budget or a queue is full. The same call may succeed later."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class Cancelled(TriviumError):
+    """Somebody else cancelled the request."""
+
+    code = grpc.StatusCode.CANCELLED
 
 
 class ModelNotReady(TriviumError):
@@ -82,3 +94,30 @@ class PeerUnavailable(TriviumError):
     """No replica of a service that the call needs answers."""
 
     code = grpc.StatusCode.UNAVAILABLE
+
+
+_BY_CODE: dict[int, type[TriviumError]] = {
+    kind.code.value[0]: kind
+    for kind in (
+        InvalidRequest,
+        ContextLengthExceeded,
+        PrefixNotFound,
+        PrefixConflict,
+        ReplicaMismatch,
+        CapacityExceeded,
+        PeerUnavailable,
+    )
+}
+
+
+def error_for_code(code: int, message: str) -> TriviumError:
+    """Turns a peer's `SequenceError` back into an error.
+
+    Args:
+        code: The number of a gRPC status code.
+        message: The peer's message.
+
+    Returns:
+        An error with that code, or a plain `TriviumError` (INTERNAL) for codes that no kind has.
+    """
+    return _BY_CODE.get(code, TriviumError)(message)

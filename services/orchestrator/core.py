@@ -126,6 +126,11 @@ class RoutingCore:
         return len(self._tokens) - len(self._slots)
 
     @property
+    def llm_held_len(self) -> int:
+        """Number of leading tokens of the hypothesis that the LLM is thought to hold."""
+        return self._llm_held_len
+
+    @property
     def tokens(self) -> Sequence[int]:
         """The hypothesis: prompt, accepted tokens, and drafts that are not accepted yet."""
         return self._tokens

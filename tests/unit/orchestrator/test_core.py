@@ -19,7 +19,7 @@ from services.orchestrator.core import Ending, RoutingCore
 from services.orchestrator.depth import RunAhead
 from tests.unit.orchestrator.simulation import EOS, Case, Models, Simulation, reference_decoding
 
-NUM_SCHEDULES = max(500, settings.default.max_examples)
+NUM_SCHEDULES = max(500, settings().max_examples)
 
 cases = st.builds(
     Case,

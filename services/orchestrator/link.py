@@ -1,0 +1,158 @@
+"""One long-lived bidirectional stream to one replica.
+
+Owns the connection: it is opened, checked, kept busy and opened again after a loss. What the messages mean is up to
+the `LinkPeer` that it is made for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+import grpc
+
+from services.common.channels import open_channel
+from services.common.errors import TriviumError
+
+logger = logging.getLogger(__name__)
+
+CommandT = TypeVar("CommandT")
+ResponseT = TypeVar("ResponseT")
+InfoT = TypeVar("InfoT")
+
+_DESCRIBE_TIMEOUT_S = 5.0
+_BACKOFF_S = (0.1, 0.2, 0.5, 1.0)
+
+
+class LinkPeer(Protocol[CommandT, ResponseT, InfoT]):
+    """What a link carries, and who is told of it. All calls come from the event loop, and must not block."""
+
+    async def describe(self, channel: grpc.aio.Channel) -> InfoT:
+        """Asks the replica what it is."""
+
+    def open(self, channel: grpc.aio.Channel) -> grpc.aio.StreamStreamCall[Any, ResponseT]:
+        """Opens the stream."""
+
+    def pack(self, commands: Sequence[CommandT]) -> Sequence[Any]:
+        """Turns all commands that wait into messages, usually one."""
+
+    def check(self, info: InfoT) -> None:
+        """Checks that the replica belongs here.
+
+        Raises:
+            TriviumError: It doesn't; the connection is closed, and tried again later.
+        """
+
+    def on_ready(self, link: Link[CommandT, ResponseT, InfoT], info: InfoT) -> None:
+        """The stream is open."""
+
+    def on_response(self, link: Link[CommandT, ResponseT, InfoT], response: ResponseT) -> None:
+        """A message arrived."""
+
+    def on_lost(self, link: Link[CommandT, ResponseT, InfoT]) -> None:
+        """The stream that `on_ready` told of is gone, with all that was under way on it."""
+
+
+class Link(Generic[CommandT, ResponseT, InfoT]):
+    """Keeps one stream to one replica.
+
+    Args:
+        target: The replica's address, "host:port".
+        peer: What the stream carries.
+        max_message_mb: Largest message in or out, in MiB.
+        keepalive_s: Seconds between pings on a quiet connection.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        peer: LinkPeer[CommandT, ResponseT, InfoT],
+        *,
+        max_message_mb: int,
+        keepalive_s: float,
+    ) -> None:
+        self.target = target
+        self.replica_id = ""
+        """Name of the replica that is connected, or was last."""
+        self.ready = False
+        self.draining = False
+        """The replica takes nothing new; what it has goes on."""
+        self.num_sequences = 0
+        """Sequences of this orchestrator that the replica serves."""
+        self.num_messages = 0
+        self._peer = peer
+        self._open_channel: Callable[[], grpc.aio.Channel] = lambda: open_channel(
+            target, max_message_mb=max_message_mb, keepalive_s=keepalive_s
+        )
+        self._commands: list[CommandT] = []
+        self._commands_wait = asyncio.Event()
+
+    def send(self, command: CommandT) -> None:
+        """Queues a command. Commands that are queued before the stream is free again travel together."""
+        self._commands.append(command)
+        self._commands_wait.set()
+
+    async def run(self) -> None:
+        """Keeps the stream open until cancelled."""
+        num_failures, last_reason = 0, ""
+        while True:
+            reason = await self._connect_and_serve()
+            if self.ready:
+                num_failures = 0
+                self.ready = False
+                self._peer.on_lost(self)
+            if reason != last_reason:
+                logger.warning("link to %s: %s", self.target, reason)
+            last_reason = reason
+            await asyncio.sleep(_BACKOFF_S[min(num_failures, len(_BACKOFF_S) - 1)])
+            num_failures += 1
+
+    async def _connect_and_serve(self) -> str:
+        """Returns why the stream ended."""
+        channel = self._open_channel()
+        try:
+            async with asyncio.timeout(_DESCRIBE_TIMEOUT_S):
+                info = await self._peer.describe(channel)
+            self._peer.check(info)
+            call = self._peer.open(channel)
+            self._commands.clear()
+            self.draining = False
+            self.num_sequences = 0
+            self.ready = True
+            self._peer.on_ready(self, info)
+            logger.info("link to %s: ready", self.target)
+            return await self._serve(call)
+        except grpc.aio.AioRpcError as error:
+            return f"{error.code().name}: {error.details()}"
+        except TimeoutError:
+            return f"no answer within {_DESCRIBE_TIMEOUT_S} s"
+        except TriviumError as error:
+            return str(error)
+        finally:
+            await channel.close()
+
+    async def _serve(self, call: grpc.aio.StreamStreamCall[Any, ResponseT]) -> str:
+        writing = asyncio.create_task(self._write(call))
+        try:
+            while (response := await call.read()) is not grpc.aio.EOF:
+                self.num_messages += 1
+                self._peer.on_response(self, cast(ResponseT, response))
+            return f"{(await call.code()).name}: {await call.details()}"
+        finally:
+            writing.cancel()
+            call.cancel()
+
+    async def _write(self, call: grpc.aio.StreamStreamCall[Any, ResponseT]) -> None:
+        while True:
+            await self._commands_wait.wait()
+            self._commands_wait.clear()
+            commands, self._commands = self._commands, []
+            for message in self._peer.pack(commands):
+                self.num_messages += 1
+                try:
+                    await call.write(message)
+                except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                    # The reader sees the same loss, and reports it.
+                    return

@@ -1,0 +1,111 @@
+"""The orchestrator's side of the streams to the replicas of one model: what the SLM's and the LLM's have in common.
+
+Owns which replica serves which sequence, and what happens when it is lost or refuses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Generic
+
+import grpc
+
+from services.common.errors import CapacityExceeded, error_for_code
+from services.orchestrator.link import CommandT, InfoT, Link, ResponseT
+from services.orchestrator.pair_gate import PairGate
+from services.orchestrator.placement import choose_replica
+from services.orchestrator.sequence import RunningSequence
+
+_RETRY_S = 0.2
+
+
+class ModelSide(ABC, Generic[CommandT, ResponseT, InfoT]):
+    """Places sequences on the replicas of one model.
+
+    Args:
+        sequences: All running sequences, by id; shared with the driver.
+        gate: Checks replicas.
+    """
+
+    def __init__(self, sequences: Mapping[int, RunningSequence], gate: PairGate) -> None:
+        self.links: list[Link[CommandT, ResponseT, InfoT]] = []
+        self._sequences = sequences
+        self._gate = gate
+
+    def attach(self, sequence: RunningSequence) -> None:
+        """Gives a sequence to a replica, unless it has one. If there is none, it gets the next one that is ready."""
+        if self._link_of(sequence) is not None or not sequence.running:
+            return
+        candidates = (link for link in self.links if link.ready and not link.draining)
+        link = choose_replica(candidates, self._held_prefixes(sequence))
+        if link is not None:
+            link.num_sequences += 1
+            self._place(sequence, link)
+
+    def release(self, sequence: RunningSequence) -> None:
+        """Frees what the replica holds of a sequence."""
+        link = self._link_of(sequence)
+        if link is not None:
+            link.num_sequences -= 1
+            link.send(self._release_command(sequence))
+            self._displace(sequence)
+
+    def on_ready(self, link: Link[CommandT, ResponseT, InfoT], info: InfoT) -> None:
+        """Gives the replica the sequences that wait for one."""
+        link.replica_id = self._replica_id(info)
+        for sequence in list(self._sequences.values()):
+            self.attach(sequence)
+
+    def on_lost(self, link: Link[CommandT, ResponseT, InfoT]) -> None:
+        """Moves the replica's sequences."""
+        for sequence in self._served_by(link):
+            self._displace(sequence)
+            self.attach(sequence)
+
+    def _served_by(self, link: Link[CommandT, ResponseT, InfoT]) -> list[RunningSequence]:
+        return [sequence for sequence in self._sequences.values() if self._link_of(sequence) is link]
+
+    def _find(self, sequence_id: int, link: Link[CommandT, ResponseT, InfoT]) -> RunningSequence | None:
+        """The sequence, if it still runs on this replica."""
+        sequence = self._sequences.get(sequence_id)
+        return sequence if sequence is not None and self._link_of(sequence) is link else None
+
+    def _refused(
+        self, link: Link[CommandT, ResponseT, InfoT], sequence: RunningSequence, code: int, message: str
+    ) -> None:
+        """The replica gave up a sequence."""
+        link.num_sequences -= 1
+        self._displace(sequence)
+        error = error_for_code(code, message)
+        if error.code is grpc.StatusCode.UNAVAILABLE:
+            link.draining = True
+            self.attach(sequence)
+        elif error.code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE) or (
+            # At admission the caller is told; in the middle of a stream the sequence waits for room.
+            isinstance(error, CapacityExceeded) and not sequence.completion
+        ):
+            sequence.fail(error)
+        asyncio.get_running_loop().call_later(_RETRY_S, self.attach, sequence)
+
+    @abstractmethod
+    def _replica_id(self, info: InfoT) -> str: ...
+
+    @abstractmethod
+    def _held_prefixes(self, sequence: RunningSequence) -> Mapping[str, int]:
+        """Leading tokens that each replica is said to hold."""
+
+    @abstractmethod
+    def _link_of(self, sequence: RunningSequence) -> Link[CommandT, ResponseT, InfoT] | None: ...
+
+    @abstractmethod
+    def _place(self, sequence: RunningSequence, link: Link[CommandT, ResponseT, InfoT]) -> None:
+        """Binds a sequence to a replica and tells its core."""
+
+    @abstractmethod
+    def _displace(self, sequence: RunningSequence) -> None:
+        """Unbinds a sequence from its replica and tells its core."""
+
+    @abstractmethod
+    def _release_command(self, sequence: RunningSequence) -> CommandT: ...

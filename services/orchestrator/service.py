@@ -1,0 +1,88 @@
+"""The orchestrator as a process: starts its parts in order, and turns SERVING once the pair is complete."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+from trivium.v1 import orchestrator_pb2_grpc
+
+from services.common.errors import TriviumError
+from services.common.lifecycle import Lifecycle
+from services.common.tokenizer import load_tokenizer, tokenizer_sha256
+from services.orchestrator.driver import Driver
+from services.orchestrator.pair_check import ServedPair
+from services.orchestrator.pair_gate import PairGate
+from services.orchestrator.prefix_index import PrefixIndex
+from services.orchestrator.servicer import OrchestratorServicer
+from services.orchestrator.settings import OrchestratorSettings
+
+
+class OrchestratorService:
+    """What `services.common.server` runs.
+
+    Args:
+        settings: Settings of this process.
+        lifecycle: State of this process.
+
+    Raises:
+        ValueError: The tokenizer can't be loaded, or the Redis URL can't be read.
+    """
+
+    def __init__(self, settings: OrchestratorSettings, lifecycle: Lifecycle) -> None:
+        self._lifecycle = lifecycle
+        tokenizer = load_tokenizer(settings.tokenizer, settings.tokenizer_revision)
+        fingerprint = tokenizer_sha256(tokenizer)
+        self._gate = PairGate(fingerprint, len(tokenizer), self._on_pair)
+        self._index = PrefixIndex(
+            settings.redis_url.get_secret_value() if settings.redis_url else None,
+            pair_identity=bytes.fromhex(fingerprint),
+            timeout_ms=settings.redis_timeout_ms,
+            ttl_s=settings.redis_ttl_s,
+        )
+        self._driver = Driver(settings, tokenizer=tokenizer, gate=self._gate, index=self._index)
+        self._servicer = OrchestratorServicer(
+            settings,
+            lifecycle,
+            driver=self._driver,
+            gate=self._gate,
+            index=self._index,
+            tokenizer=tokenizer,
+        )
+        self._paired = asyncio.Event()
+        self._working: asyncio.Task[None] | None = None
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Adds the servicer to the server."""
+        orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server(self._servicer, server)
+
+    async def start(self) -> None:
+        """Connects to Redis and all replicas, and waits until the pair is complete."""
+        await self._index.start()
+        self._working = asyncio.create_task(self._driver.run())
+        paired = asyncio.create_task(self._paired.wait())
+        await asyncio.wait({self._working, paired}, return_when=asyncio.FIRST_COMPLETED)
+        paired.cancel()
+
+    async def run(self) -> None:
+        """Drives all sequences."""
+        assert self._working is not None, "started before"
+        await self._working
+
+    async def drain(self) -> None:
+        """Running requests end by themselves."""
+
+    async def stop(self) -> None:
+        """Closes all streams."""
+        if self._working:
+            self._working.cancel()
+            await asyncio.gather(self._working, return_exceptions=True)
+        await self._index.close()
+
+    def _on_pair(self, outcome: ServedPair | TriviumError) -> None:
+        if isinstance(outcome, TriviumError):
+            if self._gate.pair is None:
+                # Callers learn what doesn't fit, instead of that something is still starting.
+                self._lifecycle.refusal = outcome
+        else:
+            self._paired.set()

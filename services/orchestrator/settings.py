@@ -1,0 +1,45 @@
+"""Settings of the orchestrator process."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from services.common.settings import CommaList, ProcessSettings
+
+
+class OrchestratorSettings(ProcessSettings):
+    """The front of a pair: tokenizes, routes token by token, and streams the answer out.
+
+    It turns SERVING once an SLM, a router and an LLM answer and are found to belong together.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="TRIVIUM_ORCHESTRATOR_")
+
+    slm: CommaList = Field(description="Addresses of the SLM replicas, host:port, comma-separated.", min_length=1)
+    router: CommaList = Field(description="Addresses of the router replicas.", min_length=1)
+    llm: CommaList = Field(description="Addresses of the LLM replicas.", min_length=1)
+    tokenizer: str = Field(description="Hugging Face id or directory of the pair's tokenizer.")
+    tokenizer_revision: str = Field("", description="Hugging Face revision of the tokenizer.")
+    redis_url: SecretStr | None = Field(
+        None, description="Redis of the prefix index, e.g. redis://127.0.0.1:6379/0. Without one there is no index."
+    )
+    redis_timeout_ms: int = Field(50, ge=1, description="Longest that a request waits for Redis, in milliseconds.")
+    redis_ttl_s: int = Field(3600, ge=1, description="Seconds after which an unused index entry is forgotten.")
+    token_log_interval_ms: int = Field(
+        250, ge=10, description="Milliseconds between two writes of accepted tokens to Redis."
+    )
+    run_ahead_depth: int = Field(
+        8, ge=0, description="Tokens the SLM may draft past the oldest undecided one. 0 waits for every decision."
+    )
+    max_run_ahead_depth: int = Field(64, ge=0, description="Largest run_ahead_depth that a request may ask for.")
+    max_active_requests: int = Field(256, ge=1, description="Requests that run at once; more are refused.")
+    stream_interval_ms: int = Field(
+        20, ge=0, description="Least milliseconds between two messages of one answer. 0 sends each token at once."
+    )
+
+    @model_validator(mode="after")
+    def _depth_below_maximum(self) -> OrchestratorSettings:
+        if self.run_ahead_depth > self.max_run_ahead_depth:
+            raise ValueError("run_ahead_depth: must not exceed max_run_ahead_depth")
+        return self
