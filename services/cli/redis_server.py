@@ -1,12 +1,15 @@
 """Runs a Redis server of its own, for `trivium up` and for tests.
 
-Owns finding the binary, the process and its temporary directory. Speaks no Redis beyond PING, so it needs no client.
+Owns finding the binary, the process and its temporary directory. Asks the server no more than who it is, so it needs
+no client.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -88,17 +91,21 @@ class RedisServer:
     def start(self) -> Self:
         """Starts the server and waits until it answers."""
         binary = find_redis_binary()
-        self._directory = tempfile.TemporaryDirectory(prefix="trivium-redis-")
-        # Between finding a free port and binding it another process may take it.
-        for _ in range(1 if self._requested_port else _MAX_START_ATTEMPTS):
-            self._port = self._requested_port or _free_port()
-            self._process = self._spawn(binary, Path(self._directory.name))
-            if self._answers_in_time(self._process):
-                return self
-            self._end_process()
-        output = (Path(self._directory.name) / "redis.log").read_text(errors="replace").strip()
-        reason = output.splitlines()[-1] if output else "no output"
-        self.stop()
+        # Whatever ends a start half-way, an interrupt too, leaves nothing behind.
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.stop)
+            self._directory = tempfile.TemporaryDirectory(prefix="trivium-redis-")
+            directory = Path(self._directory.name)
+            # Between finding a free port and binding it another process may take it.
+            for _ in range(1 if self._requested_port else _MAX_START_ATTEMPTS):
+                self._port = self._requested_port or _free_port()
+                self._process = self._spawn(binary, directory)
+                if self._answers_in_time(self._process):
+                    undo.pop_all()
+                    return self
+                self._end_process()
+            output = (directory / "redis.log").read_text(errors="replace").splitlines()
+        reason = "; ".join(output[-2:]) or "no output"
         raise RedisUnavailable(f"{binary} didn't start on port {self._port}: {reason}")
 
     def stop(self) -> None:
@@ -137,11 +144,10 @@ class RedisServer:
     def _answers_in_time(self, process: subprocess.Popen[bytes]) -> bool:
         deadline = time.monotonic() + _START_TIMEOUT_S
         while time.monotonic() < deadline:
-            # Asked after the ping too: on a port that was taken, someone else may have answered.
-            answered = _answers_ping(self._port)
             if process.poll() is not None:
                 return False
-            if answered:
+            # On a port that was taken, another server may answer while this one is about to give up.
+            if _server_pid(self._port) == process.pid:
                 return True
             time.sleep(0.02)
         return False
@@ -165,10 +171,13 @@ def _free_port() -> int:
         return port
 
 
-def _answers_ping(port: int) -> bool:
+def _server_pid(port: int) -> int | None:
+    """The process id that the Redis server at this port tells; None without an answer."""
     try:
         with socket.create_connection((_HOST, port), timeout=1) as connection:
-            connection.sendall(b"PING\r\n")
-            return connection.recv(7) == b"+PONG\r\n"
+            connection.sendall(b"INFO server\r\nQUIT\r\n")
+            with connection.makefile("rb") as reply:
+                told = re.search(rb"process_id:(\d+)", reply.read())
     except OSError:
-        return False
+        return None
+    return int(told[1]) if told else None
