@@ -1,11 +1,12 @@
 import hypothesis.strategies as st
-from hypothesis import given
+from hypothesis import given, settings
 
 from services.orchestrator.block_hash import BLOCK_LEN, block_hashes
 
 token_ids = st.lists(st.integers(0, 2), max_size=5 * BLOCK_LEN)
 
 
+@settings(deadline=None)
 @given(token_ids, token_ids)
 def test_hashes_agree_exactly_as_far_as_whole_blocks_do(first: list[int], second: list[int]) -> None:
     pairs = zip(block_hashes(first, b"pair"), block_hashes(second, b"pair"), strict=False)
@@ -14,6 +15,7 @@ def test_hashes_agree_exactly_as_far_as_whole_blocks_do(first: list[int], second
         assert (one == other) == (first[: i * BLOCK_LEN] == second[: i * BLOCK_LEN])
 
 
+@settings(deadline=None)
 @given(token_ids, token_ids)
 def test_hashes_of_a_prefix_are_a_prefix_of_the_hashes(prefix: list[int], rest: list[int]) -> None:
     hashes = block_hashes(prefix, b"pair")

@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -86,6 +86,7 @@ def cut_at_first_stop(text: str, stop: Sequence[str]) -> tuple[str, str | None]:
 
 
 @pytest.mark.parametrize("tokenizer", [BYTE_LEVEL, BYTE_FALLBACK], ids=["byte level", "byte fallback"])
+@settings(deadline=None)
 @given(text=texts)
 @example(text="€€€€€€€€€€")
 @example(text="😀" * 12)
@@ -95,11 +96,13 @@ def test_deltas_of_encoded_text_join_to_the_text(tokenizer: PreTrainedTokenizerF
     assert assemble(tokenizer, ids)[0] == decode(tokenizer, ids)
 
 
+@settings(deadline=None)
 @given(ids=token_ids)
 def test_deltas_of_any_tokens_join_to_the_decoded_text(ids: list[int]) -> None:
     assert assemble(BYTE_LEVEL, ids)[0] == decode(BYTE_LEVEL, ids)
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=60))
 @example(data=b"\xff" * 40 + "😀".encode())
 @example(data=b"\xf0\x9f\x98" * 15 + b"\x80")
@@ -117,6 +120,7 @@ def byte_alphabet() -> dict[int, str]:
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
+@settings(deadline=None)
 @given(text=texts)
 def test_no_delta_ends_inside_a_character(text: str) -> None:
     assembler = TextAssembler(BYTE_LEVEL)
@@ -127,6 +131,7 @@ def test_no_delta_ends_inside_a_character(text: str) -> None:
 
 
 @pytest.mark.parametrize("tokenizer", [BYTE_LEVEL, BYTE_FALLBACK], ids=["byte level", "byte fallback"])
+@settings(deadline=None)
 @given(text=stop_texts, stop=stops)
 def test_text_is_cut_before_the_stop_string_that_is_complete_first(
     tokenizer: PreTrainedTokenizerFast, text: str, stop: list[str]
@@ -136,6 +141,7 @@ def test_text_is_cut_before_the_stop_string_that_is_complete_first(
     assert assemble(tokenizer, ids, stop) == cut_at_first_stop(decode(tokenizer, ids), stop)
 
 
+@settings(deadline=None)
 @given(ids=token_ids, stop=stops)
 def test_text_of_any_tokens_with_stop_strings_grows_towards_the_cut_text(ids: list[int], stop: list[str]) -> None:
     whole, _ = cut_at_first_stop(decode(BYTE_LEVEL, ids), stop)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.orchestrator.actions import AcceptedToken, Source
@@ -12,11 +12,13 @@ tokens = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(tokens)
 def test_unpacked_tokens_equal_the_packed(batch: list[AcceptedToken]) -> None:
     assert unpack_tokens(pack_tokens(batch)) == batch
 
 
+@settings(deadline=None)
 @given(tokens, st.lists(st.tuples(st.integers(0, 19), st.integers(1, 20)), max_size=10))
 def test_joined_batches_equal_the_tokens_up_to_the_first_gap(
     whole: list[AcceptedToken], spans: list[tuple[int, int]]
