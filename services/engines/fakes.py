@@ -227,6 +227,8 @@ class FakeLlmEngine(_FakeEngine):
         """Queues an extension; see `LlmEngine.extend`."""
         base_len, queries = extension.base_len, extension.query_positions
         end = base_len + len(extension.token_ids)
+        if base_len < 0:
+            raise InvalidRequest(f"base_len: {base_len} is negative")
         if not extension.token_ids:
             raise InvalidRequest("token_ids: there are none")
         if not queries or list(queries) != sorted(set(queries)) or not base_len < queries[0] <= queries[-1] <= end:

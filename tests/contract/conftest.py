@@ -1,0 +1,149 @@
+"""The engines that the contract holds for. Each is started once, since some take long."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from services.engines.base import EngineOptions, LlmEngine, SlmEngine
+from services.engines.factory import EngineUnavailable, create_llm_engine, create_slm_engine
+from services.engines.fakes import FakeLlmEngine, FakeSlmEngine
+from tests.contract.drivers import LlmDriver, SlmDriver
+from tests.contract.reference import FakeReference, PlainModel, Reference
+from tests.contract.tiny_models import write_tiny_llm, write_tiny_slm
+
+SGLANG = pytest.param("sglang", marks=pytest.mark.sglang)
+REAL_ENGINES = ["transformers", SGLANG]
+ENGINES = ["fake", *REAL_ENGINES]
+
+CHUNK_LEN = 32
+SMALL_KV_TOKENS = 256
+
+Prompts = Callable[..., list[int]]
+
+
+@pytest.fixture(scope="session")
+def tiny_slm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_slm(tmp_path_factory.mktemp("slm"))
+
+
+@pytest.fixture(scope="session")
+def tiny_llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_llm(tmp_path_factory.mktemp("llm"))
+
+
+@pytest.fixture
+def prompt(request: pytest.FixtureRequest) -> Prompts:
+    """Makes random prompts, the same ones in each run of a test, and other ones in each test."""
+    generator = random.Random(request.node.name)
+    return lambda length: [generator.randrange(1, 128) for _ in range(length)]
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def engine_name(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def make_slm_engine(name: str, options: EngineOptions) -> SlmEngine:
+    if name == "fake":
+        return FakeSlmEngine(options)
+    try:
+        return create_slm_engine(name, options)
+    except EngineUnavailable as error:
+        pytest.skip(str(error))
+
+
+def make_llm_engine(name: str, options: EngineOptions) -> LlmEngine:
+    if name == "fake":
+        return FakeLlmEngine(options)
+    try:
+        return create_llm_engine(name, options)
+    except EngineUnavailable as error:
+        pytest.skip(str(error))
+
+
+def options_for(folder: Path, kv_cache_tokens: int = 4096) -> EngineOptions:
+    return EngineOptions(
+        model=str(folder), max_batch_size=4, kv_cache_tokens=kv_cache_tokens, prefill_chunk_len=CHUNK_LEN
+    )
+
+
+@pytest.fixture(scope="session")
+def slm_reference(engine_name: str, tiny_slm: Path) -> Reference:
+    return FakeReference(str(tiny_slm)) if engine_name == "fake" else PlainModel(tiny_slm)
+
+
+@pytest.fixture(scope="session")
+def llm_reference(engine_name: str, tiny_llm: Path) -> Reference:
+    return FakeReference(str(tiny_llm)) if engine_name == "fake" else PlainModel(tiny_llm)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_slm_engine(engine_name: str, tiny_slm: Path) -> AsyncIterator[SlmEngine]:
+    engine = make_slm_engine(engine_name, options_for(tiny_slm))
+    await engine.start()
+    yield engine
+    await engine.stop()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_small_slm_engine(engine_name: str, tiny_slm: Path) -> AsyncIterator[SlmEngine]:
+    engine = make_slm_engine(engine_name, options_for(tiny_slm, SMALL_KV_TOKENS))
+    await engine.start()
+    yield engine
+    await engine.stop()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_llm_engine(engine_name: str, tiny_llm: Path) -> AsyncIterator[LlmEngine]:
+    engine = make_llm_engine(engine_name, options_for(tiny_llm))
+    await engine.start()
+    yield engine
+    await engine.stop()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_small_llm_engine(engine_name: str, tiny_llm: Path) -> AsyncIterator[LlmEngine]:
+    engine = make_llm_engine(engine_name, options_for(tiny_llm, SMALL_KV_TOKENS))
+    await engine.start()
+    yield engine
+    await engine.stop()
+
+
+def _driven_slm(engine: SlmEngine) -> Iterator[SlmDriver]:
+    driver = SlmDriver(engine)
+    yield driver
+    driver.close_all()
+    assert (engine.load.num_active_sequences, engine.load.num_kv_tokens_used) == (0, 0)
+
+
+def _driven_llm(engine: LlmEngine) -> Iterator[LlmDriver]:
+    driver = LlmDriver(engine)
+    yield driver
+    driver.release_all()
+    assert (engine.load.num_active_sequences, engine.load.num_kv_tokens_used) == (0, 0)
+
+
+@pytest.fixture
+def slm(shared_slm_engine: SlmEngine) -> Iterator[SlmDriver]:
+    yield from _driven_slm(shared_slm_engine)
+
+
+@pytest.fixture
+def small_slm(shared_small_slm_engine: SlmEngine) -> Iterator[SlmDriver]:
+    yield from _driven_slm(shared_small_slm_engine)
+
+
+@pytest.fixture
+def llm(shared_llm_engine: LlmEngine) -> Iterator[LlmDriver]:
+    yield from _driven_llm(shared_llm_engine)
+
+
+@pytest.fixture
+def small_llm(shared_small_llm_engine: LlmEngine) -> Iterator[LlmDriver]:
+    yield from _driven_llm(shared_small_llm_engine)
