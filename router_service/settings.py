@@ -17,16 +17,18 @@ class RouterSettings(ProcessSettings):
 
     checkpoint: Path = Field(description="Directory of the router checkpoint.")
     slm_model: Path | None = Field(
-        None, description="Directory of the SLM, for its input embedding where the checkpoint holds none."
+        default=None, description="Directory of the SLM, for its input embedding where the checkpoint holds none."
     )
-    device: str = Field("cpu", min_length=1, description='torch device, e.g. "cpu" or "cuda".')
-    num_threads: int = Field(1, ge=0, description="CPU threads of a forward pass. 0 leaves torch's default.")
+    device: str = Field(default="cpu", min_length=1, description='torch device, e.g. "cpu" or "cuda".')
+    num_threads: int = Field(default=1, ge=0, description="CPU threads of a forward pass. 0 leaves torch's default.")
     max_batch_rows: int = Field(
-        1024, ge=1, description="Most drafted tokens in one forward pass, and in one request."
+        default=1024, ge=1, description="Most drafted tokens in one forward pass, and in one request."
     )
     max_waiting_rows: int = Field(
-        8192, ge=1, description="Drafted tokens that may wait to be scored before no more are read from the streams."
+        default=8192,
+        ge=1,
+        description="Drafted tokens that may wait to be scored before no more are read from the streams.",
     )
     max_pending_mb: int = Field(
-        16, ge=1, description="MiB that may wait for a slow reader before its stream is ended, per stream."
+        default=16, ge=1, description="MiB that may wait for a slow reader before its stream is ended, per stream."
     )

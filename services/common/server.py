@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Protocol
 
 import grpc
@@ -67,7 +69,7 @@ async def serve(service: Service, lifecycle: Lifecycle, settings: ProcessSetting
     """
     configure_logging(settings.log_level, service=lifecycle.service_name, replica_id=lifecycle.replica_id)
     guard = CallGuard(lifecycle)
-    server = _create_server(service, lifecycle, guard, settings)
+    server = create_server(service, lifecycle, guard, settings)
     try:
         port = server.add_insecure_port(f"{settings.host}:{settings.port}")
     except RuntimeError as error:
@@ -78,7 +80,7 @@ async def serve(service: Service, lifecycle: Lifecycle, settings: ProcessSetting
     await server.start()
     logger.info("listening", extra={"host": settings.host, "port": port})
     if settings.port_file:
-        settings.port_file.write_text(f"{port}\n")
+        _write_port(settings.port_file, port)
     try:
         exit_code = await _live(service, lifecycle, guard, settings.drain_timeout_s, stopping)
     finally:
@@ -88,9 +90,17 @@ async def serve(service: Service, lifecycle: Lifecycle, settings: ProcessSetting
     return exit_code
 
 
-def _create_server(
+def create_server(
     service: Service, lifecycle: Lifecycle, guard: CallGuard, settings: ProcessSettings
 ) -> grpc.aio.Server:
+    """Assembles a server with everything that each of the project's servers has. It isn't listening yet.
+
+    Args:
+        service: What to serve.
+        lifecycle: The state of this process.
+        guard: Guards the service's calls.
+        settings: Settings of this process.
+    """
     server = grpc.aio.server(
         interceptors=[guard], options=server_options(settings.max_message_mb, settings.keepalive_s)
     )
@@ -100,6 +110,13 @@ def _create_server(
         names = (lifecycle.service_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
     return server
+
+
+def _write_port(path: Path, port: int) -> None:
+    # Whoever waits for the file must never read half of it.
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    unfinished.write_text(f"{port}\n", encoding="ascii")
+    unfinished.replace(path)
 
 
 def _stop_event() -> asyncio.Event:

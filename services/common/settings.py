@@ -58,16 +58,24 @@ class ProcessSettings(BaseSettings):
         protected_namespaces=(),
     )
 
-    host: str = Field("127.0.0.1", description="Address to listen on. 0.0.0.0 listens on every IPv4 interface.")
-    port: int = Field(0, ge=0, le=65535, description="TCP port to listen on. 0 picks a free one and logs it.")
-    port_file: Path | None = Field(None, description="File that the chosen port is written to once it listens.")
-    max_message_mb: int = Field(16, ge=1, le=1024, description="Largest gRPC message in or out, in MiB.")
-    keepalive_s: float = Field(20.0, ge=1, description="Seconds between keepalive pings on a quiet connection.")
-    drain_timeout_s: float = Field(
-        30.0, ge=0, description="Seconds that running work may take after SIGTERM before it is cut off."
+    host: str = Field(
+        default="127.0.0.1", description="Address to listen on. 0.0.0.0 listens on every IPv4 interface."
     )
-    reflection: bool = Field(True, description="Answer gRPC server reflection, for grpcurl and the like.")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log to write.")
+    port: int = Field(default=0, ge=0, le=65535, description="TCP port to listen on. 0 picks a free one and logs it.")
+    port_file: Path | None = Field(
+        default=None, description="File that the chosen port is written to once it listens."
+    )
+    max_message_mb: int = Field(default=16, ge=1, le=1024, description="Largest gRPC message in or out, in MiB.")
+    keepalive_s: float = Field(
+        default=20.0, ge=1, description="Seconds between keepalive pings on a quiet connection."
+    )
+    drain_timeout_s: float = Field(
+        default=30.0, ge=0, description="Seconds that running work may take after SIGTERM before it is cut off."
+    )
+    reflection: bool = Field(default=True, description="Answer gRPC server reflection, for grpcurl and the like.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Least severe log to write."
+    )
     replica_id: str = Field(
         default_factory=random_id,
         min_length=1,

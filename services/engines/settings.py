@@ -14,17 +14,19 @@ class EngineSettings(ProcessSettings):
     """Settings of a process that runs a model."""
 
     model: str = Field(min_length=1, description="Hugging Face id or local directory of the model.")
-    revision: str = Field("", description="Hugging Face revision. Empty for the default, or for a local directory.")
-    engine: Literal["transformers", "sglang"] = Field("transformers", description="What runs the model.")
-    device: str = Field("cpu", min_length=1, description='torch device, e.g. "cpu" or "cuda".')
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Arithmetic and KV type.")
-    max_batch_size: int = Field(32, ge=1, description="Most sequences in one forward pass.")
-    kv_cache_tokens: int = Field(65536, ge=1, description="KV cache of all sequences together, in tokens.")
-    prefill_chunk_len: int = Field(512, ge=1, description="Most tokens of one sequence in one forward pass.")
-    tp_size: int = Field(1, ge=1, description="Tensor parallel ranks (engine sglang only).")
-    num_threads: int = Field(1, ge=0, description="CPU threads of a forward pass. 0 leaves torch's default.")
+    revision: str = Field(
+        default="", description="Hugging Face revision. Empty for the default, or for a local directory."
+    )
+    engine: Literal["transformers", "sglang"] = Field(default="transformers", description="What runs the model.")
+    device: str = Field(default="cpu", min_length=1, description='torch device, e.g. "cpu" or "cuda".')
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="Arithmetic and KV type.")
+    max_batch_size: int = Field(default=32, ge=1, description="Most sequences in one forward pass.")
+    kv_cache_tokens: int = Field(default=65536, ge=1, description="KV cache of all sequences together, in tokens.")
+    prefill_chunk_len: int = Field(default=512, ge=1, description="Most tokens of one sequence in one forward pass.")
+    tp_size: int = Field(default=1, ge=1, description="Tensor parallel ranks (engine sglang only).")
+    num_threads: int = Field(default=1, ge=0, description="CPU threads of a forward pass. 0 leaves torch's default.")
     max_pending_mb: int = Field(
-        64, ge=1, description="MiB that may wait for a slow reader before its stream is ended, per stream."
+        default=64, ge=1, description="MiB that may wait for a slow reader before its stream is ended, per stream."
     )
 
     def engine_options(self) -> EngineOptions:

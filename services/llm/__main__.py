@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+from functools import partial
 
 from services.common.lifecycle import Lifecycle
 from services.common.server import serve
 from services.common.settings import read_settings
+from services.engines.base import LlmEngine, ModelLoadError
 from services.engines.factory import EngineUnavailable, create_llm_engine
 from services.llm.servicer import SERVICE_NAME, LlmServicer
 from services.llm.settings import LlmSettings
 
 
+def _create_engine(settings: LlmSettings) -> LlmEngine:
+    try:
+        return create_llm_engine(settings.engine, settings.engine_options())
+    except EngineUnavailable as error:
+        raise ModelLoadError(str(error)) from error
+
+
 async def _serve(settings: LlmSettings) -> int:
     lifecycle = Lifecycle(SERVICE_NAME, settings.replica_id)
-    try:
-        engine = create_llm_engine(settings.engine, settings.engine_options())
-    except EngineUnavailable as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    servicer = LlmServicer(engine, lifecycle, max_pending_bytes=settings.max_pending_mb * 2**20)
+    servicer = LlmServicer(
+        partial(_create_engine, settings), lifecycle, max_pending_bytes=settings.max_pending_mb * 2**20
+    )
     return await serve(servicer, lifecycle, settings)
 
 

@@ -7,7 +7,7 @@ engine's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
@@ -30,13 +30,21 @@ class LlmServicer(llm_pb2_grpc.LlmServiceServicer):
     """Multiplexes the sequences of all streams onto one engine.
 
     Args:
-        engine: Not started yet.
+        create_engine: Makes the engine; called on a thread, since it may import for seconds.
         lifecycle: The state of this process.
         max_pending_bytes: Most bytes of answers that may wait for a slow reader, per stream.
     """
 
-    def __init__(self, engine: LlmEngine, lifecycle: Lifecycle, *, max_pending_bytes: int = 64 * 2**20) -> None:
-        self._engine = engine
+    def __init__(
+        self,
+        create_engine: Callable[[], LlmEngine],
+        lifecycle: Lifecycle,
+        *,
+        max_pending_bytes: int = 64 * 2**20,
+    ) -> None:
+        self._create_engine = create_engine
+        self._engine: LlmEngine
+        self._started = False
         self._lifecycle = lifecycle
         self._max_pending_bytes = max_pending_bytes
         self._owners: SequenceOwners[_Stream] = SequenceOwners()
@@ -48,6 +56,8 @@ class LlmServicer(llm_pb2_grpc.LlmServiceServicer):
 
     async def start(self) -> None:
         """Loads the model and warms it up."""
+        self._engine = await asyncio.to_thread(self._create_engine)
+        self._started = True
         await self._engine.start()
 
     async def run(self) -> None:
@@ -66,7 +76,8 @@ class LlmServicer(llm_pb2_grpc.LlmServiceServicer):
 
     async def stop(self) -> None:
         """Frees the model."""
-        await self._engine.stop()
+        if self._started:
+            await self._engine.stop()
 
     async def GetServerInfo(
         self,

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+from functools import partial
 
 from services.common.lifecycle import Lifecycle
 from services.common.server import serve
 from services.common.settings import read_settings
+from services.engines.base import ModelLoadError, SlmEngine
 from services.engines.factory import EngineUnavailable, create_slm_engine
 from services.slm.servicer import SERVICE_NAME, SlmServicer
 from services.slm.settings import SlmSettings
 
 
+def _create_engine(settings: SlmSettings) -> SlmEngine:
+    try:
+        return create_slm_engine(settings.engine, settings.engine_options())
+    except EngineUnavailable as error:
+        raise ModelLoadError(str(error)) from error
+
+
 async def _serve(settings: SlmSettings) -> int:
     lifecycle = Lifecycle(SERVICE_NAME, settings.replica_id)
-    try:
-        engine = create_slm_engine(settings.engine, settings.engine_options())
-    except EngineUnavailable as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    servicer = SlmServicer(engine, lifecycle, max_pending_bytes=settings.max_pending_mb * 2**20)
+    servicer = SlmServicer(
+        partial(_create_engine, settings), lifecycle, max_pending_bytes=settings.max_pending_mb * 2**20
+    )
     return await serve(servicer, lifecycle, settings)
 
 
