@@ -33,7 +33,7 @@ def sample_token(logits: NDArray[np.float32], sampling: SamplingParams, position
 
 
 def _gumbel_noise(num_values: int, seed: int, position: int) -> NDArray[np.float64]:
-    generator = np.random.Generator(np.random.Philox(key=[seed & _WORD, position & _WORD]))
+    generator = np.random.Generator(np.random.Philox(key=np.array([seed & _WORD, position & _WORD], dtype=np.uint64)))
     uniform = generator.random(num_values)
     # random() may return 0, of which there is no logarithm.
     noise: NDArray[np.float64] = -np.log(-np.log(np.maximum(uniform, np.finfo(np.float64).tiny)))

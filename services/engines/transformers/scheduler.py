@@ -62,9 +62,9 @@ class Scheduler(Generic[S]):
             passes = [self._fill_chunk(long)]
         else:
             passes = group_by_length([_schedule(sequence) for sequence in short[: self._max_batch_size]])
-        self._turn += 1
         for rows in passes:
             for row in rows:
+                self._turn += 1
                 row.sequence.turn = self._turn
         return passes
 
