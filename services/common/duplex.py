@@ -33,8 +33,9 @@ class Outbox(Generic[ResponseT]):
         self._max_bytes = max_bytes
         self._num_bytes = 0
         self._responses: deque[tuple[ResponseT, int]] = deque()
-        self._error: BaseException | None = None
         self._finished = False
+        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done once the stream was ended with an error, which is its exception."""
         self._wakeup = asyncio.Event()
 
     def put(self, response: ResponseT) -> None:
@@ -51,23 +52,22 @@ class Outbox(Generic[ResponseT]):
 
     def finish(self, error: BaseException | None = None) -> None:
         """Ends the stream: with an error at once, without one after what waits is written. The first end counts."""
-        if not self._finished:
-            self._finished = True
-            self._error = error
-            self._wakeup.set()
+        if self._finished:
+            return
+        self._finished = True
+        self._wakeup.set()
+        if error:
+            self.failure.set_exception(error)
+            # Whoever no longer runs the stream need not hear of its failure.
+            self.failure.exception()
 
     async def get(self) -> ResponseT | None:
         """Waits for the next response.
 
         Returns:
             The response, or None after the last one.
-
-        Raises:
-            BaseException: What the outbox was finished with.
         """
         while True:
-            if self._error:
-                raise self._error
             if self._responses:
                 response, num_bytes = self._responses.popleft()
                 self._num_bytes -= num_bytes
@@ -103,15 +103,21 @@ async def run_duplex(
             await apply(request)
         end()
 
+    async def write() -> None:
+        while (response := await outbox.get()) is not None:
+            await context.write(response)
+
     def report(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
             outbox.finish(error)
 
-    reading = asyncio.create_task(read())
+    reading, writing = asyncio.create_task(read()), asyncio.create_task(write())
     reading.add_done_callback(report)
     try:
-        while (response := await outbox.get()) is not None:
-            await context.write(response)
+        # A client that reads nothing can hold up a write for ever, but not the end of its stream.
+        await asyncio.wait({writing, outbox.failure}, return_when=asyncio.FIRST_COMPLETED)
+        await (outbox.failure if outbox.failure.done() else writing)
     finally:
         reading.cancel()
-        await asyncio.wait({reading})
+        writing.cancel()
+        await asyncio.wait({reading, writing})

@@ -32,13 +32,13 @@ async def test_get_waits_for_a_response() -> None:
     assert (await getting) == _response(7)
 
 
-async def test_get_finished_with_error_raises_at_once() -> None:
+async def test_finish_with_error_fails_at_once_and_the_first_end_counts() -> None:
     outbox: Outbox[router_pb2.ScoreResponse] = Outbox(1000)
     outbox.put(_response(1))
     outbox.finish(InvalidRequest("x"))
-    outbox.finish()
+    outbox.finish(CapacityExceeded("y"))
     with pytest.raises(InvalidRequest):
-        await outbox.get()
+        await outbox.failure
 
 
 async def test_put_beyond_the_limit_ends_the_stream_resource_exhausted() -> None:
@@ -47,7 +47,7 @@ async def test_put_beyond_the_limit_ends_the_stream_resource_exhausted() -> None
     outbox.put(_response(2))
     outbox.put(_response(3))
     with pytest.raises(CapacityExceeded, match="too slowly"):
-        await outbox.get()
+        await outbox.failure
 
 
 async def test_put_one_response_beyond_the_limit_is_sent() -> None:
