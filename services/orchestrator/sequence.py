@@ -167,8 +167,10 @@ class RunningSequence:
             reason = self.core.finish_reason
             if reason and not self.stop:
                 self._outbox_texts.append(self.assembler.finish())
-            yield Progress(self._outbox, "".join(self._outbox_texts), reason)
-            self._outbox, self._outbox_texts = [], []
+            tokens, self._outbox = self._outbox, []
+            texts, self._outbox_texts = self._outbox_texts, []
+            # The outbox fills again while the caller sends this.
+            yield Progress(tokens, "".join(texts), reason)
             if reason:
                 return
 
