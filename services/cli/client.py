@@ -120,7 +120,7 @@ class OrchestratorClient:
             The messages as they arrive. Leaving the iterator early cancels the request.
 
         Raises:
-            CliError: The request failed, or the stream ended without its last message.
+            CliError: The request failed, the stream ended without its last message, or tokens are missing.
         """
         started = time.perf_counter()
         with self._told_in_one_line():
@@ -139,6 +139,10 @@ class OrchestratorClient:
                 call.cancel()
         if not answer.finish.reason:
             raise CliError(f"orchestrator {self._address}: the answer ended without its last message")
+        num_written = answer.finish.usage.num_completion_tokens
+        if len(answer.tokens) != num_written:
+            arrived = f"{len(answer.tokens)} of {num_written} tokens arrived"
+            raise CliError(f"orchestrator {self._address}: {arrived}; the answer has gaps")
 
     @contextmanager
     def _told_in_one_line(self) -> Iterator[None]:

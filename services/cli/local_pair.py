@@ -6,6 +6,7 @@ Owns their order of start, the watch over them, and their end. Shows nothing; `s
 from __future__ import annotations
 
 import contextlib
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -90,8 +91,9 @@ class LocalPair:
             on_poll: Called a few times a second while waiting.
 
         Raises:
-            CliError: A service ended, or didn't serve in time; the message has its last log lines.
+            CliError: The port is taken; or a service ended, or didn't serve in time.
         """
+        _check_port_is_free(self._options.port)
         deadline = time.monotonic() + self._options.start_timeout_s
         redis_url = self._options.redis_url or self._start_redis()
         for command in backend_commands(self._options.pair):
@@ -121,9 +123,11 @@ class LocalPair:
 
     def _start_redis(self) -> str:
         try:
-            return self._resources.enter_context(RedisServer()).url
+            redis = self._resources.enter_context(RedisServer())
         except RedisUnavailable as error:
             raise CliError(str(error)) from error
+        self._state.processes["redis"] = LocalProcess.of(redis.pid)
+        return redis.url
 
     def _launch(self, command: ServiceCommand, port: int = 0) -> None:
         service = ServiceProcess(command, port=port, directory=self._logs)
@@ -158,17 +162,15 @@ class LocalPair:
         return address is not None and probe("orchestrator", address).health == "SERVING"
 
     def _stop_services(self) -> None:
-        """The orchestrator first, so that its streams end before the models do. A second Ctrl-C kills at once."""
-        newest_first = list(reversed(self.processes))
+        """Asks all of them to drain and end. A second Ctrl-C kills them at once."""
         try:
-            for group in (newest_first[:1], newest_first[1:]):
-                for service in group:
-                    service.terminate()
-                deadline = time.monotonic() + _STOP_TIMEOUT_S
-                for service in group:
-                    service.wait(max(0.1, deadline - time.monotonic()))
+            for service in self.processes:
+                service.terminate()
+            deadline = time.monotonic() + _STOP_TIMEOUT_S
+            for service in self.processes:
+                service.wait(max(0.1, deadline - time.monotonic()))
         finally:
-            for service in newest_first:
+            for service in self.processes:
                 service.kill()
 
 
@@ -191,3 +193,18 @@ def _stop_leftovers(directory: Path) -> None:
     for handle in psutil.wait_procs(handles, timeout=_STOP_TIMEOUT_S)[1]:
         handle.kill()
     clear_state(directory)
+
+
+def _check_port_is_free(port: int) -> None:
+    """Tells at once what the orchestrator would find out last.
+
+    Raises:
+        CliError: Someone listens there.
+    """
+    with socket.socket() as probe_socket:
+        # As gRPC binds: an old connection that is still closing is no one.
+        probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe_socket.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise CliError(f"can't listen on 127.0.0.1:{port}: {error.strerror}; give another with --port") from error

@@ -49,7 +49,7 @@ class RunningPair(BaseModel):
     Attributes:
         pair: Name of the pair.
         owner: The `trivium` command that started it.
-        processes: Its services by name, as far as they are started.
+        processes: Its services by name, as far as they are started, and "redis" if it has one of its own.
         addresses: "host:port" of each service that listens.
         ready: True once the orchestrator serves.
     """

@@ -105,6 +105,7 @@ def _run_with_lines(pair: LocalPair, options: LocalOptions) -> None:
 
     out.print(f"starting pair {options.pair.name}", soft_wrap=True)
     pair.start(report)
+    report()
     out.print(f"ready: pair {options.pair.name} answers on {pair.address}", soft_wrap=True)
     while True:
         pair.check()

@@ -8,7 +8,7 @@ from trivium.v1 import orchestrator_pb2 as pb
 from services.cli.client import Limits, sampling
 from services.cli.errors import CliError
 from services.cli.generate import run_generate
-from tests.unit.cli.fakes import ANSWER, FakeOrchestrator, delta, serving_orchestrator
+from tests.unit.cli.fakes import ANSWER, FakeOrchestrator, delta, finish, serving_orchestrator
 
 
 def ask(
@@ -99,12 +99,17 @@ def test_generate_stream_without_last_message_is_an_error(tmp_path: Path) -> Non
         ask(FakeOrchestrator(ANSWER[:2]), tmp_path)
 
 
+def test_generate_answer_with_a_gap_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CliError, match="2 of 3 tokens arrived"):
+        ask(FakeOrchestrator((*ANSWER[:2], ANSWER[-1])), tmp_path)
+
+
 def test_generate_nobody_listens_is_one_line_that_names_the_address(tmp_path: Path) -> None:
     with pytest.raises(CliError, match=r"orchestrator 127\.0\.0\.1:1: UNAVAILABLE: .*trivium doctor"):
         run_generate("Hi", Limits(), address="127.0.0.1:1", state_dir=tmp_path, raw=False, as_json=False, start=False)
 
 
 def test_generate_markup_in_an_answer_is_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    odd = (delta("[red]x[/red] \\[", pb.TOKEN_SOURCE_SLM), ANSWER[-1])
+    odd = (delta("[red]x[/red] \\[", pb.TOKEN_SOURCE_SLM), finish(1))
     ask(FakeOrchestrator(odd), tmp_path)
     assert capsys.readouterr().out == "[red]x[/red] \\[\n"

@@ -1,0 +1,31 @@
+"""A process that behaves as a test wants: `python -m tests.integration.stub_service [flags] MODE`."""
+
+import argparse
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("mode", choices=["idle", "stubborn", "parent", "fail"])
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--port-file", type=Path, required=True)
+    arguments = parser.parse_args()
+    if arguments.mode == "fail":
+        sys.stderr.write("first line\nthe reason\n")
+        sys.exit(3)
+    if arguments.mode in ("stubborn", "parent"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if arguments.mode == "parent":
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        sys.stdout.write(f"{child.pid}\n")
+        sys.stdout.flush()
+    arguments.port_file.write_text("4242\n")
+    time.sleep(60)
+
+
+if __name__ == "__main__":
+    main()
