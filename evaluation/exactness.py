@@ -1,0 +1,191 @@
+"""Holds a running pair to the reference decoding: `python -m evaluation.exactness --address HOST:PORT`.
+
+Decodes prompts of the reference suite through the services, at several thresholds, run-ahead depths and numbers of
+concurrent streams, and compares them token for token, with who wrote each, with `evaluation.in_process`. A difference
+is excused only where that loop itself decided by less than `NEAR_TIE` at the first differing position.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+
+from evaluation.in_process import NEAR_TIE, DecodedToken, decode
+from evaluation.reference.corpus import unseen_samples
+from evaluation.reference.pair import WEIGHTS_DIR, ReferencePair, load_pair
+from evaluation.reference.tokenizer import render_prompt
+from services.common.channels import open_channel
+
+logger = logging.getLogger(__name__)
+
+MAX_NEW_TOKENS = 220
+SLM_ONLY = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A prompt and its reference decoding at one threshold."""
+
+    prompt_token_ids: tuple[int, ...]
+    threshold: float
+    completion: tuple[DecodedToken, ...]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How many completions of one setting were compared, equal, and excused as near ties.
+
+    Attributes:
+        threshold: Routing threshold.
+        depth: Run-ahead depth.
+        concurrency: Streams at a time.
+        num_compared: Completions.
+        num_tokens: Tokens of the reference decodings.
+        num_excused: Completions that differ first where the reference was a near tie.
+        num_different: Completions that differ otherwise: defects.
+    """
+
+    threshold: float
+    depth: int
+    concurrency: int
+    num_compared: int = 0
+    num_tokens: int = 0
+    num_excused: int = 0
+    num_different: int = 0
+
+
+def suite_prompts(pair: ReferencePair, num_prompts: int) -> list[tuple[int, ...]]:
+    """Renders held-out queries of all three domains."""
+    samples = unseen_samples("held_out", num_prompts)
+    return [tuple(render_prompt(pair.tokenizer, sample.query)) for sample in samples]
+
+
+def reference_decodings(
+    pair: ReferencePair, prompts: Iterable[tuple[int, ...]], thresholds: Iterable[float]
+) -> list[Reference]:
+    """Decodes every prompt at every threshold, in process."""
+    # A request carries its threshold as float32; the loop has to compare with the same number.
+    exact = [float(np.float32(threshold)) for threshold in thresholds]
+    grid = list(itertools.product(exact, prompts))
+    return [
+        Reference(prompt, threshold, tuple(decode(pair, prompt, threshold=threshold, max_new_tokens=MAX_NEW_TOKENS)))
+        for threshold, prompt in track(grid, "reference decoding", console=Console(stderr=True))
+    ]
+
+
+async def compare(
+    address: str, references: Sequence[Reference], *, depths: Sequence[int], concurrencies: Sequence[int]
+) -> list[Outcome]:
+    """Decodes the references' prompts through the orchestrator at `address`, and compares.
+
+    Returns:
+        One outcome for each threshold, depth and concurrency.
+    """
+    outcomes = []
+    async with open_channel(address) as channel:
+        stub = orchestrator_pb2_grpc.OrchestratorServiceStub(channel)
+        thresholds = sorted({reference.threshold for reference in references})
+        settings = list(itertools.product(thresholds, depths, concurrencies))
+        for threshold, depth, concurrency in track(settings, "services", console=Console(stderr=True)):
+            outcome = Outcome(threshold, depth, concurrency)
+            slots = asyncio.Semaphore(concurrency)
+            chosen = [reference for reference in references if reference.threshold == threshold]
+            await asyncio.gather(*(_compare_one(stub, reference, outcome, slots) for reference in chosen))
+            outcomes.append(outcome)
+    return outcomes
+
+
+async def _compare_one(
+    stub: orchestrator_pb2_grpc.OrchestratorServiceAsyncStub,
+    reference: Reference,
+    outcome: Outcome,
+    slots: asyncio.Semaphore,
+) -> None:
+    async with slots:
+        got = await _generate(stub, reference, outcome.depth)
+    want = [(token.token_id, token.from_llm) for token in reference.completion]
+    outcome.num_compared += 1
+    outcome.num_tokens += len(want)
+    if got == want:
+        return
+    position = next(i for i, (a, b) in enumerate(itertools.zip_longest(got, want)) if a != b)
+    margin = reference.completion[position].margin if position < len(want) else float("inf")
+    if margin < NEAR_TIE:
+        outcome.num_excused += 1
+    else:
+        outcome.num_different += 1
+        logger.error(
+            "threshold %s, depth %s: position %s of %s differs, decided by %g", *(outcome.threshold, outcome.depth),
+            position, len(want), margin,
+        )  # fmt: skip
+
+
+async def _generate(
+    stub: orchestrator_pb2_grpc.OrchestratorServiceAsyncStub, reference: Reference, depth: int
+) -> list[tuple[int, bool]]:
+    request = orchestrator_pb2.GenerateRequest(
+        token_ids=orchestrator_pb2.TokenIds(token_ids=reference.prompt_token_ids),
+        threshold=reference.threshold,
+        max_new_tokens=MAX_NEW_TOKENS,
+        run_ahead_depth=depth,
+    )
+    tokens: list[tuple[int, bool]] = []
+    async for response in stub.Generate(request):
+        from_llm = [source == orchestrator_pb2.TOKEN_SOURCE_LLM for source in response.sources]
+        tokens.extend(zip(response.token_ids, from_llm, strict=True))
+    return tokens
+
+
+def _table(outcomes: Iterable[Outcome]) -> Table:
+    table = Table(
+        "threshold", "depth", "streams", "compared", "tokens", "equal", f"near ties (< {NEAR_TIE:g})", "different"
+    )
+    for o in outcomes:
+        num_equal = o.num_compared - o.num_excused - o.num_different
+        row = (o.threshold, o.depth, o.concurrency, o.num_compared, o.num_tokens, num_equal)
+        table.add_row(*map(str, (*row, o.num_excused, o.num_different)))
+    return table
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m evaluation.exactness", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--address", required=True, help="orchestrator of a running reference pair, HOST:PORT")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS_DIR, help="the pair's folder (default: as shipped)")
+    parser.add_argument("--prompts", type=int, default=200, help="held-out queries (default: 200)")
+    parser.add_argument("--depths", type=int, nargs="+", default=[0, 4, 16], help="run-ahead depths")
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 32], help="concurrent streams")
+    parser.add_argument("--json", type=Path, help="also write the outcomes to this file")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Entry point. Returns 1 if anything differs that isn't a near tie."""
+    arguments = _parse_arguments()
+    torch.set_num_threads(1)
+    pair = load_pair(arguments.weights)
+    prompts = suite_prompts(pair, arguments.prompts)
+    references = reference_decodings(pair, prompts, [0.0, pair.description.threshold, SLM_ONLY])
+    outcomes = asyncio.run(
+        compare(arguments.address, references, depths=arguments.depths, concurrencies=arguments.streams)
+    )
+    Console().print(_table(outcomes))
+    if arguments.json:
+        arguments.json.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")
+    return int(any(outcome.num_different for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
