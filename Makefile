@@ -41,7 +41,7 @@ check: $(VENV)/.installed-dev node_modules/.installed  ## Lints, formats, types,
 	cd protos && ../node_modules/.bin/buf lint
 
 bench: $(VENV)/.installed  ## Measures tokens/s of the services against the in-process loop.
-	$(BIN)/python -m evaluation.speed $(ARGS)
+	$(BIN)/trivium bench $(ARGS)
 
 reference-pair: $(VENV)/.installed  ## Rebuilds the reference pair from nothing (hours on two cores; resumes).
 	$(BIN)/python -m evaluation.reference.build $(ARGS)

@@ -159,17 +159,17 @@ def _prompts(pair: ReferencePair) -> Iterator[tuple[int, ...]]:
 def table(settings: Sequence[Setting]) -> Table:
     """Lays the settings out, with medians and, for speeds, the least and largest value."""
     result = Table(
-        "", "streams", "tokens/s", "× in-process", "CPU µs/token", "messages/token", "to clients", "Redis", "dropped"
+        "", "streams", "tokens/s", "x in-process", "CPU µs/token", "messages/token", "to clients", "Redis", "dropped"
     )
     baseline = settings[0].tokens_per_s
     for setting in settings:
         ratios = [mine / loop for mine, loop in zip(setting.tokens_per_s, baseline, strict=True)]
-        spread = f"{_median(setting.tokens_per_s)} ({min(setting.tokens_per_s):.0f}–{max(setting.tokens_per_s):.0f})"
+        spread = f"{_median(setting.tokens_per_s)} ({min(setting.tokens_per_s):.0f}-{max(setting.tokens_per_s):.0f})"
         result.add_row(
             setting.name,
             str(setting.num_streams),
             spread,
-            f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})",
+            f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})",
             _median(setting.orchestrator_cpu_us),
             _median(setting.messages, 2),
             _median(setting.client_messages, 2),
@@ -185,4 +185,4 @@ def as_json(settings: Sequence[Setting]) -> list[dict[str, object]]:
 
 
 def _median(values: Sequence[float], digits: int = 0) -> str:
-    return f"{statistics.median(values):.{digits}f}" if values else "–"
+    return f"{statistics.median(values):.{digits}f}" if values else "-"

@@ -6,6 +6,7 @@ Owns the command line alone. Each command's work is imported when it runs, so th
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -125,6 +126,19 @@ def doctor(
 
     given = {"slm": slm, "router": router, "llm": llm, "orchestrator": orchestrator or address}
     run_doctor({name: value for name, value in given.items() if value}, state_dir=state_dir, as_json=as_json)
+
+
+@app.command()
+def bench(
+    repetitions: Annotated[int, typer.Option("--repetitions", min=1, help="Turns of every setting.")] = 5,
+    depth: Annotated[int, typer.Option("--depth", min=1, max=64, help="Run-ahead depth to compare with 0.")] = 8,
+    json_path: Annotated[Path | None, typer.Option("--json", help="File for all values.")] = None,
+    start_timeout_s: opt.StartTimeout = 600.0,
+) -> None:
+    """Measures tokens/s of the reference pair's services against the same models in one process."""
+    from services.cli.bench import run_bench
+
+    run_bench(repetitions=repetitions, depth=depth, json_path=json_path, start_timeout_s=start_timeout_s)
 
 
 def main() -> None:
