@@ -29,6 +29,7 @@ from services.orchestrator.sequence import RunningSequence
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.slm_side import SlmSide
 from services.orchestrator.text import TextAssembler
+from services.orchestrator.token_log import LogBatch
 
 
 @dataclass(slots=True)
@@ -186,17 +187,17 @@ class Driver:
     async def _write_logs(self) -> None:
         while True:
             await asyncio.sleep(self._settings.token_log_interval_ms / 1000)
-            for sequence in list(self._sequences.values()):
-                await self._write_log(sequence)
+            if self._index.available:
+                running = self._sequences.values()
+                news = [s for s in running if len(s.completion) > self._num_logged[s.sequence_id]]
+                await self._index.append_logs([self._log_batch(sequence) for sequence in news])
 
-    async def _write_log(self, sequence: RunningSequence) -> None:
-        start = self._num_logged.get(sequence.sequence_id)
-        if start is None or start == len(sequence.completion) or not self._index.available:
-            return
-        tokens = sequence.completion[start:]
-        self._num_logged[sequence.sequence_id] = start + len(tokens)
+    def _log_batch(self, sequence: RunningSequence) -> LogBatch:
+        """Takes what has not been logged yet."""
+        start = self._num_logged[sequence.sequence_id]
+        self._num_logged[sequence.sequence_id] = len(sequence.completion)
         task = sequence.task
-        await self._index.append_log(task.request_id, task.fingerprint(), start, tokens)
+        return LogBatch(task.request_id, task.fingerprint(), start, sequence.completion[start:])
 
     async def _record_end(
         self, sequence: RunningSequence, slm_id: str | None, llm_id: str | None, *, finished: bool

@@ -21,7 +21,7 @@ from services.orchestrator import prefix_scripts
 from services.orchestrator.actions import AcceptedToken
 from services.orchestrator.block_hash import BLOCK_LEN, block_hashes
 from services.orchestrator.redis_link import RedisLink
-from services.orchestrator.token_log import TokenLog, join_batches, pack_tokens
+from services.orchestrator.token_log import LogBatch, TokenLog, join_batches, pack_tokens
 
 ModelKind = Literal["slm", "llm"]
 
@@ -156,25 +156,15 @@ class PrefixIndex:
         """
         await self._run_script(prefix_scripts.DROP_REPLICA, [_DROPPED], f"{kind}:{replica_id}", self._ttl_s)
 
-    async def append_log(
-        self, request_id: str, fingerprint: bytes, position: int, tokens: Sequence[AcceptedToken]
-    ) -> None:
-        """Appends accepted tokens to the log of a running request. Appending a batch again changes nothing.
-
-        Args:
-            request_id: The request.
-            fingerprint: Of the request; a log that another one has left behind is replaced.
-            position: Index of the first of `tokens` in the completion.
-            tokens: The batch.
-        """
-        await self._run_script(
-            prefix_scripts.APPEND_LOG,
-            [_log_key(request_id)],
-            fingerprint,
-            position,
-            pack_tokens(tokens),
-            self._log_ttl_s,
-        )
+    async def append_logs(self, batches: Sequence[LogBatch]) -> None:
+        """Appends to the logs of running requests, in one round trip. Appending a batch again changes nothing."""
+        if self._redis and batches:
+            await self._redis.run_all(
+                [
+                    ("EVAL", prefix_scripts.APPEND_LOG, 1, _log_key(batch.request_id), *self._log_arguments(batch))
+                    for batch in batches
+                ]
+            )
 
     async def read_log(self, request_id: str) -> TokenLog | None:
         """Reads the log of a request; None if there is none, or it can't be read.
@@ -196,6 +186,9 @@ class PrefixIndex:
         One whose client went away is left to expire: the client may come back for the rest.
         """
         await self._run("DEL", _log_key(request_id))
+
+    def _log_arguments(self, batch: LogBatch) -> tuple[bytes | int, ...]:
+        return (batch.fingerprint, batch.position, pack_tokens(batch.tokens), self._log_ttl_s)
 
     def _block_keys(self, token_ids: Sequence[int]) -> list[str]:
         # Hashing is the larger part of a call, so it isn't done for nothing.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -18,6 +19,8 @@ _PROBE_KEY = "trivium:1:probe"
 _PROBE_INTERVAL_S = 0.5
 # The event loop is busier with a command than Redis is; more connections would only take longer to open.
 _MAX_CONNECTIONS = 4
+
+Command = tuple[bytes | str | int, ...]
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +36,7 @@ class RedisLink:
 
     Attributes:
         available: True while Redis answers.
-        num_commands: Commands tried since the start, probes not counted.
+        num_commands: Round trips tried since the start, probes not counted.
         num_failures: Times that Redis was found unavailable, if only for one command.
 
     Raises:
@@ -87,24 +90,30 @@ class RedisLink:
         Returns:
             The reply, with the types that redis-py gives it; None without one.
         """
+        return (await self.run_all([command]) or [None])[0]
+
+    async def run_all(self, commands: Sequence[Command]) -> list[Any] | None:
+        """Runs commands in one round trip, which counts as one. Returns their replies; None without them."""
         if not self.available:
             return None
         self.num_commands += 1
-        reply, error = await self._attempt(*command)
+        replies, error = await self._attempt(commands)
         if error and self.available:
             self._mark_away(error)
-        return reply
+        return replies
 
-    async def _attempt(self, *command: bytes | str | int) -> tuple[Any, Exception | None]:
+    async def _attempt(self, commands: Sequence[Command]) -> tuple[list[Any] | None, Exception | None]:
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._client.execute_command(*command), None  # type: ignore[no-untyped-call]
+            async with asyncio.timeout(self._timeout_s), self._client.pipeline(transaction=False) as pipeline:
+                for command in commands:
+                    pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+                return await pipeline.execute(), None
         except (RedisError, OSError, TimeoutError) as error:
             return None, error
 
     async def _probe(self) -> Exception | None:
         # A write, since a Redis that only reads or is full is of no use here.
-        _, error = await self._attempt("SET", _PROBE_KEY, 1, "EX", 60)
+        _, error = await self._attempt([("SET", _PROBE_KEY, 1, "EX", 60)])
         return error
 
     def _mark_away(self, error: Exception) -> None:

@@ -6,7 +6,7 @@ Owns the byte format. Where a log is kept, and for how long, is the prefix index
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.orchestrator.actions import AcceptedToken, Source
@@ -25,6 +25,23 @@ class TokenLog:
 
     fingerprint: bytes
     tokens: tuple[AcceptedToken, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LogBatch:
+    """Accepted tokens to append to the log of a running request.
+
+    Args:
+        request_id: The request.
+        fingerprint: Of the request; a log that another one has left behind is replaced.
+        position: Index of the first of `tokens` in the completion.
+        tokens: The batch.
+    """
+
+    request_id: str
+    fingerprint: bytes
+    position: int
+    tokens: Sequence[AcceptedToken]
 
 
 def pack_tokens(tokens: Iterable[AcceptedToken]) -> bytes:

@@ -13,6 +13,7 @@ import pytest
 from services.cli.redis_server import RedisServer
 from services.orchestrator.actions import AcceptedToken, Source
 from services.orchestrator.prefix_index import Placement, PrefixHits, PrefixIndex, SequenceLocation
+from services.orchestrator.token_log import LogBatch
 
 pytestmark = pytest.mark.integration
 
@@ -65,7 +66,7 @@ async def assert_knows_nothing(index: PrefixIndex) -> float:
             await timed(index.locate(1), SequenceLocation()),
             await timed(index.forget(1), None),
             await timed(index.drop_replica("slm", "a"), None),
-            await timed(index.append_log("r", b"f", 0, TOKENS), None),
+            await timed(index.append_logs([LogBatch("r", b"f", 0, TOKENS)]), None),
             await timed(index.read_log("r"), None),
             await timed(index.close_log("r"), None),
         ]
@@ -170,10 +171,10 @@ async def test_dropped_replica_that_records_again_counts_from_then_on(index: Pre
 
 
 async def test_log_batches_appended_twice_or_overlapping_read_once(index: PrefixIndex) -> None:
-    await index.append_log("r", b"print", 0, TOKENS)
-    await index.append_log("r", b"print", 2, MORE_TOKENS)
-    await index.append_log("r", b"print", 0, TOKENS)
-    await index.append_log("r", b"print", 1, TOKENS[1:] + MORE_TOKENS)
+    await index.append_logs([LogBatch("r", b"print", 0, TOKENS)])
+    await index.append_logs([LogBatch("r", b"print", 2, MORE_TOKENS)])
+    await index.append_logs([LogBatch("r", b"print", 0, TOKENS)])
+    await index.append_logs([LogBatch("r", b"print", 1, TOKENS[1:] + MORE_TOKENS)])
 
     log = await index.read_log("r")
 
@@ -183,8 +184,8 @@ async def test_log_batches_appended_twice_or_overlapping_read_once(index: Prefix
 
 
 async def test_log_with_a_lost_batch_ends_before_it(index: PrefixIndex) -> None:
-    await index.append_log("r", b"print", 0, TOKENS)
-    await index.append_log("r", b"print", 3, MORE_TOKENS)
+    await index.append_logs([LogBatch("r", b"print", 0, TOKENS)])
+    await index.append_logs([LogBatch("r", b"print", 3, MORE_TOKENS)])
 
     log = await index.read_log("r")
 
@@ -193,8 +194,8 @@ async def test_log_with_a_lost_batch_ends_before_it(index: PrefixIndex) -> None:
 
 
 async def test_log_of_another_request_with_the_same_id_replaces_it(index: PrefixIndex) -> None:
-    await index.append_log("r", b"one", 0, TOKENS)
-    await index.append_log("r", b"two", 0, MORE_TOKENS)
+    await index.append_logs([LogBatch("r", b"one", 0, TOKENS)])
+    await index.append_logs([LogBatch("r", b"two", 0, MORE_TOKENS)])
 
     log = await index.read_log("r")
 
@@ -204,7 +205,7 @@ async def test_log_of_another_request_with_the_same_id_replaces_it(index: Prefix
 
 
 async def test_log_closed_or_unknown_reads_none(index: PrefixIndex) -> None:
-    await index.append_log("r", b"one", 0, TOKENS)
+    await index.append_logs([LogBatch("r", b"one", 0, TOKENS)])
     await index.close_log("r")
 
     assert await index.read_log("r") is None
@@ -213,7 +214,7 @@ async def test_log_closed_or_unknown_reads_none(index: PrefixIndex) -> None:
 
 async def test_log_not_appended_to_for_its_ttl_is_forgotten(redis_server: RedisServer) -> None:
     async with started_index(redis_server.url, log_ttl_s=1) as index:
-        await index.append_log("r", b"one", 0, TOKENS)
+        await index.append_logs([LogBatch("r", b"one", 0, TOKENS)])
         await asyncio.sleep(1.1)
 
         assert await index.read_log("r") is None
@@ -244,7 +245,7 @@ async def test_redis_killed_and_restarted_in_use_raises_nothing_and_is_used_agai
         calls: list[Callable[[], Awaitable[object]]] = [
             lambda: index.record("slm", "a", sequence_id, PROMPT, 100),
             lambda: index.lookup(PROMPT),
-            lambda: index.append_log(f"r{sequence_id}", b"f", 0, TOKENS),
+            lambda: index.append_logs([LogBatch(f"r{sequence_id}", b"f", 0, TOKENS)]),
             lambda: index.locate(sequence_id),
         ]
         while not stop.is_set():
@@ -282,7 +283,7 @@ async def test_redis_killed_and_restarted_in_use_raises_nothing_and_is_used_agai
 async def test_redis_that_hangs_bounds_every_call_and_mixes_up_no_replies(redis_server: RedisServer) -> None:
     async with started_index(redis_server.url) as index:
         await index.record("slm", "a", 1, PROMPT, 96)
-        await index.append_log("r", b"f", 0, TOKENS)
+        await index.append_logs([LogBatch("r", b"f", 0, TOKENS)])
 
         failures = index.num_failures
         os.kill(redis_server.pid, signal.SIGSTOP)
