@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
 PROTOS := $(wildcard protos/trivium/v1/*.proto)
 PACKAGES := services router_service labeler_jobs evaluation
-SGLANG_SETUP := $(wildcard tests/sglang_cpu/install.sh)
+SGLANG_SETUP := $(wildcard tests/sglang_cpu/*.py tests/sglang_cpu/*.txt tests/sglang_cpu/site/*)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -71,7 +71,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 # The real SGLang on a CPU is test equipment, no part of the product.
 $(VENV)/.installed-sglang: $(VENV)/.installed-dev $(SGLANG_SETUP)
-	$(if $(SGLANG_SETUP),bash $(SGLANG_SETUP) $(BIN)/python)
+	$(BIN)/python -m tests.sglang_cpu.install
 	@touch $@
 
 node_modules/.installed: package.json package-lock.json

