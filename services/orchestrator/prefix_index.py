@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from services.orchestrator import prefix_scripts
-from services.orchestrator.actions import AcceptedToken
 from services.orchestrator.block_hash import BLOCK_LEN, block_hashes
 from services.orchestrator.redis_link import RedisLink
 from services.orchestrator.token_log import LogBatch, TokenLog, join_batches, pack_tokens

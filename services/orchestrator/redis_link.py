@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -90,30 +90,35 @@ class RedisLink:
         Returns:
             The reply, with the types that redis-py gives it; None without one.
         """
-        return (await self.run_all([command]) or [None])[0]
+        return await self._guarded(lambda: self._client.execute_command(*command))  # type: ignore[no-untyped-call]
 
     async def run_all(self, commands: Sequence[Command]) -> list[Any] | None:
         """Runs commands in one round trip, which counts as one. Returns their replies; None without them."""
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Any] | None = await self._guarded(pipeline.execute)
+        return replies
+
+    async def _guarded(self, call: Callable[[], Awaitable[Any]]) -> Any:
         if not self.available:
             return None
         self.num_commands += 1
-        replies, error = await self._attempt(commands)
+        reply, error = await self._attempt(call)
         if error and self.available:
             self._mark_away(error)
-        return replies
+        return reply
 
-    async def _attempt(self, commands: Sequence[Command]) -> tuple[list[Any] | None, Exception | None]:
+    async def _attempt(self, call: Callable[[], Awaitable[Any]]) -> tuple[Any, Exception | None]:
         try:
-            async with asyncio.timeout(self._timeout_s), self._client.pipeline(transaction=False) as pipeline:
-                for command in commands:
-                    pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-                return await pipeline.execute(), None
+            async with asyncio.timeout(self._timeout_s):
+                return await call(), None
         except (RedisError, OSError, TimeoutError) as error:
             return None, error
 
     async def _probe(self) -> Exception | None:
         # A write, since a Redis that only reads or is full is of no use here.
-        _, error = await self._attempt([("SET", _PROBE_KEY, 1, "EX", 60)])
+        _, error = await self._attempt(lambda: self._client.set(_PROBE_KEY, 1, ex=60))
         return error
 
     def _mark_away(self, error: Exception) -> None:

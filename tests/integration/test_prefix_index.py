@@ -109,14 +109,15 @@ async def test_record_is_seen_by_another_index(index: PrefixIndex, redis_server:
         assert await other.locate(17) == SequenceLocation(llm=Placement("l1", 64))
 
 
-async def test_record_long_prefix_in_one_command(index: PrefixIndex) -> None:
+async def test_record_long_prefix_in_one_command(redis_server: RedisServer) -> None:
     token_ids = list(range(32_768))
 
-    await index.record("llm", "l1", 1, token_ids, len(token_ids))
+    async with started_index(redis_server.url, timeout_ms=5_000) as index:
+        await index.record("llm", "l1", 1, token_ids, len(token_ids))
 
-    assert await index.lookup(token_ids) == PrefixHits(llm={"l1": 32_768})
-    assert index.num_commands == 2
-    assert index.num_failures == 0
+        assert await index.lookup(token_ids) == PrefixHits(llm={"l1": 32_768})
+        assert index.num_commands == 2
+        assert index.num_failures == 0
 
 
 async def test_blocks_and_locations_unused_for_the_ttl_are_forgotten(redis_server: RedisServer) -> None:
