@@ -26,7 +26,7 @@ def grouped_attention(
     """Scaled dot product attention with grouped heads.
 
     Args:
-        module: The attention module; unused.
+        module: The attention module; tells how many query heads share a key head.
         query: [rows, heads, query, dim].
         key: [rows, kv_heads, kv, dim].
         value: [rows, kv_heads, kv, value_dim].
@@ -38,10 +38,11 @@ def grouped_attention(
         [rows, query, heads, value_dim], and None for the weights.
     """
     num_rows, num_heads, query_len, _dim = query.shape
-    num_groups = num_heads // key.shape[1]
+    # Asked of the module, not of the shapes: a tracer forgives no choice that depends on a shape.
+    num_groups = getattr(module, "num_key_value_groups", 1)
     if num_groups > 1:
         query = query.reshape(num_rows, key.shape[1], num_groups * query_len, -1)
-        if attention_mask is not None and query_len > 1:
+        if attention_mask is not None:
             attention_mask = attention_mask.repeat(1, 1, num_groups, 1)
     output = torch.nn.functional.scaled_dot_product_attention(
         query, key, value, attn_mask=attention_mask, scale=scaling

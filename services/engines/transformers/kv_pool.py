@@ -35,6 +35,9 @@ class PagedCache(Cache):
         num_slots: Tokens in the pool, padding block included.
         dtype: Type of keys and values.
         device: Where the pool lies.
+
+    Attributes:
+        pools: One tensor a layer.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class PagedCache(Cache):
         super().__init__(layers=[])
         self._shapes = shapes
         # Zeros, not empty: padding reads slots that nobody wrote, and a masked NaN is still a NaN.
-        self._pools = [
+        self.pools = [
             torch.zeros(num_slots, shape.num_kv_heads, shape.key_dim + shape.value_dim, dtype=dtype, device=device)
             for shape in shapes
         ]
@@ -68,15 +71,15 @@ class PagedCache(Cache):
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         """Writes a layer's new KV [rows, kv_heads, query, dim], returns all KV [rows, kv_heads, kv, dim]."""
-        pool, key_dim = self._pools[layer_idx], self._shapes[layer_idx].key_dim
-        new = torch.cat((key_states, value_states), dim=-1).transpose(1, 2)
-        pool.index_copy_(0, self._write_slots, new.reshape(-1, *pool.shape[1:]))
-        every = pool.index_select(0, self._read_slots).view(self._num_rows, self._kv_len, *pool.shape[1:])
-        every = every.transpose(1, 2)
-        return every[..., :key_dim], every[..., key_dim:]
+        shape = self._shapes[layer_idx]
+        slot_shape = (shape.num_kv_heads, shape.key_dim + shape.value_dim)
+        new = torch.cat((key_states, value_states), dim=-1).transpose(1, 2).reshape(-1, *slot_shape)
+        pool = self.pools[layer_idx].index_copy_(0, self._write_slots, new)
+        every = pool.index_select(0, self._read_slots).view(self._num_rows, self._kv_len, *slot_shape).transpose(1, 2)
+        return every[..., : shape.key_dim], every[..., shape.key_dim :]
 
     def __len__(self) -> int:
-        return len(self._pools)
+        return len(self.pools)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Number of tokens cached before this pass, of the longest row."""
@@ -93,7 +96,7 @@ class PagedCache(Cache):
     @property
     def is_sliding(self) -> list[bool]:
         """One a layer; always full attention."""
-        return [False] * len(self._pools)
+        return [False] * len(self.pools)
 
     @property
     def is_compileable(self) -> bool:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from services.engines.transformers.forward_batch import Row, build_batch
+from services.engines.transformers.decoder_pass import DecoderPass
+from services.engines.transformers.forward_batch import ForwardBatch, Row, build_batch
 from services.engines.transformers.kv_pool import PagedCache
 from services.engines.transformers.loading import decoder_of, output_head
 
@@ -28,7 +29,7 @@ class ModelRunner:
 
     def __init__(self, model: PreTrainedModel, cache: PagedCache, *, plain_head: bool) -> None:
         self._model = model
-        self._decoder = decoder_of(model)
+        self._pass = DecoderPass(decoder_of(model), cache)
         self._head = output_head(model)
         self._cache = cache
         self._plain_head = plain_head
@@ -45,30 +46,39 @@ class ModelRunner:
             have no rows.
         """
         batch = build_batch(rows, self._dtype, self._device)
-        self._cache.aim(batch.write_slots, batch.read_slots)
-        inputs: dict[str, object] = {
-            "input_ids": batch.input_ids,
-            "position_ids": batch.position_ids,
-            "attention_mask": batch.attention_mask,
-            "past_key_values": self._cache,
-            "use_cache": True,
-        }
         if not self._plain_head:
-            return self._run_whole_model(inputs, batch.output_index)
-        hidden = _pick(self._decoder(**inputs).last_hidden_state, batch.output_index)
+            return self._run_whole_model(batch)
+        hidden = _pick(self._pass.run(batch), batch.output_index)
         return hidden.float(), self._head(hidden).float()
 
-    def _run_whole_model(self, inputs: dict[str, object], output_index: Tensor | None) -> tuple[Tensor, Tensor]:
+    @torch.inference_mode()
+    def trace(self, rows: Sequence[Row]) -> None:
+        """Makes later passes like this one faster, if the model allows it. Rows without padding need no mask."""
+        if self._plain_head:
+            self._pass.trace(build_batch(rows, self._dtype, self._device))
+
+    def untrace(self) -> None:
+        """Goes back to running the model's own Python."""
+        self._pass.untrace()
+
+    def _run_whole_model(self, batch: ForwardBatch) -> tuple[Tensor, Tensor]:
         # The model scales or caps its logits. It does so elementwise, hence also on the wanted outputs alone.
         picked: list[Tensor] = []
 
         def keep_wanted(_head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
-            picked.append(_pick(args[0], output_index))
+            picked.append(_pick(args[0], batch.output_index))
             return (picked[0][None],)
 
         handle = self._head.register_forward_pre_hook(keep_wanted)
         try:
-            logits = self._model(**inputs).logits
+            self._cache.aim(batch.write_slots, batch.read_slots)
+            logits = self._model(
+                input_ids=batch.input_ids,
+                position_ids=batch.position_ids,
+                attention_mask=batch.attention_mask,
+                past_key_values=self._cache,
+                use_cache=True,
+            ).logits
         finally:
             handle.remove()
         return picked[0].float(), logits[0].float()

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from services.engines.transformers.attention import GROUPED_ATTENTION
+from services.engines.transformers.decoder_pass import DecoderPass
+from services.engines.transformers.forward_batch import ForwardBatch, Row, build_batch
+from services.engines.transformers.kv_pool import LayerShape, PagedCache
+from services.engines.transformers.loading import decoder_of
+from tests.contract.tiny_models import write_tiny_llm
+
+NUM_SLOTS = 512
+
+
+def batch_of(*lens: tuple[int, int]) -> ForwardBatch:
+    """Rows of (tokens in all, new tokens), each on 64 slots of its own."""
+    rows = [
+        Row([7 * index + offset for offset in range(num_new)], 16 + 64 * index + np.arange(num_all), [num_new - 1])
+        for index, (num_all, num_new) in enumerate(lens)
+    ]
+    return build_batch(rows, torch.float32, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
+    model = AutoModelForCausalLM.from_pretrained(write_tiny_llm(tmp_path_factory.mktemp("llm")))
+    model.set_attn_implementation(GROUPED_ATTENTION)
+    return decoder_of(model)
+
+
+def on_empty_pool(decoder: nn.Module) -> DecoderPass:
+    shapes = [LayerShape(2, 16, 16)] * 3
+    return DecoderPass(decoder, PagedCache(shapes, NUM_SLOTS, dtype=torch.float32, device=torch.device("cpu")))
+
+
+@torch.inference_mode()
+def test_traced_passes_of_any_shape_have_the_same_bits_as_untraced_ones(decoder: nn.Module) -> None:
+    plain, traced = on_empty_pool(decoder), on_empty_pool(decoder)
+    traced.trace(batch_of((3, 1)))
+    traced.trace(batch_of((5, 2), (3, 1)))
+    for lens in [
+        [(9, 9)],
+        [(10, 1)],
+        [(40, 30), (21, 12), (6, 6)],
+        [(41, 1), (22, 1)],
+        [(42, 1)],
+        [(23, 1), (23, 1)],
+    ]:
+        batch = batch_of(*lens)
+        assert torch.equal(traced.run(batch), plain.run(batch))
+
+
+@torch.inference_mode()
+def test_untraced_pass_runs_the_models_own_python(decoder: nn.Module) -> None:
+    calls: list[int] = []
+    handle = decoder.register_forward_hook(lambda *_args: calls.append(1))
+    passes = on_empty_pool(decoder)
+    passes.run(batch_of((3, 1)))
+    assert len(calls) == 1
+    handle.remove()
+
+
+class BranchingDecoder(nn.Module):
+    def forward(self, input_ids: Tensor, **_inputs: object) -> SimpleNamespace:
+        hidden = input_ids[..., None].float()
+        return SimpleNamespace(last_hidden_state=-hidden if hidden.sum() > 5 else hidden)
+
+
+@torch.inference_mode()
+def test_model_that_branches_on_its_input_is_not_traced() -> None:
+    passes = on_empty_pool(BranchingDecoder())
+    passes.trace(batch_of((1, 1)))
+    assert float(passes.run(batch_of((9, 9)))[0, 8]) == -8.0
