@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -41,13 +41,17 @@ async def serving(service: Service, lifecycle: Lifecycle, **settings: Any) -> As
         await service.stop()
 
 
-async def until(condition: Any, timeout_s: float = 1.0) -> None:
-    """Waits until `condition()` holds; awaits what it returns if need be."""
+async def until(
+    condition: Callable[[], Any], timeout_s: float = 1.0, check: Callable[[], None] | None = None
+) -> None:
+    """Waits until `condition()` holds, awaiting what it returns if need be. Calls `check` while it waits."""
     async with asyncio.timeout(timeout_s):
         while True:
             result = condition()
             if await result if asyncio.iscoroutine(result) else result:
                 return
+            if check:
+                check()
             await asyncio.sleep(0.005)
 
 

@@ -1,0 +1,139 @@
+"""Starts the project's processes on free ports, and stops what it started by process id.
+
+Owns the child process, its log and the wait for SERVING. Each test that starts a process says which and with what.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from services.common.channels import open_channel
+from tests.serving import until
+
+# Importing torch takes a busy machine a minute; a process that is told to stop meanwhile finishes that first.
+START_TIMEOUT_S = 240.0
+STOP_TIMEOUT_S = 150.0
+
+
+class Process:
+    """A running `python -m <module>`.
+
+    Args:
+        module: "services.slm", "services.llm", "router_service", ...
+        arguments: Its flags; `--port-file` is added.
+        directory: Where its log and port file go.
+        environ: Variables beside those of this process.
+    """
+
+    def __init__(
+        self, module: str, *arguments: str, directory: Path, environ: Mapping[str, str] | None = None
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.module = module
+        self._log_path = directory / "log"
+        self._port_path = directory / "port"
+        with self._log_path.open("wb") as log:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-m", module, "--port-file", str(self._port_path), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # One thread for each process: tests run many on few cores.
+                env={**os.environ, "OMP_NUM_THREADS": "1", **(environ or {})},
+            )
+
+    @property
+    def log(self) -> str:
+        """What it wrote so far."""
+        return self._log_path.read_text(errors="replace")
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """Its JSON log lines."""
+        return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+
+    @property
+    def target(self) -> str:
+        """Where it listens, for `open_channel`. Valid once it does."""
+        return f"127.0.0.1:{int(self._port_path.read_text())}"
+
+    async def until_listening(self) -> None:
+        """Waits until it listens, whether it serves or not."""
+        await until(self._port_path.exists, START_TIMEOUT_S, self._check_alive)
+
+    async def until_serving(self) -> None:
+        """Waits until its health is SERVING."""
+        await self.until_listening()
+        async with open_channel(self.target) as channel:
+            await until(lambda: self.is_serving(channel), START_TIMEOUT_S, self._check_alive)
+
+    async def is_serving(self, channel: grpc.aio.Channel) -> bool:
+        """Whether its health is SERVING."""
+        return bool(await self.health(channel) == health_pb2.HealthCheckResponse.SERVING)
+
+    async def health(self, channel: grpc.aio.Channel) -> health_pb2.HealthCheckResponse.ServingStatus:
+        """Asks for its health."""
+        stub = health_pb2_grpc.HealthStub(channel)
+        return (await stub.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True)).status
+
+    async def until_exited(self) -> int:
+        """Waits for its end; returns the exit code, negative for a signal."""
+        await until(lambda: self._popen.poll() is not None, STOP_TIMEOUT_S)
+        return self._popen.returncode
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal to it."""
+        self._popen.send_signal(number)
+
+    async def stop(self) -> int:
+        """Ends it with SIGTERM and returns the exit code; kills it where that takes too long."""
+        if self._popen.poll() is None:
+            self.signal(signal.SIGTERM)
+        try:
+            return await self.until_exited()
+        except TimeoutError:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self._popen.kill()
+        self._popen.wait()
+
+    def _check_alive(self) -> None:
+        if (code := self._popen.poll()) is not None:
+            raise AssertionError(f"{self.module} ended with {code}:\n{self.log}")
+
+
+@asynccontextmanager
+async def running(
+    module: str, *arguments: str, directory: Path, environ: Mapping[str, str] | None = None
+) -> AsyncIterator[Process]:
+    """Starts a process, waits until it serves, and stops it in the end if it still runs."""
+    process = Process(module, *arguments, directory=directory, environ=environ)
+    try:
+        await process.until_serving()
+        yield process
+    finally:
+        await process.stop()
+
+
+async def run_to_end(
+    module: str, *arguments: str, directory: Path, environ: Mapping[str, str] | None = None
+) -> tuple[int, str]:
+    """Runs a process that ends by itself; returns its exit code and what it wrote."""
+    process = Process(module, *arguments, directory=directory, environ=environ)
+    try:
+        return await process.until_exited(), process.log
+    finally:
+        process.kill()
