@@ -28,6 +28,7 @@ from transformers import PreTrainedTokenizerFast
 
 from evaluation.reference.architecture import Role
 from evaluation.reference.corpus import NUM_TRAIN, training_samples, unseen_samples
+from evaluation.reference.decoding import MAX_NEW_TOKENS
 from evaluation.reference.labeling import LabelledSet, label_samples
 from evaluation.reference.pair import load_model, load_tokenizer
 from evaluation.reference.router_step import RouterInputs, build_router
@@ -46,20 +47,36 @@ class Scale:
         num_samples: Training samples that are tokenized.
         llm_steps: Optimizer steps of the LLM.
         slm_steps: Optimizer steps of the SLM.
+        batch_size: Conversations in a step of either.
         train_queries: Queries that the router learns from.
         validation_queries: Queries that its threshold is chosen on.
         router_epochs: Limit on the router's epochs.
+        max_new_tokens: Limit of a response that is labelled.
+        keep_unfinished: Whether responses that hit the limit are labelled too.
     """
 
     num_samples: int = NUM_TRAIN
     llm_steps: int = 3600
     slm_steps: int = 2400
+    batch_size: int = 24
     train_queries: int = 2400
     validation_queries: int = 600
     router_epochs: int = 50
+    max_new_tokens: int = MAX_NEW_TOKENS
+    keep_unfinished: bool = False
 
 
-QUICK = Scale(num_samples=300, llm_steps=3, slm_steps=3, train_queries=3, validation_queries=3, router_epochs=1)
+QUICK = Scale(
+    num_samples=300,
+    llm_steps=30,
+    slm_steps=10,
+    batch_size=6,
+    train_queries=6,
+    validation_queries=6,
+    router_epochs=1,
+    max_new_tokens=16,
+    keep_unfinished=True,
+)
 """A smoke run: every step once, on almost nothing; what comes out has the right shape and no skill."""
 
 
@@ -113,7 +130,9 @@ class Build:
 
     def _train_model(self, role: Role, num_steps: int) -> None:
         folder = self.out / role
-        Trainer(TrainConfig(role, num_steps), self._tokenizer, folder).run(TokenStore.load(self.out / "tokens.npz"))
+        Trainer(TrainConfig(role, num_steps, batch_size=self.scale.batch_size), self._tokenizer, folder).run(
+            TokenStore.load(self.out / "tokens.npz")
+        )
         shutil.copytree(folder, self.weights / role, ignore=shutil.ignore_patterns("checkpoint*"), dirs_exist_ok=True)
 
     def _label(self) -> None:
@@ -121,7 +140,9 @@ class Build:
         train = list(training_samples(self.scale.train_queries))
         validation = unseen_samples("validation", self.scale.validation_queries)
         for name, samples in (("train", train), ("validation", validation)):
-            labelled = label_samples(samples, self._tokenizer, slm, llm)
+            labelled = label_samples(
+                samples, self._tokenizer, slm, llm, self.scale.max_new_tokens, self.scale.keep_unfinished
+            )
             labelled.save(self.out / f"labels.{name}.safetensors")
             logger.info("%s labels: %s", name, labelled.statistics)
 

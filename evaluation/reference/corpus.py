@@ -7,6 +7,7 @@ that also occur in the training range are skipped, so nothing that is measured w
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from evaluation.reference import code_domain, math_domain, qa_domain
@@ -19,6 +20,8 @@ _DRAW = {"math": math_domain.draw_query, "code": code_domain.draw_query, "qa": q
 _FIRST_INDEX: dict[Split, int] = {"train": 0, "validation": 50_000_000, "held_out": 60_000_000}
 NUM_TRAIN = 120_000
 """Size of the training range; deduplication looks at all of it."""
+NUM_VALIDATION = 2_000
+"""Most samples that the validation split gives."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +65,20 @@ def unseen_samples(split: Split, num_samples: int) -> list[Sample]:
         num_samples: How many, over all domains.
 
     Returns:
-        Samples with distinct queries, none of which is in the training range or in the other unseen split's range of
-        the same size.
+        Samples with distinct queries. None of them occurs in the training range, and none of the held-out ones in the
+        validation range.
 
     Raises:
-        ValueError: If the split is "train".
+        ValueError: If the split is "train", or more is asked of the validation range than it holds.
     """
     if split == "train":
         raise ValueError("the training range is seen; ask for validation or held_out")
-    seen = {sample.query for sample in training_samples()}
+    if split == "validation" and num_samples > NUM_VALIDATION:
+        raise ValueError(f"the validation range holds {NUM_VALIDATION} samples, not {num_samples}")
+    seen = set(_training_queries())
     if split == "held_out":
-        seen.update(sample.query for sample in unseen_samples("validation", num_samples))
+        first = _FIRST_INDEX["validation"]
+        seen.update(draw_sample(index).query for index in range(first, first + 2 * NUM_VALIDATION))
     found: list[Sample] = []
     index = _FIRST_INDEX[split]
     while len(found) < num_samples:
@@ -82,3 +88,8 @@ def unseen_samples(split: Split, num_samples: int) -> list[Sample]:
             seen.add(sample.query)
             found.append(sample)
     return found
+
+
+@cache
+def _training_queries() -> frozenset[str]:
+    return frozenset(sample.query for sample in training_samples())

@@ -61,7 +61,12 @@ class LabelledSet:
 
 
 def label_samples(
-    samples: Sequence[Sample], tokenizer: PreTrainedTokenizerFast, slm: PreTrainedModel, llm: PreTrainedModel
+    samples: Sequence[Sample],
+    tokenizer: PreTrainedTokenizerFast,
+    slm: PreTrainedModel,
+    llm: PreTrainedModel,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    keep_unfinished: bool = False,
 ) -> LabelledSet:
     """Label the tokens of the LLM's responses to these queries.
 
@@ -70,14 +75,17 @@ def label_samples(
         tokenizer: The pair's tokenizer.
         slm: The small model.
         llm: The large model.
+        max_new_tokens: Limit of a response, in tokens.
+        keep_unfinished: Whether responses that hit the limit are labelled too; a model without skill has no others.
 
     Returns:
-        Every token of every response that reached its end.
+        Every token of every response that is kept.
     """
     prompts = [render_prompt(tokenizer, sample.query) for sample in samples]
-    responses = generate_greedy(llm, prompts, MAX_NEW_TOKENS)
-    complete = [row for row, response in enumerate(responses) if is_complete(response, tokenizer.eos_token_id)]
-    prompts, responses = [prompts[row] for row in complete], [responses[row] for row in complete]
+    responses = generate_greedy(llm, prompts, max_new_tokens)
+    eos = tokenizer.eos_token_id
+    kept = [row for row, response in enumerate(responses) if keep_unfinished or is_complete(response, eos)]
+    prompts, responses = [prompts[row] for row in kept], [responses[row] for row in kept]
     prefilled = prefill_responses(slm, prompts, responses)
     places = [
         (row, position)
@@ -95,4 +103,4 @@ def label_samples(
         for place, fork, continuation in zip(places, forks, continuations, strict=True)
     }
     data, labels = join_labels(prefilled, fork_labels)
-    return LabelledSet(data, labels, len(complete))
+    return LabelledSet(data, labels, len(kept))

@@ -25,11 +25,11 @@ def orthogonalise(update: Tensor) -> Tensor:
     a, b, c = _QUINTIC
     tall = update.size(0) > update.size(1)
     wide = update.T if tall else update
-    x: Tensor = wide / (wide.norm() + 1e-7)
+    x: Tensor = (wide / (wide.norm() + 1e-7)).bfloat16()
     for _ in range(_NUM_ITERATIONS):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if tall else x
+    return (x.T if tall else x).float()
 
 
 class Muon(torch.optim.Optimizer):

@@ -13,7 +13,6 @@ from evaluation.reference.pair import count_parameters, load_model
 from router_service.calibrate import (
     DEFAULT_THRESHOLD,
     ModelSizes,
-    choose_row,
     fit_slope,
     measure_threshold,
     recentre,
@@ -88,8 +87,7 @@ def _recentre_on_usage(
 ) -> Tensor:
     divergent = validation.data.divergent
     logits = predict_logits(router, validation.data, embedding)
-    rows = sweep_thresholds(logits, divergent, sizes, [target_usage_rate])
-    chosen = choose_row(rows, "llm_usage_rate", target_usage_rate * 1.001)
+    chosen = sweep_thresholds(logits, divergent, sizes, [target_usage_rate])[0]
     recentre(router, chosen.threshold, fit_slope(logits, divergent))
     return predict_logits(router, validation.data, embedding)
 

@@ -16,8 +16,8 @@ from evaluation.reference.tokenizer import END_TOKEN, START_TOKEN
 
 IGNORED = -100
 """Label of a position that the loss leaves out."""
-LENGTH_STEP = 32
-"""Batches are padded to a multiple of this, so that a compiled model sees few shapes."""
+LENGTH_STEP = 8
+"""Batches are padded to a multiple of this, which vector instructions like."""
 _POOL_BATCHES = 64
 _TOKENIZER_BATCH = 2000
 

@@ -189,6 +189,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--role", choices=get_args(Role), required=True, help="which model to train")
     parser.add_argument("--steps", type=int, default=6000, help="optimizer steps (default: %(default)s)")
     parser.add_argument("--minutes", type=float, help="wall-clock bound; the schedule ends with it")
+    parser.add_argument("--batch-size", type=int, default=24, help="conversations in a step (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("build/reference-pair"), help="folder of the build")
     return parser.parse_args(argv)
@@ -200,7 +201,7 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(args.threads)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(args.out / "tokenizer")
-    config = TrainConfig(args.role, args.steps, args.minutes)
+    config = TrainConfig(args.role, args.steps, args.minutes, args.batch_size)
     Trainer(config, tokenizer, args.out / args.role).run(TokenStore.load(args.out / "tokens.npz"))
 
 

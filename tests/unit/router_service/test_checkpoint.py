@@ -1,0 +1,150 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from router_service.checkpoint import (
+    DESCRIPTION_FILE,
+    WEIGHTS_FILE,
+    RouterCheckpoint,
+    load_checkpoint,
+    load_slm_embedding,
+    save_checkpoint,
+)
+from router_service.description import CheckpointError, ModelIdentity, RouterDescription, SweepRow
+from router_service.model import Router, RouterConfig
+
+CONFIG = RouterConfig(slm_hidden_size=6, num_top_logits=5, projection_size=4, hidden_size=8, num_blocks=1)
+SLM = ModelIdentity("slm", "r1", vocab_size=11, hidden_size=6, tokenizer_sha256="00")
+LLM = ModelIdentity("llm", "r2", vocab_size=11, hidden_size=16, tokenizer_sha256="00")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    description = RouterDescription(
+        CONFIG, SLM, LLM, threshold=0.5, sweep=(SweepRow(0.5, 0.1, 0.9, 0.3, 1.5),), metrics={"auc": 0.9}
+    )
+    torch.manual_seed(0)
+    save_checkpoint(RouterCheckpoint(Router(CONFIG), description, torch.ones(11, 6)), tmp_path)
+    return tmp_path
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    path = folder / DESCRIPTION_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_checkpoint_survives_a_round_trip(folder: Path) -> None:
+    first = load_checkpoint(folder)
+    save_checkpoint(first, folder / "again")
+    second = load_checkpoint(folder / "again")
+    assert second.description == first.description
+    features = torch.ones(2, 6), torch.ones(2, 5), torch.ones(2, 6)
+    assert torch.equal(first.router(*features), second.router(*features))
+    assert not second.router.training
+    assert second.slm_embedding is not None
+
+
+def test_load_checkpoint_without_embedding_leaves_it_to_the_slm(folder: Path) -> None:
+    checkpoint = load_checkpoint(folder)
+    save_checkpoint(RouterCheckpoint(checkpoint.router, checkpoint.description), folder)
+    assert load_checkpoint(folder).slm_embedding is None
+
+
+def test_load_checkpoint_damaged_header_names_the_file(folder: Path) -> None:
+    path = folder / WEIGHTS_FILE
+    path.write_bytes(b"\xff" * 16 + path.read_bytes()[16:])
+    with pytest.raises(CheckpointError, match=WEIGHTS_FILE):
+        load_checkpoint(folder)
+
+
+def test_load_checkpoint_truncated_weights_name_the_file(folder: Path) -> None:
+    path = folder / WEIGHTS_FILE
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=WEIGHTS_FILE):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS_FILE, DESCRIPTION_FILE])
+def test_load_checkpoint_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match=name):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        ("head.bias", None, "lacks the tensor 'head.bias'"),
+        ("stray", torch.zeros(1), "unknown tensor 'stray'"),
+        ("head.bias", torch.zeros(3), "'head.bias' has shape"),
+        ("head.bias", torch.zeros(1, dtype=torch.float16), "'head.bias' is torch.float16"),
+        ("head.bias", torch.tensor([float("nan")]), "'head.bias' holds values that are not finite"),
+        ("slm_embedding", torch.zeros(5, 6), "'slm_embedding' has shape"),
+    ],
+)
+def test_load_checkpoint_wrong_tensor_is_named(
+    folder: Path, name: str, tensor: torch.Tensor | None, message: str
+) -> None:
+    tensors = load_file(folder / WEIGHTS_FILE)
+    if tensor is None:
+        del tensors[name]
+    else:
+        tensors[name] = tensor
+    save_file(tensors, folder / WEIGHTS_FILE)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format_version": 99}, "format_version is 99"),
+        ({"treshold": 0.5}, "unknown field 'treshold'"),
+        ({"threshold": "high"}, "threshold must be"),
+        ({"threshold": -0.1}, "threshold must be a finite number"),
+        ({"slm": {"model_id": "slm"}}, "slm lacks the field 'revision'"),
+        ({"config": {"slm_hidden_size": 6, "num_blocks": 0}}, "num_blocks must be at least 1"),
+        ({"config": {"slm_hidden_size": 7}}, r"config\.slm_hidden_size is 7"),
+        ({"sweep": [{"threshold": 0.5}]}, r"sweep\[0\] lacks"),
+        ({"sweep": {}}, "sweep must be a list"),
+        ({"llm": None}, "llm must be an object"),
+    ],
+)
+def test_load_checkpoint_wrong_description_names_the_field(
+    folder: Path, changes: dict[str, Any], message: str
+) -> None:
+    edit(folder, **changes)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(folder)
+
+
+def test_load_checkpoint_broken_json_names_the_file(folder: Path) -> None:
+    (folder / DESCRIPTION_FILE).write_text("{")
+    with pytest.raises(CheckpointError, match=DESCRIPTION_FILE):
+        load_checkpoint(folder)
+
+
+def test_load_slm_embedding_reads_a_single_file_as_float32(tmp_path: Path) -> None:
+    save_file({"model.embed_tokens.weight": torch.ones(4, 3).bfloat16()}, tmp_path / "model.safetensors")
+    embedding = load_slm_embedding(tmp_path)
+    assert embedding.shape == (4, 3)
+    assert embedding.dtype == torch.float32
+
+
+def test_load_slm_embedding_follows_a_shard_index(tmp_path: Path) -> None:
+    save_file({"model.embed_tokens.weight": torch.full((4, 3), 2.0)}, tmp_path / "model-2.safetensors")
+    index = {
+        "weight_map": {"lm_head.weight": "model-1.safetensors", "model.embed_tokens.weight": "model-2.safetensors"}
+    }
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert load_slm_embedding(tmp_path).sum() == 24
+
+
+def test_load_slm_embedding_without_one_tells_where_it_looked(tmp_path: Path) -> None:
+    save_file({"stray": torch.ones(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"model\.embed_tokens\.weight"):
+        load_slm_embedding(tmp_path)
