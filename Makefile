@@ -47,7 +47,7 @@ reference-pair: $(VENV)/.installed  ## Rebuilds the reference pair from nothing 
 	$(BIN)/python -m evaluation.reference.build $(ARGS)
 
 protos: $(VENV)/.installed-dev  ## Generates the Python code of the contracts.
-	$(BIN)/python protos/build.py
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python protos/build.py
 
 clean:  ## Removes .venv, caches and everything generated.
 	rm -rf $(VENV) node_modules build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
