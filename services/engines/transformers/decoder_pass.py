@@ -1,7 +1,7 @@
 """The decoder as a function of tensors, traced where that is safe.
 
 Owns the choice between the model's own Python and its TorchScript trace. For a small model most of a step's time is
-Python between operations; a trace runs the same operations, with the same bits, without it.
+Python between operations; a trace runs the same operations without it.
 
 A trace fixes every choice that the model's Python makes on the way. The tracer warns whenever such a choice depends
 on a tensor or on a shape, and a model that raises one warning runs untraced.
@@ -69,13 +69,17 @@ class DecoderPass(nn.Module):
 
     def trace(self, example: ForwardBatch) -> None:
         """Traces passes like this one: with a mask, or without. Does nothing if the model can't be traced."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            warnings.simplefilter("error", _TracerWarning)
+        # Recorded, not turned into errors: the tracer warns from inside C++, where an exception goes astray.
+        with warnings.catch_warnings(record=True) as raised:
+            warnings.simplefilter("always")
             try:
                 traced = torch.jit.trace(self, _inputs(example), check_trace=False)  # type: ignore[no-untyped-call]
-            except (_TracerWarning, RuntimeError, TypeError) as error:
+            except (RuntimeError, TypeError) as error:
                 _log.info("the model runs untraced: %s", error)
+                return
+        for warning in raised:
+            if issubclass(warning.category, _TracerWarning):
+                _log.info("the model runs untraced: %s", warning.message)
                 return
         self._traced[example.attention_mask is not None] = cast(Pass, traced)
 
