@@ -27,6 +27,9 @@ def load_tokenizer(model: str, revision: str = "") -> PreTrainedTokenizerFast:
         raise ValueError(f"model {model!r}: no tokenizer could be loaded: {error}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ValueError(f"model {model!r}: {type(tokenizer).__name__} is not a fast tokenizer")
+    # Without its files, some tokenizer classes come up with an all but empty vocabulary instead of an error.
+    if tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=False) < 2:
+        raise ValueError(f"model {model!r}: tokenizer.json: there is no vocabulary")
     return tokenizer
 
 

@@ -183,7 +183,8 @@ class SlmEngine(Protocol):
     ) -> None:
         """Starts to draft after a prefix; the first draft's position is `len(token_ids)`.
 
-        Drafting pauses at `draft_until`, after a token of `stop_token_ids`, and at the context length.
+        Drafting pauses at `draft_until`, after a token of `stop_token_ids`, and at the context length. While the
+        window is closed, the prefix isn't processed either.
 
         Raises:
             InvalidRequest: The prefix is empty, an id is outside the vocabulary, or the sequence is open already.
@@ -202,6 +203,7 @@ class SlmEngine(Protocol):
             PrefixNotFound: Unknown sequence.
             PrefixConflict: The sequence holds fewer than `length` tokens.
             InvalidRequest: An id is outside the vocabulary, or no token would be left.
+            ContextLengthExceeded: The sequence would be longer than the context.
         """
 
     def grant(self, sequence_id: int, *, draft_until: int) -> None:
@@ -290,7 +292,7 @@ class LlmEngine(Protocol):
             PrefixNotFound: Unknown sequence and `base_len` > 0.
             PrefixConflict: The sequence holds fewer than `base_len` tokens; `need_from` tells how many.
             ContextLengthExceeded: The sequence would be longer than the context.
-            CapacityExceeded: The KV budget can't hold it.
+            CapacityExceeded: The KV budget can't hold it. The sequence is left with its first `base_len` tokens.
         """
 
     def release(self, sequence_id: int) -> None:

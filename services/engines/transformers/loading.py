@@ -87,9 +87,6 @@ def describe_model(model: PreTrainedModel, options: EngineOptions) -> ModelInfo:
         tokenizer = load_tokenizer(options.model, options.revision)
     except ValueError as error:
         raise ModelLoadError(str(error)) from error
-    # Without its files, some tokenizer classes come up with an all but empty vocabulary instead of an error.
-    if tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=False) < 2:
-        raise ModelLoadError(f"model {options.model!r}: tokenizer.json: there is no vocabulary")
     text_config = model.config.get_text_config(decoder=True)
     context_len = getattr(text_config, "max_position_embeddings", None)
     if not isinstance(context_len, int) or context_len < 2:
