@@ -144,7 +144,9 @@ class RoutingCore:
         self._slm_attached = True
         self._epoch += 1
         self._draft_until = self._window_end()
-        return [OpenSlm(tuple(self._tokens), self._epoch, self._draft_until)]
+        # A prefix without room for one more draft would be refused, so the last draft may be made twice.
+        prefix = tuple(self._tokens[: self._ending.max_len - 1])
+        return [OpenSlm(prefix, self._epoch, self._draft_until)]
 
     def slm_lost(self) -> list[Action]:
         """The SLM replica is gone. Drafts that arrived stand; those on their way are void."""

@@ -17,7 +17,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from services.common.errors import Cancelled, CapacityExceeded, InvalidRequest, ModelNotReady
-from services.orchestrator.actions import AcceptedToken, FinishReason
+from services.orchestrator.actions import AcceptedToken
 from services.orchestrator.depth import RunAhead
 from services.orchestrator.link import CommandT, InfoT, Link, LinkPeer, ResponseT
 from services.orchestrator.llm_side import LlmSide
@@ -122,10 +122,11 @@ class Driver:
     async def _open(self, task: GenerationTask) -> RunningSequence:
         if self._gate.pair is None:
             raise ModelNotReady("the pair isn't complete: no SLM, router or LLM has answered yet")
-        if len(self._sequences) >= self._settings.max_active_requests:
-            raise CapacityExceeded(f"max_active_requests: {self._settings.max_active_requests} requests run already")
+        self._refuse_overload()
         hits = await self._index.lookup(task.prompt_token_ids)
         resumed = await self._resumed_tokens(task)
+        # Others may have been opened meanwhile.
+        self._refuse_overload()
         self._refuse_second(task)
         depth = self._settings.run_ahead_depth if task.run_ahead_depth is None else task.run_ahead_depth
         sequence = RunningSequence(
@@ -136,6 +137,7 @@ class Driver:
             run_ahead=RunAhead(depth),
             hits=hits,
             resumed=resumed,
+            on_end=self._free,
         )
         self._sequences[sequence.sequence_id] = sequence
         self._num_logged[sequence.sequence_id] = len(resumed)
@@ -144,19 +146,27 @@ class Driver:
     def _close(self, sequence: RunningSequence) -> None:
         finished = sequence.core.finish_reason is not None
         sequence.apply(sequence.core.cancel())
-        replica_ids = (
-            sequence.slm.replica_id if sequence.slm else None,
-            sequence.llm.replica_id if sequence.llm and sequence.llm_pass_id else None,
-        )
-        self._slm.release(sequence)
-        self._llm.release(sequence)
         del self._sequences[sequence.sequence_id]
         del self._num_logged[sequence.sequence_id]
         self.counts.num_requests_finished += finished
         self.counts.num_tokens_accepted += len(sequence.completion) - len(sequence.resumed)
         self.counts.num_llm_tokens += sequence.num_llm_tokens
         self.counts.num_drafts_dropped += sequence.core.num_drafts_dropped
-        self._in_background(self._record_end(sequence, *replica_ids, finished=finished))
+        if finished:
+            self._in_background(self._index.close_log(sequence.task.request_id))
+
+    def _free(self, sequence: RunningSequence) -> None:
+        """Frees a sequence on the replicas: its client may be slow to take what it has been sent."""
+        slm, llm = sequence.slm, sequence.llm
+        self._slm.release(sequence)
+        self._llm.release(sequence)
+        if slm or llm:
+            slm_id, llm_id = slm and slm.replica_id, llm and sequence.llm_pass_id and llm.replica_id
+            self._in_background(self._record_held(sequence, slm_id or None, llm_id or None))
+
+    def _refuse_overload(self) -> None:
+        if len(self._sequences) >= self._settings.max_active_requests:
+            raise CapacityExceeded(f"max_active_requests: {self._settings.max_active_requests} requests run already")
 
     def _find(self, request_id: str) -> RunningSequence | None:
         running = (sequence for sequence in self._sequences.values() if sequence.task.request_id == request_id)
@@ -199,10 +209,8 @@ class Driver:
         task = sequence.task
         return LogBatch(task.request_id, task.fingerprint(), start, sequence.completion[start:])
 
-    async def _record_end(
-        self, sequence: RunningSequence, slm_id: str | None, llm_id: str | None, *, finished: bool
-    ) -> None:
-        """Tells the index which replicas hold the sequence's prefix now, and drops the log of a finished request."""
+    async def _record_held(self, sequence: RunningSequence, slm_id: str | None, llm_id: str | None) -> None:
+        """Tells the index which replicas hold the sequence's prefix now."""
         tokens = list(sequence.core.tokens[: sequence.core.accepted_len])
         if slm_id:
             # The SLM hasn't processed the last token, since nothing follows it.
@@ -210,8 +218,6 @@ class Driver:
         if llm_id:
             held_len = min(sequence.core.llm_held_len, len(tokens))
             await self._index.record("llm", llm_id, sequence.sequence_id, tokens, held_len)
-        if finished and sequence.core.finish_reason is not FinishReason.CANCELLED:
-            await self._index.close_log(sequence.task.request_id)
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -49,7 +49,11 @@ class LinkPeer(Protocol[CommandT, ResponseT, InfoT]):
         """The stream is open."""
 
     def on_response(self, link: Link[CommandT, ResponseT, InfoT], response: ResponseT) -> None:
-        """A message arrived."""
+        """A message arrived.
+
+        Raises:
+            TriviumError: It breaks the contract; the stream is given up, and opened again.
+        """
 
     def on_lost(self, link: Link[CommandT, ResponseT, InfoT]) -> None:
         """The stream that `on_ready` told of is gone, with all that was under way on it."""
@@ -134,15 +138,25 @@ class Link(Generic[CommandT, ResponseT, InfoT]):
             await channel.close()
 
     async def _serve(self, call: grpc.aio.StreamStreamCall[Any, ResponseT]) -> str:
-        writing = asyncio.create_task(self._write(call))
+        """Returns why the stream ended. A defect in writing is raised: a stream that hangs would tell nobody."""
+        async with asyncio.TaskGroup() as tasks:
+            writing = tasks.create_task(self._write(call))
+            try:
+                return await self._read(call)
+            finally:
+                writing.cancel()
+                call.cancel()
+
+    async def _read(self, call: grpc.aio.StreamStreamCall[Any, ResponseT]) -> str:
         try:
             while (response := await call.read()) is not grpc.aio.EOF:
                 self.num_messages += 1
                 self._peer.on_response(self, cast(ResponseT, response))
             return f"{(await call.code()).name}: {await call.details()}"
-        finally:
-            writing.cancel()
-            call.cancel()
+        except grpc.aio.AioRpcError as error:
+            return f"{error.code().name}: {error.details()}"
+        except TriviumError as error:
+            return str(error)
 
     async def _write(self, call: grpc.aio.StreamStreamCall[Any, ResponseT]) -> None:
         while True:

@@ -11,7 +11,8 @@ import grpc
 from trivium.v1 import llm_pb2, llm_pb2_grpc
 
 from services.orchestrator.link import Link
-from services.orchestrator.model_side import ModelSide
+from services.orchestrator.model_side import ModelSide, step_batches
+from services.orchestrator.pair_gate import refuse_draining
 from services.orchestrator.sequence import RunningSequence
 
 LlmInfo = llm_pb2.LlmServiceGetServerInfoResponse
@@ -27,6 +28,7 @@ class LlmSide(ModelSide[llm_pb2.ExtendCommand, llm_pb2.ExtendResponse, LlmInfo])
 
     def check(self, info: LlmInfo) -> None:
         """Checks that a replica belongs to the pair."""
+        refuse_draining(info.replica)
         self._gate.admit_llm(info.model)
 
     def open(
@@ -37,7 +39,7 @@ class LlmSide(ModelSide[llm_pb2.ExtendCommand, llm_pb2.ExtendResponse, LlmInfo])
 
     def pack(self, commands: Sequence[llm_pb2.ExtendCommand]) -> list[llm_pb2.ExtendRequest]:
         """Sends all commands as one step batch."""
-        return [llm_pb2.ExtendRequest(commands=commands)]
+        return [llm_pb2.ExtendRequest(commands=batch) for batch in step_batches(commands)]
 
     def on_response(self, link: LlmLink, response: llm_pb2.ExtendResponse) -> None:
         """Takes answers and refusals."""

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Generic
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Generic, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from services.common.errors import CapacityExceeded, error_for_code
 from services.orchestrator.link import CommandT, InfoT, Link, ResponseT
@@ -19,6 +20,28 @@ from services.orchestrator.placement import choose_replica
 from services.orchestrator.sequence import RunningSequence
 
 _RETRY_S = 0.2
+_MAX_BATCH_BYTES = 2**20
+
+_CommandT = TypeVar("_CommandT", bound=Message)
+
+
+def step_batches(commands: Sequence[_CommandT]) -> Iterator[list[_CommandT]]:
+    """Splits commands, in order, into batches of about a MiB: few ever need two.
+
+    Those that do are the whole prefixes that are sent at once when a replica is back: together they may be larger
+    than a message may be.
+    """
+    batch: list[_CommandT] = []
+    num_bytes = 0
+    for command in commands:
+        size = command.ByteSize()
+        if batch and num_bytes + size > _MAX_BATCH_BYTES:
+            yield batch
+            batch, num_bytes = [], 0
+        batch.append(command)
+        num_bytes += size
+    if batch:
+        yield batch
 
 
 class ModelSide(ABC, Generic[CommandT, ResponseT, InfoT]):
@@ -77,6 +100,8 @@ class ModelSide(ABC, Generic[CommandT, ResponseT, InfoT]):
     ) -> None:
         """The replica gave up a sequence."""
         link.num_sequences -= 1
+        # An LLM that refuses to extend a sequence still holds what it had.
+        link.send(self._release_command(sequence))
         self._displace(sequence)
         error = error_for_code(code, message)
         if error.code is grpc.StatusCode.UNAVAILABLE:

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from trivium.v1 import common_pb2, router_pb2
 
-from services.common.errors import ReplicaMismatch, TriviumError
+from services.common.errors import PeerUnavailable, ReplicaMismatch, TriviumError
 from services.orchestrator.pair_check import ServedPair, check_pair
 
 
@@ -104,6 +104,16 @@ class PairGate:
     def _refuse(self, error: TriviumError) -> NoReturn:
         self._on_change(error)
         raise error
+
+
+def refuse_draining(replica: common_pb2.ReplicaInfo) -> None:
+    """Keeps a replica out that is about to stop: it would take nothing.
+
+    Raises:
+        PeerUnavailable: It is.
+    """
+    if replica.draining:
+        raise PeerUnavailable(f"replica {replica.replica_id} is about to stop")
 
 
 def _identity(info: common_pb2.ModelInfo) -> tuple[object, ...]:

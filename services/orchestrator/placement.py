@@ -21,8 +21,14 @@ class Candidate(Protocol):
 CandidateT = TypeVar("CandidateT", bound=Candidate)
 
 
+_MAX_EXTRA_SEQUENCES = 8
+"""How many sequences more than the idlest replica one may have and still attract those whose prefix it holds."""
+
+
 def choose_replica(candidates: Iterable[CandidateT], held: Mapping[str, int]) -> CandidateT | None:
     """Chooses the replica that holds the longest prefix, and the least loaded one among equals.
+
+    A busy replica isn't chosen for its prefix: one that all prompts share would leave the others without work.
 
     Args:
         candidates: Replicas that take sequences now.
@@ -31,8 +37,10 @@ def choose_replica(candidates: Iterable[CandidateT], held: Mapping[str, int]) ->
     Returns:
         None without candidates.
     """
+    replicas = list(candidates)
+    most = min((replica.num_sequences for replica in replicas), default=0) + _MAX_EXTRA_SEQUENCES
     return max(
-        candidates,
+        (replica for replica in replicas if replica.num_sequences <= most),
         key=lambda candidate: (held.get(candidate.replica_id, 0), -candidate.num_sequences),
         default=None,
     )

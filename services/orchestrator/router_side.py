@@ -13,8 +13,9 @@ import grpc
 import numpy as np
 from trivium.v1 import common_pb2, router_pb2, router_pb2_grpc, slm_pb2
 
+from services.common.errors import PeerUnavailable
 from services.orchestrator.link import Link
-from services.orchestrator.pair_gate import PairGate
+from services.orchestrator.pair_gate import PairGate, refuse_draining
 from services.orchestrator.sequence import RunningSequence
 
 RouterLink = Link[router_pb2.ScoreRequest, router_pb2.ScoreResponse, router_pb2.RouterServiceGetServerInfoResponse]
@@ -83,6 +84,7 @@ class RouterSide:
 
     def check(self, info: router_pb2.RouterServiceGetServerInfoResponse) -> None:
         """Checks that a replica belongs to the pair."""
+        refuse_draining(info.replica)
         self._gate.admit_router(info.router)
 
     def open(
@@ -114,9 +116,15 @@ class RouterSide:
 
     def on_response(self, link: RouterLink, response: router_pb2.ScoreResponse) -> None:
         """Gives each score to its sequence."""
-        _, rows = self._batches.pop(response.batch_id)
+        owner, rows = self._batches.get(response.batch_id, (None, []))
+        packed = response.divergence_probabilities.data
+        if owner is not link or len(packed) != 4 * len(rows):
+            raise PeerUnavailable(
+                f"router: {len(packed)} bytes of scores for batch {response.batch_id} of {len(rows)} rows"
+            )
+        del self._batches[response.batch_id]
         link.num_sequences -= len(rows)
-        probabilities = np.frombuffer(response.divergence_probabilities.data, dtype="<f4").tolist()
+        probabilities = np.frombuffer(packed, dtype="<f4").tolist()
         for row, probability in zip(rows, probabilities, strict=True):
             if row.sequence.running:
                 row.sequence.apply(row.sequence.core.scored(row.position, probability, row.epoch))

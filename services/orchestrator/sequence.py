@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -66,6 +66,7 @@ class RunningSequence:
         run_ahead: Its run-ahead policy.
         hits: What the prefix index knew of its prompt.
         resumed: Tokens that were accepted before, on another orchestrator.
+        on_end: Called when it has finished or failed, whether or not its client has got everything. May come twice.
     """
 
     sequence_id: int
@@ -75,6 +76,7 @@ class RunningSequence:
     run_ahead: RunAhead
     hits: PrefixHits = field(default_factory=PrefixHits)
     resumed: Sequence[AcceptedToken] = ()
+    on_end: Callable[[RunningSequence], None] = lambda _sequence: None
     slm: SlmLink | None = None
     llm: LlmLink | None = None
     slm_prefill: PrefillCounts = field(default_factory=PrefillCounts)
@@ -115,7 +117,7 @@ class RunningSequence:
     def fail(self, error: Exception) -> None:
         """Ends the request with an error."""
         self._error = self._error or error
-        self._changed.set()
+        self._end()
 
     def apply(self, actions: Sequence[Action]) -> None:
         """Carries out what the core asks for."""
@@ -144,7 +146,7 @@ class RunningSequence:
                 case AskLlm():
                     self._ask_llm(action)
                 case Finish():
-                    self._changed.set()
+                    self._end()
 
     async def progress(self, interval_s: float) -> AsyncIterator[Progress]:
         """Yields what became final, at most once in `interval_s` seconds, until the end.
@@ -173,6 +175,10 @@ class RunningSequence:
             yield Progress(tokens, "".join(texts), reason)
             if reason:
                 return
+
+    def _end(self) -> None:
+        self._changed.set()
+        self.on_end(self)
 
     def _on_accept(self, token_id: int) -> bool:
         delta = self.assembler.push(token_id)

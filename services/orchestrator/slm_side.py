@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 import grpc
 from trivium.v1 import slm_pb2, slm_pb2_grpc
 
+from services.common.errors import PeerUnavailable
 from services.orchestrator.link import Link
-from services.orchestrator.model_side import ModelSide
-from services.orchestrator.pair_gate import PairGate
+from services.orchestrator.model_side import ModelSide, step_batches
+from services.orchestrator.pair_gate import PairGate, refuse_draining
 from services.orchestrator.router_side import RouterSide, ScoredRow
 from services.orchestrator.sequence import RunningSequence
 
@@ -39,6 +40,7 @@ class SlmSide(ModelSide[slm_pb2.DraftCommand, slm_pb2.DraftResponse, SlmInfo]):
 
     def check(self, info: SlmInfo) -> None:
         """Checks that a replica belongs to the pair."""
+        refuse_draining(info.replica)
         self._gate.admit_slm(info.model)
 
     def open(
@@ -49,7 +51,7 @@ class SlmSide(ModelSide[slm_pb2.DraftCommand, slm_pb2.DraftResponse, SlmInfo]):
 
     def pack(self, commands: Sequence[slm_pb2.DraftCommand]) -> list[slm_pb2.DraftRequest]:
         """Sends all commands as one step batch."""
-        return [slm_pb2.DraftRequest(commands=commands)]
+        return [slm_pb2.DraftRequest(commands=batch) for batch in step_batches(commands)]
 
     def on_response(self, link: SlmLink, response: slm_pb2.DraftResponse) -> None:
         """Takes a step batch: what is current goes to the router."""
@@ -64,6 +66,8 @@ class SlmSide(ModelSide[slm_pb2.DraftCommand, slm_pb2.DraftResponse, SlmInfo]):
         saturated = response.num_waiting_sequences > 0
         rows: list[ScoredRow | None] = []
         columns = (response.sequence_ids, response.positions, response.token_ids, response.epochs)
+        if len({len(column) for column in columns}) > 1:
+            raise PeerUnavailable("slm: sequence_ids, positions, token_ids and epochs of a step differ in length")
         for sequence_id, position, token_id, epoch in zip(*columns, strict=True):
             row = None
             if sequence := self._find(sequence_id, link):

@@ -1,0 +1,221 @@
+"""A pair in this process: real servers and servicers around engines without a model, and a driver before them.
+
+Owns replicas that can be killed and started again on their ports, and the decoding that they have to arrive at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+from trivium.v1 import router_pb2
+
+from router_service import servicer as router
+from services.common.interceptors import CallGuard
+from services.common.lifecycle import Lifecycle
+from services.common.server import Service, create_server
+from services.engines.base import EngineOptions
+from services.engines.fakes import FakeLlmEngine, FakeSlmEngine, fake_next_token
+from services.llm import servicer as llm
+from services.orchestrator.driver import Driver
+from services.orchestrator.pair_gate import PairGate
+from services.orchestrator.prefix_index import PrefixIndex
+from services.orchestrator.requests import GenerationTask
+from services.orchestrator.settings import OrchestratorSettings
+from services.slm import servicer as slm
+from tests.serving import ServingSettings, until
+
+VOCAB_SIZE, HIDDEN_SIZE, EOS = 128, 8, 0
+TOKENIZER_SHA256 = hashlib.sha256(b"fake").hexdigest()
+
+
+def divergence_probability(token_id: int) -> float:
+    """What the fake router says of a draft."""
+    return (token_id * 37 % VOCAB_SIZE) / VOCAB_SIZE
+
+
+def reference_decoding(task: GenerationTask) -> list[tuple[int, bool]]:
+    """The rule, one token at a time: token id, and whether the LLM wrote it."""
+    tokens = list(task.prompt_token_ids)
+    completion: list[tuple[int, bool]] = []
+    while len(completion) < task.max_new_tokens:
+        draft = fake_next_token("slm", tokens)
+        routed = divergence_probability(draft) >= task.threshold
+        token_id = fake_next_token("llm", tokens) if routed else draft
+        tokens.append(token_id)
+        completion.append((token_id, routed))
+        if token_id == EOS:
+            break
+    return completion
+
+
+class FakeScorer:
+    """`RowScorer` that looks at the token alone."""
+
+    num_top_logits = 100
+
+    def __init__(self) -> None:
+        self.info = router_pb2.RouterInfo(
+            checkpoint="fake",
+            vocab_size=VOCAB_SIZE,
+            hidden_size=HIDDEN_SIZE,
+            tokenizer_sha256=TOKENIZER_SHA256,
+            default_threshold=0.5,
+        )
+
+    def score(
+        self, token_ids: NDArray[np.int64], hidden_states: NDArray[np.float32], top_logits: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        return np.array([divergence_probability(int(token_id)) for token_id in token_ids], dtype=np.float32)
+
+    def warm_up(self, num_rows: int) -> None:
+        pass
+
+
+class FakeReplica:
+    """A replica that keeps its port through its lives."""
+
+    def __init__(self, service_name: str, create: Callable[[Lifecycle], tuple[Service, Any]]) -> None:
+        self._service_name = service_name
+        self._create = create
+        self._num_lives = 0
+        self.target = "127.0.0.1:0"
+        self.engine: Any = None
+
+    async def start(self) -> None:
+        self._num_lives += 1
+        self.lifecycle = Lifecycle(self._service_name, f"{self._service_name}/{id(self)}/{self._num_lives}")
+        self.service, self.engine = self._create(self.lifecycle)
+        self._server = create_server(self.service, self.lifecycle, CallGuard(self.lifecycle), ServingSettings())
+        self.target = f"127.0.0.1:{self._server.add_insecure_port(self.target)}"
+        await self._server.start()
+        await self.service.start()
+        await self.lifecycle.mark_ready()
+        self._working = asyncio.create_task(self.service.run())
+
+    async def kill(self) -> None:
+        """Ends it with all its streams."""
+        await self._server.stop(0)
+        self._working.cancel()
+        await asyncio.wait({self._working})
+        await self.service.stop()
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences that the engine holds."""
+        return int(self.engine.load.num_active_sequences)
+
+
+def slm_replica(engine_type: type[FakeSlmEngine] = FakeSlmEngine, **options: Any) -> FakeReplica:
+    def create(lifecycle: Lifecycle) -> tuple[Service, FakeSlmEngine]:
+        engine = engine_type(engine_options("slm", **options))
+        return slm.SlmServicer(lambda: engine, lifecycle), engine
+
+    return FakeReplica(slm.SERVICE_NAME, create)
+
+
+def llm_replica(engine_type: type[FakeLlmEngine] = FakeLlmEngine, **options: Any) -> FakeReplica:
+    def create(lifecycle: Lifecycle) -> tuple[Service, FakeLlmEngine]:
+        engine = engine_type(engine_options("llm", **options))
+        return llm.LlmServicer(lambda: engine, lifecycle), engine
+
+    return FakeReplica(llm.SERVICE_NAME, create)
+
+
+def router_replica() -> FakeReplica:
+    def create(lifecycle: Lifecycle) -> tuple[Service, FakeScorer]:
+        scorer = FakeScorer()
+        return router.RouterServicer(lambda: scorer, lifecycle), scorer
+
+    return FakeReplica(router.SERVICE_NAME, create)
+
+
+def engine_options(model: str, **options: Any) -> EngineOptions:
+    return EngineOptions(model=model, **({"kv_cache_tokens": 100_000, "max_batch_size": 4} | options))
+
+
+class Cluster:
+    """Replicas and a driver that runs over them."""
+
+    def __init__(self, slms: Sequence[FakeReplica], routers: Sequence[FakeReplica], llms: Sequence[FakeReplica]):
+        self.slms, self.routers, self.llms = slms, routers, llms
+        self.driver: Driver
+
+    @property
+    def replicas(self) -> list[FakeReplica]:
+        return [*self.slms, *self.routers, *self.llms]
+
+    @property
+    def is_empty(self) -> bool:
+        """No replica holds a sequence, and neither does the driver."""
+        held = sum(replica.num_sequences for replica in (*self.slms, *self.llms))
+        return held == 0 and self.driver.num_active_requests == 0
+
+    async def run(self, task: GenerationTask) -> list[tuple[int, bool]]:
+        """Runs a request to its end: token id, and whether the LLM wrote it."""
+        got: list[tuple[int, bool]] = []
+        async with self.driver.sequence(task) as sequence:
+            async for progress in sequence.progress(0):
+                got += [(token.token_id, token.source.name == "LLM") for token in progress.tokens]
+        return got
+
+
+@asynccontextmanager
+async def running_cluster(
+    *,
+    slms: Sequence[FakeReplica] = (),
+    routers: Sequence[FakeReplica] = (),
+    llms: Sequence[FakeReplica] = (),
+    index: PrefixIndex | None = None,
+    **settings: Any,
+) -> AsyncIterator[Cluster]:
+    """A pair that is complete: one replica of each kind unless others are given."""
+    cluster = Cluster(slms or [slm_replica()], routers or [router_replica()], llms or [llm_replica()])
+    async with AsyncExitStack() as stack:
+        for replica in cluster.replicas:
+            await replica.start()
+            stack.push_async_callback(replica.kill)
+        gate = PairGate(TOKENIZER_SHA256, VOCAB_SIZE, lambda _outcome: None)
+        cluster.driver = Driver(
+            OrchestratorSettings(
+                slm=[replica.target for replica in cluster.slms],
+                router=[replica.target for replica in cluster.routers],
+                llm=[replica.target for replica in cluster.llms],
+                tokenizer="fake",
+                **settings,
+            ),
+            tokenizer=make_tokenizer(),
+            gate=gate,
+            index=index or PrefixIndex(None, pair_identity=b"fake"),
+        )
+        working = asyncio.create_task(cluster.driver.run())
+        stack.push_async_callback(_end, working)
+        await until(lambda: gate.pair is not None, timeout_s=90, check=lambda: _check(working))
+        yield cluster
+        _check(working)
+
+
+def make_task(request_id: str = "request", **fields: Any) -> GenerationTask:
+    defaults: dict[str, Any] = {"prompt_token_ids": (5, 6, 7), "max_new_tokens": 60, "threshold": 0.5}
+    return GenerationTask(request_id=request_id, **(defaults | fields))
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    words = {f"w{token_id}": token_id for token_id in range(VOCAB_SIZE)}
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w1")))
+
+
+def _check(working: asyncio.Task[None]) -> None:
+    assert not working.done(), working.exception()
+
+
+async def _end(working: asyncio.Task[None]) -> None:
+    working.cancel()
+    await asyncio.wait({working})

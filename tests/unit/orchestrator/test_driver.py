@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from services.common.errors import Cancelled, CapacityExceeded, ContextLengthExceeded, InvalidRequest
+from services.engines.fakes import FakeLlmEngine
+from services.orchestrator.prefix_index import PrefixHits, PrefixIndex
+from tests.serving import until
+from tests.unit.orchestrator.cluster import (
+    Cluster,
+    llm_replica,
+    make_task,
+    reference_decoding,
+    router_replica,
+    running_cluster,
+    slm_replica,
+)
+
+PATIENCE_S = 90.0
+
+
+def _tasks(number: int, **fields: Any) -> list[Any]:
+    return [make_task(f"request {i}", prompt_token_ids=(5, i + 1, 7), **fields) for i in range(number)]
+
+
+async def _assert_all_are_references(cluster: Cluster, tasks: list[Any]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        completions = await asyncio.gather(*(cluster.run(task) for task in tasks))
+    for task, completion in zip(tasks, completions, strict=True):
+        assert completion == reference_decoding(task)
+
+
+@pytest.mark.parametrize("depth", [0, 3, 16])
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 2.0])
+async def test_many_sequences_equal_the_reference_and_free_everything(depth: int, threshold: float) -> None:
+    async with running_cluster() as cluster:
+        await _assert_all_are_references(cluster, _tasks(6, run_ahead_depth=depth, threshold=threshold))
+        await until(lambda: cluster.is_empty, timeout_s=PATIENCE_S)
+        assert cluster.driver.counts.num_requests_finished == 6
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_replicas_killed_at_random_change_no_token_and_leave_nothing_behind(seed: int) -> None:
+    draw = random.Random(seed)
+    slms, routers, llms = (
+        [slm_replica(), slm_replica()],
+        [router_replica(), router_replica()],
+        [llm_replica(), llm_replica()],
+    )
+
+    async def kill_one_after_another() -> None:
+        while True:
+            await asyncio.sleep(draw.uniform(0.01, 0.1))
+            replica = draw.choice(cluster.replicas)
+            await replica.kill()
+            await asyncio.sleep(draw.uniform(0, 0.1))
+            await replica.start()
+
+    async with running_cluster(slms=slms, routers=routers, llms=llms) as cluster:
+        chaos = asyncio.create_task(kill_one_after_another())
+        try:
+            for _ in range(3):
+                await _assert_all_are_references(cluster, _tasks(8, max_new_tokens=120, run_ahead_depth=6))
+        finally:
+            chaos.cancel()
+            with suppress(asyncio.CancelledError):
+                await chaos
+        await until(lambda: cluster.is_empty, timeout_s=PATIENCE_S)
+
+
+@pytest.mark.parametrize("kind", ["slms", "routers", "llms"])
+async def test_only_replica_gone_for_a_while_pauses_the_sequence(kind: str) -> None:
+    async with running_cluster() as cluster:
+        task = make_task(max_new_tokens=200, threshold=0.0)
+        running = asyncio.create_task(cluster.run(task))
+        (replica,) = getattr(cluster, kind)
+        await until(lambda: cluster.driver.num_peer_messages > 20, timeout_s=PATIENCE_S)
+        assert not running.done()
+        await replica.kill()
+        await asyncio.sleep(0.05)
+        await replica.start()
+        async with asyncio.timeout(PATIENCE_S):
+            assert await running == reference_decoding(task)
+
+
+async def test_slm_lost_at_the_context_limit_is_replaced() -> None:
+    # An SLM refuses a prefix that leaves no room for a draft. The LLM answers
+    # nothing before the SLM is lost, so all that fits is drafted.
+    gated = llm_replica(_GatedLlm)
+    async with running_cluster(llms=[gated]) as cluster:
+        task = make_task(prompt_token_ids=tuple([5] * 250), max_new_tokens=6, threshold=0.0, run_ahead_depth=16)
+        running = asyncio.create_task(cluster.run(task))
+        (slm,) = cluster.slms
+        await until(lambda: slm.num_sequences and slm.engine.load.num_kv_tokens_used == 256, timeout_s=PATIENCE_S)
+        await slm.kill()
+        await slm.start()
+        await until(lambda: slm.num_sequences == 1, timeout_s=PATIENCE_S)
+        gated.engine.gate.set()
+        async with asyncio.timeout(PATIENCE_S):
+            assert await running == reference_decoding(task)
+
+
+async def test_llm_out_of_room_in_mid_sequence_is_waited_for_and_keeps_nothing() -> None:
+    # Two sequences of 60 tokens don't fit: one has to wait, and what the LLM held of it has to go.
+    async with running_cluster(llms=[llm_replica(kv_cache_tokens=80)]) as cluster:
+        tasks = _tasks(2, max_new_tokens=57, threshold=0.0)
+        await _assert_all_are_references(cluster, tasks)
+        await until(lambda: cluster.is_empty, timeout_s=PATIENCE_S)
+
+
+async def test_prompt_without_room_at_admission_is_refused_with_the_reason() -> None:
+    async with running_cluster(slms=[slm_replica(kv_cache_tokens=64)]) as cluster:
+        with pytest.raises(CapacityExceeded, match="kv_cache_tokens"):
+            await cluster.run(make_task(prompt_token_ids=tuple([5] * 65)))
+        await until(lambda: cluster.is_empty, timeout_s=PATIENCE_S)
+
+
+async def test_sequence_that_a_replica_refuses_fails_and_is_freed_everywhere() -> None:
+    async with running_cluster() as cluster:
+        with pytest.raises(ContextLengthExceeded):
+            await cluster.run(make_task(prompt_token_ids=tuple([5] * 256)))
+        await until(lambda: cluster.is_empty, timeout_s=PATIENCE_S)
+
+
+async def test_cancel_frees_the_replicas_although_nobody_reads_the_stream() -> None:
+    async with running_cluster(llms=[llm_replica(_GatedLlm)]) as cluster:
+        task = make_task(threshold=0.0)
+        async with cluster.driver.sequence(task) as sequence:
+            await until(lambda: cluster.llms[0].num_sequences == 1, timeout_s=PATIENCE_S)
+            assert cluster.driver.cancel(task.request_id)
+            await until(lambda: _num_held(cluster) == 0, timeout_s=PATIENCE_S)
+            with pytest.raises(Cancelled):
+                await anext(sequence.progress(0))
+        assert not cluster.driver.cancel(task.request_id)
+
+
+async def test_finished_sequence_frees_the_replicas_although_nobody_reads_the_stream() -> None:
+    async with running_cluster() as cluster:
+        task = make_task()
+        async with cluster.driver.sequence(task) as sequence:
+            await until(lambda: not sequence.running, timeout_s=PATIENCE_S)
+            await until(lambda: _num_held(cluster) == 0, timeout_s=PATIENCE_S)
+            assert cluster.driver.num_active_requests == 1
+            progress = [part async for part in sequence.progress(0)]
+        assert len(progress) == 1
+        assert len(progress[0].tokens) == len(reference_decoding(task))
+
+
+async def test_requests_above_the_maximum_are_refused_also_when_they_come_together() -> None:
+    index = _SlowIndex(None, pair_identity=b"fake")
+    async with running_cluster(llms=[llm_replica(_GatedLlm)], index=index, max_active_requests=3) as cluster:
+        running = [asyncio.create_task(cluster.run(task)) for task in _tasks(5, threshold=0.0)]
+        refused, _ = await asyncio.wait(running, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+        await until(lambda: sum(task.done() for task in running) == 2, timeout_s=PATIENCE_S)
+        assert all(isinstance(task.exception(), CapacityExceeded) for task in refused)
+        cluster.llms[0].engine.gate.set()
+        await asyncio.wait(running, timeout=PATIENCE_S)
+        assert cluster.driver.counts.num_requests_finished == 3
+
+
+async def test_request_id_in_use_is_refused_and_taken_over_by_a_resume() -> None:
+    gated = llm_replica(_GatedLlm)
+    async with running_cluster(llms=[gated]) as cluster:
+        task = make_task(threshold=0.0)
+        first = asyncio.create_task(cluster.run(task))
+        await until(lambda: gated.num_sequences == 1, timeout_s=PATIENCE_S)
+        with pytest.raises(InvalidRequest, match="request_id"):
+            await cluster.run(task)
+        gated.engine.gate.set()
+        await until(lambda: cluster.driver.num_peer_messages > 20, timeout_s=PATIENCE_S)
+        resumed = make_task(threshold=0.0, resume_from=1)
+        assert await cluster.run(resumed) == reference_decoding(task)[1:]
+        with suppress(Cancelled):
+            await first
+
+
+async def test_draining_replica_gets_no_new_sequence_and_keeps_what_it_has() -> None:
+    llms = [llm_replica(_GatedLlm), llm_replica()]
+    async with running_cluster(llms=llms) as cluster:
+        old = asyncio.create_task(cluster.run(make_task("old", threshold=0.0)))
+        await until(lambda: llms[0].num_sequences == 1, timeout_s=PATIENCE_S)
+        await llms[0].lifecycle.mark_draining()
+        for task in _tasks(3, threshold=0.0):
+            assert await cluster.run(task) == reference_decoding(task)
+        assert llms[0].num_sequences == 1
+        llms[0].engine.gate.set()
+        async with asyncio.timeout(PATIENCE_S):
+            assert await old == reference_decoding(make_task("old", threshold=0.0))
+
+
+class _SlowIndex(PrefixIndex):
+    """An index that takes its time to know nothing."""
+
+    async def lookup(self, token_ids: Sequence[int]) -> PrefixHits:
+        await asyncio.sleep(0.01)
+        return await super().lookup(token_ids)
+
+
+class _GatedLlm(FakeLlmEngine):
+    """An LLM that answers nothing before its gate is opened."""
+
+    def __init__(self, options: Any) -> None:
+        super().__init__(options)
+        self.gate = asyncio.Event()
+
+    async def step(self) -> Any:
+        await self.gate.wait()
+        return await super().step()
+
+
+def _num_held(cluster: Cluster) -> int:
+    return sum(replica.num_sequences for replica in (*cluster.slms, *cluster.llms))
