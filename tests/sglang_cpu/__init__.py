@@ -1,0 +1,1 @@
+"""Runs the unmodified SGLang package on a CPU, for the tests. Not part of the product."""
