@@ -223,7 +223,7 @@ def test_up_interrupted_while_starting_stops_everything(tmp_path: Path) -> None:
 
 def test_demo_answers_a_question_of_each_domain() -> None:
     ended = subprocess.run(
-        [sys.executable, "-m", "services.cli", "demo"], capture_output=True, text=True, timeout=180, check=False
+        [sys.executable, "-m", "services.cli", "demo"], capture_output=True, text=True, timeout=280, check=False
     )
     assert ended.returncode == 0, ended.stderr
     for domain in ("math", "code", "qa"):
