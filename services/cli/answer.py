@@ -5,6 +5,9 @@ Owns which part has which colour, and the way to an orchestrator from the option
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from trivium.v1 import orchestrator_pb2 as pb
@@ -23,9 +26,17 @@ def find_address(address: str | None, state_dir: Path) -> str:
     return state.addresses.get("orchestrator", DEFAULT_ADDRESS) if state else DEFAULT_ADDRESS
 
 
-def style_of(response: pb.GenerateResponse) -> str:
-    """The colour of a part; the orchestrator puts tokens of one writer into a part."""
-    return LLM_STYLE if pb.TOKEN_SOURCE_LLM in response.sources else SLM_STYLE
+def parts_by_writer(response: pb.GenerateResponse) -> Iterator[tuple[str, str]]:
+    """Cuts the text of a message into parts of one writer each.
+
+    Yields:
+        Text and its colour, in order.
+    """
+    end = 0
+    for source, tokens in groupby(zip(response.sources, response.text_lengths, strict=True), key=itemgetter(0)):
+        start, end = end, end + sum(length for _, length in tokens)
+        yield response.text[start:end], LLM_STYLE if source == pb.TOKEN_SOURCE_LLM else SLM_STYLE
+    yield response.text[end:], SLM_STYLE
 
 
 def stream_answer(client: OrchestratorClient, request: pb.GenerateRequest) -> Answer:
@@ -37,7 +48,8 @@ def stream_answer(client: OrchestratorClient, request: pb.GenerateRequest) -> An
     answer = Answer()
     try:
         for response in client.generate(request, answer):
-            write_answer(response.text, style_of(response))
+            for text, style in parts_by_writer(response):
+                write_answer(text, style)
     finally:
         if answer.text:
             end_answer()

@@ -20,10 +20,12 @@ _CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(1
 
 
 def write_answer(text: str, style: str = SLM_STYLE) -> None:
-    """Writes a part of an answer to stdout at once.
+    """Writes a part of an answer, if there is any, to stdout at once.
 
     On a terminal it is coloured, and control characters lose their power; anywhere else it is written as it is.
     """
+    if not text:
+        return
     if out.is_terminal:
         out.print(Text(text.translate(_CONTROLS), style=style), end="", soft_wrap=True)
     else:

@@ -173,6 +173,8 @@ def _render_chat(messages: Sequence[orchestrator_pb2.ChatMessage], tokenizer: Pr
         if message.role not in CHAT_ROLES:
             expected = ", ".join(CHAT_ROLES)
             raise InvalidRequest(f"chat.messages[{i}].role: expected one of {expected}, got {message.role[:32]!r}")
+        if message.role == "user" and not message.content:
+            raise InvalidRequest(f"chat.messages[{i}].content: the prompt is empty")
     conversation = [{"role": message.role, "content": message.content} for message in messages]
     try:
         rendered = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)

@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Tokens that became final, and their text. The last one carries the finish reason."""
+    """Tokens that became final, the text of each, and at the end what was held back. The last one has the reason."""
 
     tokens: Sequence[AcceptedToken]
-    text: str
+    texts: Sequence[str]
     finish_reason: FinishReason | None = None
 
 
@@ -172,7 +172,7 @@ class RunningSequence:
             tokens, self._outbox = self._outbox, []
             texts, self._outbox_texts = self._outbox_texts, []
             # The outbox fills again while the caller sends this.
-            yield Progress(tokens, "".join(texts), reason)
+            yield Progress(tokens, texts, reason)
             if reason:
                 return
 

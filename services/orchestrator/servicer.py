@@ -130,10 +130,11 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
 def _response(request_id: str, progress: Progress) -> orchestrator_pb2.GenerateResponse:
     return orchestrator_pb2.GenerateResponse(
         request_id=request_id,
-        text=progress.text,
+        text="".join(progress.texts),
         token_ids=[token.token_id for token in progress.tokens],
         sources=[_SOURCES[token.source] for token in progress.tokens],
         divergence_probabilities=[token.divergence_probability for token in progress.tokens],
+        text_lengths=[len(text) for text in progress.texts[: len(progress.tokens)]],
     )
 
 

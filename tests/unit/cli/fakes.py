@@ -37,7 +37,7 @@ def delta(
     text: str, source: orchestrator_pb2.TokenSource.ValueType, token_id: int = 7
 ) -> orchestrator_pb2.GenerateResponse:
     return orchestrator_pb2.GenerateResponse(
-        text=text, token_ids=[token_id], sources=[source], divergence_probabilities=[0.25]
+        text=text, token_ids=[token_id], sources=[source], divergence_probabilities=[0.25], text_lengths=[len(text)]
     )
 
 

@@ -124,6 +124,7 @@ def test_parse_top_p_zero_means_unset() -> None:
         ("chat.messages[1].role", {"chat": chat(("user", "a"), ("tool", "b"))}),
         ("chat.messages[0].role", {"chat": chat(("", "a"))}),
         ("chat.messages", {"chat": chat(("assistant", "a"))}),
+        ("chat.messages[0].content", {"chat": chat(("user", ""))}),
         ("max_new_tokens", {"max_new_tokens": 0}),
         ("max_new_tokens", {"max_new_tokens": -1}),
         ("threshold", {"threshold": math.nan}),

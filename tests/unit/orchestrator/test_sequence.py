@@ -65,7 +65,7 @@ async def test_tokens_that_become_final_together_share_a_message() -> None:
     _draft_and_accept(sequence, 8, 9, EOS)
     (progress,) = await _collect(sequence)
     assert [token.token_id for token in progress.tokens] == [8, 9, EOS]
-    assert progress.text == "w8 w9"
+    assert "".join(progress.texts) == "w8 w9"
     assert progress.finish_reason is FinishReason.STOP
 
 
@@ -74,7 +74,7 @@ async def test_resumed_sequence_sends_only_what_the_client_has_not_got() -> None
     _draft_and_accept(sequence, 10, 11, EOS)
     (progress,) = await _collect(sequence)
     assert [token.token_id for token in progress.tokens] == [11, EOS]
-    assert progress.text == " w11"
+    assert "".join(progress.texts) == " w11"
     assert [token.token_id for token in sequence.completion] == [8, 9, 10, 11, EOS]
 
 
@@ -110,7 +110,7 @@ async def test_stop_string_is_cut_and_named() -> None:
     sequence = _sequence(task={"stop": ("w9",)})
     _draft_and_accept(sequence, 8, 9)
     (progress,) = await _collect(sequence)
-    assert progress.text == "w8 "
+    assert "".join(progress.texts) == "w8 "
     assert sequence.stop == "w9"
     assert progress.finish_reason is FinishReason.STOP
     assert len(sequence.completion) == 2
