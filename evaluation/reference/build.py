@@ -31,7 +31,7 @@ from evaluation.reference.corpus import NUM_TRAIN, training_samples, unseen_samp
 from evaluation.reference.decoding import MAX_NEW_TOKENS
 from evaluation.reference.labeling import LabelledSet, label_samples
 from evaluation.reference.pair import load_model, load_tokenizer
-from evaluation.reference.router_step import RouterInputs, build_router
+from evaluation.reference.router_step import MAX_EPOCHS, RouterInputs, build_router
 from evaluation.reference.token_store import TokenStore
 from evaluation.reference.tokenizer import train_tokenizer
 from evaluation.reference.train_lm import TrainConfig, Trainer
@@ -56,12 +56,12 @@ class Scale:
     """
 
     num_samples: int = NUM_TRAIN
-    llm_steps: int = 3600
-    slm_steps: int = 2400
+    llm_steps: int = 3000
+    slm_steps: int = 2000
     batch_size: int = 24
-    train_queries: int = 2400
-    validation_queries: int = 600
-    router_epochs: int = 50
+    train_queries: int = 1200
+    validation_queries: int = 300
+    router_epochs: int = MAX_EPOCHS
     max_new_tokens: int = MAX_NEW_TOKENS
     keep_unfinished: bool = False
 

@@ -25,11 +25,14 @@ from router_service.train import RouterTraining, predict_logits, train_router
 
 logger = logging.getLogger(__name__)
 
-PROJECTION_SIZE = 16
-HIDDEN_SIZE = 48
-NUM_BLOCKS = 2
+PROJECTION_SIZE = 24
+HIDDEN_SIZE = 64
+NUM_BLOCKS = 3
 EXPANSION = 2
-TARGET_USAGE_RATE = 0.08
+BATCH_SIZE = 256
+MAX_EPOCHS = 25
+PATIENCE = 6
+TARGET_USAGE_RATE = 0.11
 """Share of validation tokens that the default threshold routes."""
 TIE_MARGIN = 1e-4
 """Tokens this close to the threshold are counted: their side of it may hang on the last bits of a matrix product."""
@@ -50,7 +53,9 @@ class RouterInputs:
     validation: LabelledSet
 
 
-def build_router(inputs: RouterInputs, target_usage_rate: float = TARGET_USAGE_RATE, max_epochs: int = 50) -> None:
+def build_router(
+    inputs: RouterInputs, target_usage_rate: float = TARGET_USAGE_RATE, max_epochs: int = MAX_EPOCHS
+) -> None:
     """Train, calibrate and save the router.
 
     Args:
@@ -62,7 +67,7 @@ def build_router(inputs: RouterInputs, target_usage_rate: float = TARGET_USAGE_R
     embedding = load_slm_embedding(slm_dir)
     config = RouterConfig(embedding.size(1), projection_size=PROJECTION_SIZE, hidden_size=HIDDEN_SIZE,
                           num_blocks=NUM_BLOCKS, expansion=EXPANSION)  # fmt: skip
-    training = RouterTraining(max_epochs=max_epochs)
+    training = RouterTraining(batch_size=BATCH_SIZE, max_epochs=max_epochs, patience=PATIENCE)
     router = train_router(config, training, inputs.train.data, inputs.validation.data, embedding)
     divergent = inputs.validation.data.divergent
     sizes = ModelSizes(
