@@ -185,9 +185,9 @@ async def running_cluster(
         gate = PairGate(TOKENIZER_SHA256, VOCAB_SIZE, lambda _outcome: None)
         cluster.driver = Driver(
             OrchestratorSettings(
-                slm=[replica.target for replica in cluster.slms],
-                router=[replica.target for replica in cluster.routers],
-                llm=[replica.target for replica in cluster.llms],
+                slm=tuple(replica.target for replica in cluster.slms),
+                router=tuple(replica.target for replica in cluster.routers),
+                llm=tuple(replica.target for replica in cluster.llms),
                 tokenizer="fake",
                 **settings,
             ),
@@ -209,7 +209,8 @@ def make_task(request_id: str = "request", **fields: Any) -> GenerationTask:
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
     words = {f"w{token_id}": token_id for token_id in range(VOCAB_SIZE)}
-    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w1")))
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w1"))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)  # type: ignore[no-untyped-call]
 
 
 def _check(working: asyncio.Task[None]) -> None:

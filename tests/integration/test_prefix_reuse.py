@@ -1,0 +1,88 @@
+"""A chat's second turn runs only what is new through the models, whichever orchestrator it comes to."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from trivium.v1 import orchestrator_pb2
+
+from evaluation.reference.pair import ReferencePair
+from evaluation.reference.tokenizer import render_prompt
+from services.orchestrator.prefix_index import PrefixIndex
+from tests.integration.completions import client, generate, tell
+from tests.integration.pair import Replica, RunningPair, front_info, llm_info
+from tests.serving import until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+BLOCK_LEN = 16
+"""Tokens of a KV block, and of a block of the index: only whole ones are shared."""
+
+
+@asynccontextmanager
+async def shared_index(pair: RunningPair) -> AsyncIterator[PrefixIndex]:
+    identity = bytes.fromhex((await front_info(pair.front)).slm.tokenizer_sha256)
+    index = PrefixIndex(pair.redis.url, pair_identity=identity, timeout_ms=2000)
+    await index.start()
+    try:
+        yield index
+    finally:
+        await index.close()
+
+
+def turn(*contents: str) -> orchestrator_pb2.GenerateRequest:
+    """A conversation. The LLM writes all of the answer, so that it has to hold all of the prompt."""
+    roles = ("user", "assistant")
+    messages = [
+        orchestrator_pb2.ChatMessage(role=roles[index % 2], content=content) for index, content in enumerate(contents)
+    ]
+    chat = orchestrator_pb2.ChatMessages(messages=messages)
+    return orchestrator_pb2.GenerateRequest(chat=chat, threshold=0, max_new_tokens=1)
+
+
+@pytest.mark.parametrize("second_front", ["front", "other_front"])
+async def test_second_turn_prefills_only_what_is_new(
+    pair: RunningPair,
+    reference_pair: ReferencePair,
+    second_front: str,
+) -> None:
+    # A question that nobody has asked before, so that the first turn finds nothing.
+    question = f"Case {uuid.uuid4().hex}: " + "Ann has 24 stones and buys 6 more on Monday. " * 6
+    first = turn(question)
+    first.max_new_tokens = 40
+    async with client(pair.front) as stub:
+        cold = await generate(stub, first)
+    second = turn(question, cold.text, "And on Tuesday she sells 3. How many are left?")
+
+    front: Replica = getattr(pair, second_front)
+    elsewhere = await llm_info(pair.other_llm)
+    async with shared_index(pair) as index, client(front) as stub:
+        prompt = render_prompt(reference_pair.tokenizer, question)
+
+        async def is_known() -> bool:
+            held = await index.lookup(prompt)
+            return bool(held.slm and held.llm)
+
+        # It is told when the stream has ended, but the stream doesn't wait for that.
+        await until(is_known, timeout_s=10)
+        warm = await generate(stub, second)
+
+    num_shared = cold.usage.num_prompt_tokens - 2 * BLOCK_LEN
+    for name, usage in (("cold", cold.usage), ("warm", warm.usage)):
+        tell(
+            f"{name}: prompt, prefilled by slm and llm",
+            (usage.num_prompt_tokens, usage.num_slm_tokens_prefilled, usage.num_llm_tokens_prefilled),
+        )
+    assert cold.usage.num_llm_tokens_reused <= BLOCK_LEN
+    assert cold.usage.num_llm_tokens_prefilled >= cold.usage.num_prompt_tokens - BLOCK_LEN
+    for reused, prefilled in (
+        (warm.usage.num_slm_tokens_reused, warm.usage.num_slm_tokens_prefilled),
+        (warm.usage.num_llm_tokens_reused, warm.usage.num_llm_tokens_prefilled),
+    ):
+        assert reused >= num_shared
+        assert prefilled == warm.usage.num_prompt_tokens - reused
+    # The other LLM is the first choice where nothing is known of a prompt.
+    assert (await llm_info(pair.other_llm)).load.num_tokens_processed == elsewhere.load.num_tokens_processed
