@@ -63,6 +63,9 @@ def make_environment(options: EngineOptions) -> dict[str, str]:
     environment = {
         # Lets the context be longer than the model's by the spare tokens, which are never used.
         "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN": "1",
+        # When a rank dies its sequences move to another replica, without a minute of diagnostics before SGLang ends.
+        "SGLANG_PYSPY_DUMP_BEFORE_CRASH": "0",
+        "SGLANG_CUDA_COREDUMP_BEFORE_CRASH": "0",
         # SGLang warns of every GPU kernel that a machine can't run.
         "PYTHONWARNINGS": "ignore",
     }
