@@ -1,10 +1,12 @@
 # Each verb installs what it needs into .venv and nothing anywhere else. Stamps inside .venv make repeated calls quick.
 #
 #   PYTHON    the interpreter that .venv is made with (3.11 or newer)
+#   TORCH     the torch to install, e.g. TORCH=torch for the newest that fits
 #   PIP_ARGS  more arguments for pip, e.g. --extra-index-url https://download.pytorch.org/whl/cpu for a CPU-only torch
 #   ARGS      more arguments for the tool that the verb runs, e.g. make test ARGS="tests/unit -k router"
 
 PYTHON ?= python3
+TORCH ?= torch==2.13.0
 PIP_ARGS ?=
 ARGS ?=
 
@@ -62,11 +64,11 @@ $(BIN)/python:
 # Building the package generates the contracts' code, so a changed .proto installs anew.
 $(VENV)/.installed: pyproject.toml protos/build.py $(PROTOS) | $(BIN)/python
 	@echo "installing into $(VENV) (torch and transformers are large: a few minutes the first time)"
-	$(PIP) --editable .
+	$(PIP) '$(TORCH)' --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) --editable '.[dev]'
+	$(PIP) '$(TORCH)' --editable '.[dev]'
 	@touch $@
 
 # The real SGLang on a CPU is test equipment, no part of the product.
