@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 import pytest
 from trivium.v1 import orchestrator_pb2
 
-from evaluation.reference.pair import ReferencePair
+from evaluation.reference.pair import WEIGHTS_DIR
 from evaluation.reference.tokenizer import render_prompt
+from services.common.tokenizer import load_tokenizer
 from services.orchestrator.prefix_index import PrefixIndex
 from tests.integration.completions import client, generate, tell
 from tests.integration.pair import Replica, RunningPair, front_info, llm_info
@@ -46,7 +47,6 @@ def turn(*contents: str) -> orchestrator_pb2.GenerateRequest:
 @pytest.mark.parametrize("second_front", ["front", "other_front"])
 async def test_second_turn_prefills_only_what_is_new(
     pair: RunningPair,
-    reference_pair: ReferencePair,
     second_front: str,
 ) -> None:
     # A question that nobody has asked before, so that the first turn finds nothing.
@@ -60,7 +60,7 @@ async def test_second_turn_prefills_only_what_is_new(
     front: Replica = getattr(pair, second_front)
     elsewhere = await llm_info(pair.other_llm)
     async with shared_index(pair) as index, client(front) as stub:
-        prompt = render_prompt(reference_pair.tokenizer, question)
+        prompt = render_prompt(load_tokenizer(str(WEIGHTS_DIR / "slm")), question)
 
         async def is_known() -> bool:
             held = await index.lookup(prompt)
