@@ -171,7 +171,9 @@ async def test_released_prefix_is_reused_up_to_the_first_queried_position(
 ) -> None:
     token_ids = prompt(64)
     cold = await llm.ask(1, 0, token_ids, [64])
-    assert (cold.num_tokens_reused, cold.num_tokens_prefilled) == (0, 64)
+    # A token-wise cache reuses the few first tokens that two random prompts share by chance.
+    assert cold.num_tokens_reused < 16
+    assert cold.num_tokens_reused + cold.num_tokens_prefilled == 64
     llm.release(1)
     warm = await llm.ask(2, 0, token_ids, [64], 1)
     assert warm.num_tokens_reused >= 48

@@ -194,8 +194,9 @@ async def test_reopened_prefix_is_reused_and_counted(
     token_ids = prompt(50)
     slm.open(1, token_ids, draft_until=60)
     await slm.until_len(1, 60)
-    assert slm.opened[1].num_tokens_reused == 0
-    assert slm.opened[1].num_tokens_prefilled == 50
+    # A token-wise cache reuses the few first tokens that two random prompts share by chance.
+    assert slm.opened[1].num_tokens_reused < 16
+    assert slm.opened[1].num_tokens_reused + slm.opened[1].num_tokens_prefilled == 50
     grown = slm.token_ids[1] + prompt(5)
     slm.close(1)
     reused_before = slm.engine.load.num_tokens_reused

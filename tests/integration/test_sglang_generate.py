@@ -1,0 +1,42 @@
+"""Routed generation with both models on SGLang writes what it writes on transformers and in the plain loop."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from evaluation.exactness import compare, reference_decodings, suite_prompts
+from evaluation.reference.pair import WEIGHTS_DIR, ReferencePair
+from tests.integration.pair import Replica, RunningPair, running
+
+pytest.importorskip("services.engines.sglang", exc_type=ModuleNotFoundError)
+
+pytestmark = [pytest.mark.sglang, pytest.mark.integration, pytest.mark.timeout(900)]
+
+NUM_PROMPTS = 20
+
+
+async def test_generate_with_both_models_on_sglang_equals_transformers(
+    pair: RunningPair, reference_pair: ReferencePair, tmp_path: Path
+) -> None:
+    references = reference_decodings(
+        reference_pair, suite_prompts(reference_pair, NUM_PROMPTS), [reference_pair.description.threshold]
+    )
+    slm, llm = (
+        Replica(
+            f"services.{role}", "--engine", "sglang", "--model", str(WEIGHTS_DIR / role), directory=tmp_path / role
+        )
+        for role in ("slm", "llm")
+    )
+    async with AsyncExitStack() as stack:
+        for replica in (slm, llm):
+            await stack.enter_async_context(running(replica))
+        front = await stack.enter_async_context(pair.running_orchestrator("sglang-front", llm=llm.address, slm=slm))
+        on_sglang = await compare(front.address, references, depths=(4,), concurrencies=(8,))
+    on_transformers = await compare(pair.front.address, references, depths=(4,), concurrencies=(8,))
+    for (outcome,) in (on_sglang, on_transformers):
+        assert outcome.num_compared == NUM_PROMPTS
+        assert outcome.num_different == 0
+        assert sum(token.from_llm for reference in references for token in reference.completion) > 0
