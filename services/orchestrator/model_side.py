@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import grpc
@@ -20,6 +20,15 @@ from services.orchestrator.placement import choose_replica
 from services.orchestrator.sequence import RunningSequence
 
 _RETRY_S = 0.2
+# Reasons that may be gone at the next try, or that another replica doesn't have.
+_PASSING = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.ABORTED,
+    }
+)
 _MAX_BATCH_BYTES = 2**20
 
 _CommandT = TypeVar("_CommandT", bound=Message)
@@ -50,12 +59,16 @@ class ModelSide(ABC, Generic[CommandT, ResponseT, InfoT]):
     Args:
         sequences: All running sequences, by id; shared with the driver.
         gate: Checks replicas.
+        on_gone: Called with the id of a replica whose stream is lost.
     """
 
-    def __init__(self, sequences: Mapping[int, RunningSequence], gate: PairGate) -> None:
+    def __init__(
+        self, sequences: Mapping[int, RunningSequence], gate: PairGate, on_gone: Callable[[str], None]
+    ) -> None:
         self.links: list[Link[CommandT, ResponseT, InfoT]] = []
         self._sequences = sequences
         self._gate = gate
+        self._on_gone = on_gone
 
     def attach(self, sequence: RunningSequence) -> None:
         """Gives a sequence to a replica, unless it has one. If there is none, it gets the next one that is ready."""
@@ -83,6 +96,7 @@ class ModelSide(ABC, Generic[CommandT, ResponseT, InfoT]):
 
     def on_lost(self, link: Link[CommandT, ResponseT, InfoT]) -> None:
         """Moves the replica's sequences."""
+        self._on_gone(link.replica_id)
         for sequence in self._served_by(link):
             self._displace(sequence)
             self.attach(sequence)
@@ -107,7 +121,7 @@ class ModelSide(ABC, Generic[CommandT, ResponseT, InfoT]):
         if error.code is grpc.StatusCode.UNAVAILABLE:
             link.draining = True
             self.attach(sequence)
-        elif error.code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE) or (
+        elif error.code not in _PASSING or (
             # At admission the caller is told; in the middle of a stream the sequence waits for room.
             isinstance(error, CapacityExceeded) and not sequence.completion
         ):

@@ -5,8 +5,10 @@ Owns the translation between messages and the driver's values.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 
 from transformers import PreTrainedTokenizerFast
 from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
@@ -30,6 +32,9 @@ _REASONS = {
     FinishReason.STOP: orchestrator_pb2.FINISH_REASON_STOP,
     FinishReason.LENGTH: orchestrator_pb2.FINISH_REASON_LENGTH,
 }
+
+# About 2 ms of tokenizing.
+_LONG_REQUEST_BYTES = 16 * 1024
 
 
 class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
@@ -67,7 +72,9 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     ) -> AsyncIterator[orchestrator_pb2.GenerateResponse]:
         """Streams a completion."""
         pair = self._pair()
-        task = parse_request(request, self._tokenizer, self._limits(pair))
+        parsing = partial(parse_request, request, self._tokenizer, self._limits(pair))
+        # Tokenizing takes time in proportion to the prompt; other streams must not wait for a long one.
+        task = await asyncio.to_thread(parsing) if request.ByteSize() > _LONG_REQUEST_BYTES else parsing()
         interval_s = self._settings.stream_interval_ms / 1000
         async with self._driver.sequence(task) as sequence:
             async for progress in sequence.progress(interval_s):

@@ -5,7 +5,7 @@ Owns the way of drafts from an SLM to the router.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import grpc
 from trivium.v1 import slm_pb2, slm_pb2_grpc
@@ -28,10 +28,17 @@ class SlmSide(ModelSide[slm_pb2.DraftCommand, slm_pb2.DraftResponse, SlmInfo]):
         sequences: All running sequences, by id; shared with the driver.
         gate: Checks replicas.
         router: Where drafts go.
+        on_gone: Called with the id of a replica whose stream is lost.
     """
 
-    def __init__(self, sequences: Mapping[int, RunningSequence], gate: PairGate, router: RouterSide) -> None:
-        super().__init__(sequences, gate)
+    def __init__(
+        self,
+        sequences: Mapping[int, RunningSequence],
+        gate: PairGate,
+        router: RouterSide,
+        on_gone: Callable[[str], None],
+    ) -> None:
+        super().__init__(sequences, gate, on_gone)
         self._router = router
 
     async def describe(self, channel: grpc.aio.Channel) -> SlmInfo:

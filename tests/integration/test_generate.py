@@ -85,6 +85,8 @@ async def test_cancelled_stream_frees_its_slots_everywhere_within_a_second(
 ) -> None:
     request = _endless(references[0], reference_pair)
     request.request_id = "to be cancelled"
+    # The LLM writes all of it, without run-ahead: a quick machine would be done before the deadline otherwise.
+    request.threshold, request.run_ahead_depth = 0.0, 0
 
     async def frees_in_s() -> float:
         async with client(pair.front) as stub:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from services.orchestrator.actions import (
@@ -176,7 +176,7 @@ class Simulation:
         assert moves, "deadlock: nothing is under way and the sequence has not ended"
         self.rng.choice(moves)()
 
-    def moves(self) -> list[tuple[bool, object]]:
+    def moves(self) -> list[tuple[bool, Callable[[], None]]]:
         return [
             (self.slm is None, self.attach_slm),
             (not self.llm_attached, self.attach_llm),

@@ -142,7 +142,7 @@ async def test_router_side_scores_nobody_asked_for_break_the_contract(batch_id: 
 
 async def test_slm_side_columns_of_different_length_break_the_contract() -> None:
     gate = PairGate("aa", 1, lambda _outcome: None)
-    side = SlmSide({}, gate, RouterSide({}, gate))
+    side = SlmSide({}, gate, RouterSide({}, gate), on_gone=lambda _replica_id: None)
     with pytest.raises(PeerUnavailable, match="differ in length"):
         side.on_response(_unused_link(), slm_pb2.DraftResponse(sequence_ids=[1, 2], positions=[3]))
 
