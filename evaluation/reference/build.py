@@ -59,8 +59,8 @@ class Scale:
     llm_steps: int = 3000
     slm_steps: int = 2000
     batch_size: int = 24
-    train_queries: int = 1200
-    validation_queries: int = 300
+    train_queries: int = 1500
+    validation_queries: int = 250
     router_epochs: int = MAX_EPOCHS
     max_new_tokens: int = MAX_NEW_TOKENS
     keep_unfinished: bool = False

@@ -29,10 +29,8 @@ PROJECTION_SIZE = 24
 HIDDEN_SIZE = 64
 NUM_BLOCKS = 3
 EXPANSION = 2
-BATCH_SIZE = 256
-MAX_EPOCHS = 25
-PATIENCE = 6
-TARGET_USAGE_RATE = 0.11
+MAX_EPOCHS = 50
+TARGET_USAGE_RATE = 0.09
 """Share of validation tokens that the default threshold routes."""
 TIE_MARGIN = 1e-4
 """Tokens this close to the threshold are counted: their side of it may hang on the last bits of a matrix product."""
@@ -67,7 +65,7 @@ def build_router(
     embedding = load_slm_embedding(slm_dir)
     config = RouterConfig(embedding.size(1), projection_size=PROJECTION_SIZE, hidden_size=HIDDEN_SIZE,
                           num_blocks=NUM_BLOCKS, expansion=EXPANSION)  # fmt: skip
-    training = RouterTraining(batch_size=BATCH_SIZE, max_epochs=max_epochs, patience=PATIENCE)
+    training = RouterTraining(max_epochs=max_epochs)
     router = train_router(config, training, inputs.train.data, inputs.validation.data, embedding)
     divergent = inputs.validation.data.divergent
     sizes = ModelSizes(
