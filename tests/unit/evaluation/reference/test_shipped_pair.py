@@ -1,0 +1,57 @@
+"""The weights that ship: they load, fit together, stay small and do what their card says, on a few queries."""
+
+import pytest
+
+from evaluation.reference.corpus import unseen_samples
+from evaluation.reference.decoding import SLM_ONLY, decode_routed
+from evaluation.reference.pair import WEIGHTS_DIR, ReferencePair, load_pair
+from evaluation.reference.tokenizer import render_prompt
+from evaluation.reference.verifier import is_correct
+from labeler_jobs.models import decode_text
+from router_service.checkpoint import identify_model
+
+MAX_BYTES = 10_000_000
+NUM_QUERIES = 24
+
+
+@pytest.fixture(scope="module")
+def pair() -> ReferencePair:
+    return load_pair()
+
+
+def test_shipped_weights_stay_within_ten_megabytes() -> None:
+    assert sum(path.stat().st_size for path in WEIGHTS_DIR.rglob("*.safetensors")) <= MAX_BYTES
+
+
+def test_shipped_router_names_the_shipped_models(pair: ReferencePair) -> None:
+    description = pair.description
+    assert description.slm == identify_model(WEIGHTS_DIR / "slm", description.slm.model_id)
+    assert description.llm == identify_model(WEIGHTS_DIR / "llm", description.llm.model_id)
+    assert description.slm.tokenizer_sha256 == description.llm.tokenizer_sha256
+
+
+def test_shipped_default_threshold_stays_within_the_parameter_budget(pair: ReferencePair) -> None:
+    usage = description_usage(pair)
+    assert pair.sizes.average_activated_b(usage) <= 0.17 * pair.sizes.llm / 1e9
+
+
+def test_shipped_llm_can_be_split_over_two_devices(pair: ReferencePair) -> None:
+    assert pair.llm.config.num_attention_heads % 2 == pair.llm.config.num_key_value_heads % 2 == 0
+
+
+def test_shipped_routing_answers_what_the_slm_alone_cannot(pair: ReferencePair) -> None:
+    samples = unseen_samples("held_out", NUM_QUERIES)
+    prompts = [render_prompt(pair.tokenizer, sample.query) for sample in samples]
+    right = {
+        threshold: sum(
+            is_correct(decode_text(pair.tokenizer, response.token_ids), sample.answer)
+            for sample, response in zip(samples, decode_routed(pair, prompts, threshold), strict=True)
+        )
+        for threshold in (SLM_ONLY, pair.description.threshold)
+    }
+    assert right[pair.description.threshold] >= 0.85 * NUM_QUERIES
+    assert right[SLM_ONLY] <= 0.7 * NUM_QUERIES
+
+
+def description_usage(pair: ReferencePair) -> float:
+    return pair.description.metrics["validation_llm_usage_rate"]
