@@ -59,7 +59,7 @@ class Setting:
 
 
 def measure(
-    address: str, *, repetitions: int = 5, streams: Sequence[int] = (1, 8, 32), depth: int = 8
+    address: str, *, repetitions: int = 5, streams: Sequence[int] = (1, 8, 32), depth: int = 12
 ) -> list[Setting]:
     """Measures the pair behind the orchestrator at `address`.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import uvloop
 
 from router_service.servicer import SERVICE_NAME, RouterServicer, RowScorer
 from router_service.settings import RouterSettings
@@ -37,7 +37,7 @@ def main() -> None:
         prog="python -m router_service",
         example="python -m router_service --checkpoint checkpoints/router --slm-model models/slm --port 50053",
     )
-    raise SystemExit(asyncio.run(_serve(settings)))
+    raise SystemExit(uvloop.run(_serve(settings)))
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ def doctor(
 @app.command()
 def bench(
     repetitions: Annotated[int, typer.Option("--repetitions", min=1, help="Turns of every setting.")] = 5,
-    depth: Annotated[int, typer.Option("--depth", min=1, max=64, help="Run-ahead depth to compare with 0.")] = 8,
+    depth: Annotated[int, typer.Option("--depth", min=1, max=64, help="Run-ahead depth to compare with 0.")] = 12,
     json_path: Annotated[Path | None, typer.Option("--json", help="File for all values.")] = None,
     start_timeout_s: opt.StartTimeout = 600.0,
 ) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
+
+import uvloop
 
 from services.common.lifecycle import Lifecycle
 from services.common.server import serve
@@ -36,7 +37,7 @@ def main() -> None:
         prog="python -m services.llm",
         example="python -m services.llm --model Qwen/Qwen3-8B --port 50052",
     )
-    raise SystemExit(asyncio.run(_serve(settings)))
+    raise SystemExit(uvloop.run(_serve(settings)))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
+
+import uvloop
 
 from services.common.lifecycle import Lifecycle
 from services.common.server import serve
@@ -30,7 +31,7 @@ def main() -> None:
         example="python -m services.orchestrator --slm 127.0.0.1:50051 --router 127.0.0.1:50052 "
         "--llm 127.0.0.1:50053 --tokenizer evaluation/reference/weights/slm",
     )
-    sys.exit(asyncio.run(_main(settings)))
+    sys.exit(uvloop.run(_main(settings)))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ class OrchestratorSettings(ProcessSettings):
         250, ge=10, description="Milliseconds between two writes of accepted tokens to Redis."
     )
     run_ahead_depth: int = Field(
-        8, ge=0, description="Tokens the SLM may draft past the oldest undecided one. 0 waits for every decision."
+        12, ge=0, description="Tokens the SLM may draft past the oldest undecided one. 0 waits for every decision."
     )
     max_run_ahead_depth: int = Field(64, ge=0, description="Largest run_ahead_depth that a request may ask for.")
     max_active_requests: int = Field(256, ge=1, description="Requests that run at once; more are refused.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
+
+import uvloop
 
 from services.common.lifecycle import Lifecycle
 from services.common.server import serve
@@ -24,7 +25,10 @@ def _create_engine(settings: SlmSettings) -> SlmEngine:
 async def _serve(settings: SlmSettings) -> int:
     lifecycle = Lifecycle(SERVICE_NAME, settings.replica_id)
     servicer = SlmServicer(
-        partial(_create_engine, settings), lifecycle, max_pending_bytes=settings.max_pending_mb * 2**20
+        partial(_create_engine, settings),
+        lifecycle,
+        max_pending_bytes=settings.max_pending_mb * 2**20,
+        hold_s=settings.draft_hold_ms / 1000,
     )
     return await serve(servicer, lifecycle, settings)
 
@@ -36,7 +40,7 @@ def main() -> None:
         prog="python -m services.slm",
         example="python -m services.slm --model Qwen/Qwen3-0.6B --port 50051",
     )
-    raise SystemExit(asyncio.run(_serve(settings)))
+    raise SystemExit(uvloop.run(_serve(settings)))
 
 
 if __name__ == "__main__":

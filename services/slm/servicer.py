@@ -21,6 +21,7 @@ from services.common.owners import SequenceOwners
 from services.common.tensors import pack
 from services.engines import wire
 from services.engines.base import DraftStep, SlmEngine
+from services.slm.pacing import DraftPacer, join_steps
 
 SERVICE_NAME = slm_pb2.DESCRIPTOR.services_by_name["SlmService"].full_name
 
@@ -34,6 +35,7 @@ class SlmServicer(slm_pb2_grpc.SlmServiceServicer):
         create_engine: Makes the engine; called on a thread, since it may import for seconds.
         lifecycle: The state of this process.
         max_pending_bytes: Most bytes of drafts that may wait for a slow reader, per stream.
+        hold_s: Longest that drafts wait for the next ones to share a message, in seconds.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class SlmServicer(slm_pb2_grpc.SlmServiceServicer):
         lifecycle: Lifecycle,
         *,
         max_pending_bytes: int = 64 * 2**20,
+        hold_s: float = 0.0,
     ) -> None:
         self._create_engine = create_engine
         self._engine: SlmEngine
@@ -50,6 +53,9 @@ class SlmServicer(slm_pb2_grpc.SlmServiceServicer):
         self._max_pending_bytes = max_pending_bytes
         self._owners: SequenceOwners[_Stream] = SequenceOwners()
         self._streams: set[_Stream] = set()
+        self._pacer = DraftPacer(hold_s)
+        self._held: list[DraftStep] = []
+        self._sending: asyncio.TimerHandle | None = None
 
     def register(self, server: grpc.aio.Server) -> None:
         """Adds this servicer to a server."""
@@ -63,8 +69,15 @@ class SlmServicer(slm_pb2_grpc.SlmServiceServicer):
 
     async def run(self) -> None:
         """Steps the engine for as long as the process lives."""
+        loop = asyncio.get_running_loop()
         while True:
-            self._deliver(await self._engine.step())
+            began = loop.time()
+            step = await self._engine.step()
+            self._held.append(step)
+            if not self._pacer.may_hold(step, loop.time() - began):
+                self._send_held()
+            elif self._sending is None:
+                self._sending = loop.call_later(self._pacer.hold_s, self._send_held)
             # Lets the writers take the drafts before the next forward competes with them for the processor.
             await asyncio.sleep(0)
 
@@ -142,6 +155,7 @@ class SlmServicer(slm_pb2_grpc.SlmServiceServicer):
             stop_token_ids=frozenset(command.stop_token_ids),
             sampling=wire.sampling_params(command.sampling if command.HasField("sampling") else None),
         )
+        self._pacer.opened(sequence_id, command.draft_until, frozenset(command.stop_token_ids))
         self._owners.claim(sequence_id, stream)
 
     def _rewind(self, stream: _Stream, sequence_id: int, command: slm_pb2.RewindSequence) -> None:
@@ -154,15 +168,25 @@ class SlmServicer(slm_pb2_grpc.SlmServiceServicer):
             epoch=command.epoch,
             draft_until=command.draft_until,
         )
+        self._pacer.moved(sequence_id, command.draft_until)
 
     def _grant(self, stream: _Stream, sequence_id: int, command: slm_pb2.GrantDraft) -> None:
         if self._owners.get(sequence_id) is stream:
             self._engine.grant(sequence_id, draft_until=command.draft_until)
+            self._pacer.moved(sequence_id, command.draft_until)
 
     def _close(self, stream: _Stream, sequence_id: int) -> None:
         if self._owners.get(sequence_id) is stream:
             self._owners.forget(sequence_id)
+            self._pacer.closed(sequence_id)
             self._engine.close(sequence_id)
+
+    def _send_held(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending = None
+        steps, self._held = self._held, []
+        self._deliver(join_steps(steps))
 
     def _deliver(self, step: DraftStep) -> None:
         responses: dict[_Stream, slm_pb2.DraftResponse] = {}
@@ -176,6 +200,7 @@ class SlmServicer(slm_pb2_grpc.SlmServiceServicer):
                     num_tokens_prefilled=opened.num_tokens_prefilled,
                 )
         for refusal in step.refusals:
+            self._pacer.closed(refusal.sequence_id)
             if stream := self._owners.forget(refusal.sequence_id):
                 error = wire.sequence_error(refusal.sequence_id, refusal.error)
                 responses.setdefault(stream, slm_pb2.DraftResponse()).errors.append(error)
