@@ -111,7 +111,7 @@ async def run_duplex(
         if not task.cancelled() and (error := task.exception()):
             outbox.finish(error)
 
-    # Sent with the first response otherwise; and while that one is stuck, the stream could not be ended with a status.
+    # Sent with the first response otherwise; while that one is stuck, the stream couldn't be ended with a status.
     await context.send_initial_metadata(())
     reading, writing = asyncio.create_task(read()), asyncio.create_task(write())
     reading.add_done_callback(report)
