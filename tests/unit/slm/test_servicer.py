@@ -122,7 +122,8 @@ async def test_two_streams_share_steps_and_get_their_own_rows_only() -> None:
         mine, other = await asyncio.gather(_drafts(calls[0], 80), _drafts(calls[1], 40))
         assert mine == {1: _expected([1], 40), 3: _expected([3], 40)}
         assert other == {2: _expected([2], 40)}
-        assert engine.load.num_rows / engine.load.num_steps > 1.5
+        # One of them may run some steps alone before the other is opened.
+        assert engine.load.num_rows / engine.load.num_steps > 1.2
 
 
 async def test_step_without_room_for_all_tells_how_many_wait() -> None:
