@@ -23,7 +23,9 @@ def load_tokenizer(model: str, revision: str = "") -> PreTrainedTokenizerFast:
     """
     try:
         # Not AutoTokenizer: for some architectures it builds its own rules, whatever tokenizer.json says.
-        tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(model, revision=revision or None)
+        tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(
+            model, revision=revision or "main"
+        )
     except (OSError, ValueError) as error:
         raise ValueError(f"model {model!r}: tokenizer.json can't be loaded: {error}") from error
     if tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=False) < 2:

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 import evaluation.reference
 from evaluation.reference.corpus import draw_sample
+from evaluation.reference.tokenizer import render_prompt
 from services.common.errors import ModelNotReady
 from services.common.tokenizer import load_tokenizer
 from services.engines.base import EngineOptions, Extension, ModelLoadError
@@ -33,11 +34,7 @@ NUM_DRAFTS = 40
 
 def prompts() -> list[list[int]]:
     tokenizer = load_tokenizer(str(WEIGHTS / "slm"))
-    conversations = [[{"role": "user", "content": draw_sample(index).query}] for index in range(NUM_PROMPTS)]
-    rendered: list[list[int]] = tokenizer.apply_chat_template(
-        conversations, add_generation_prompt=True, return_dict=False
-    )
-    return rendered
+    return [render_prompt(tokenizer, draw_sample(index).query) for index in range(NUM_PROMPTS)]
 
 
 def plain_model(role: str, folder: Path) -> PlainModel:
