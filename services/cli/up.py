@@ -38,13 +38,18 @@ def chosen_pair(name_or_file: str, engine: str | None, router_checkpoint: str | 
 
 
 @contextmanager
-def sigterm_as_ctrl_c() -> Iterator[None]:
-    """Lets SIGTERM end this command as Ctrl-C does: by KeyboardInterrupt, so that children are stopped."""
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def interruptible() -> Iterator[None]:
+    """Lets SIGTERM and Ctrl-C end this command by KeyboardInterrupt, so that children are stopped.
+
+    Ctrl-C does so by itself, except where whoever started the command had it ignored, as a shell's `&` does.
+    """
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    previous = [signal.signal(number, signal.default_int_handler) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -54,7 +59,7 @@ def started_pair(options: LocalOptions) -> Iterator[LocalPair]:
     Raises:
         CliError: It can't start.
     """
-    with sigterm_as_ctrl_c(), LocalPair(options, os.getpid()) as pair:
+    with interruptible(), LocalPair(options, os.getpid()) as pair:
         with err.status(f"starting pair {options.pair.name}"):
             pair.start()
         yield pair
@@ -67,7 +72,7 @@ def run_up(options: LocalOptions) -> None:
         CliError: It can't start, or a service ended by itself.
     """
     try:
-        with sigterm_as_ctrl_c(), LocalPair(options, os.getpid()) as pair:
+        with interruptible(), LocalPair(options, os.getpid()) as pair:
             if out.is_terminal:
                 _run_with_table(pair)
             else:

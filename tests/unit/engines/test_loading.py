@@ -86,7 +86,7 @@ def no_tokenizer(folder: Path) -> None:
         (cut_weights, "model.safetensors is damaged"),
         (drop_a_weight, "config.json.*mlp.up_proj"),
         (other_weight_format, "model.safetensors is missing"),
-        (no_tokenizer, "tokenizer.json: there is no vocabulary"),
+        (no_tokenizer, "tokenizer.json can't be loaded"),
         (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json can't be used"),
         (lambda folder: change_config(folder, model_type="martian"), "config.json can't be used"),
