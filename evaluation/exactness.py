@@ -25,14 +25,12 @@ from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
 from evaluation.in_process import NEAR_TIE, DecodedToken, decode
 from evaluation.reference.corpus import unseen_samples
+from evaluation.reference.decoding import MAX_NEW_TOKENS, SLM_ONLY
 from evaluation.reference.pair import WEIGHTS_DIR, ReferencePair, load_pair
 from evaluation.reference.tokenizer import render_prompt
 from services.common.channels import open_channel
 
 logger = logging.getLogger(__name__)
-
-MAX_NEW_TOKENS = 220
-SLM_ONLY = 2.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,11 +22,11 @@ from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
 from evaluation.in_process import decode
 from evaluation.reference.corpus import draw_sample
+from evaluation.reference.decoding import MAX_NEW_TOKENS
 from evaluation.reference.pair import ReferencePair, load_pair
 from evaluation.reference.tokenizer import render_prompt
 from services.common.channels import open_channel
 
-MAX_NEW_TOKENS = 220
 _FIRST_INDEX = 70_000_000
 _NUM_PROMPTS = {1: 6, 8: 24, 32: 64}
 
