@@ -162,6 +162,7 @@ app.add_typer(evaluate_app)
 EXTRAS = {
     **dict.fromkeys(("torch", "safetensors"), "engines"),
     **dict.fromkeys(("pyarrow", "fsspec", "nltk", "httpx", "matplotlib", "math_verify", "datasets"), "learning"),
+    "kubernetes": "kubernetes",
 }
 """The extra that brings a package, by the package's import name."""
 
