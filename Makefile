@@ -14,6 +14,10 @@ CONTAINER ?= docker
 IMAGES ?= light cpu
 ARGS ?=
 
+# What the cluster's verbs act on: kubectl's own default unless named.
+KUBECONFIG ?= $(HOME)/.kube/config
+test-cluster cluster-demo: export KUBECONFIG := $(KUBECONFIG)
+
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
@@ -24,7 +28,7 @@ SGLANG_SETUP := $(wildcard tests/sglang_cpu/*.py tests/sglang_cpu/*.txt tests/sg
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install check test coverage demo bench evidence reference-pair images protos clean
+.PHONY: help install check test test-cluster coverage demo bench evidence reference-pair images protos clean
 
 help:  ## Lists the verbs.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +39,10 @@ demo: $(VENV)/.installed  ## Starts the reference pair, answers one question of 
 	@$(BIN)/trivium demo $(ARGS)
 
 test: $(VENV)/.installed-dev $(VENV)/.installed-sglang  ## Runs the unit, contract and integration tests.
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -m "not cluster" $(ARGS)
+
+test-cluster: $(VENV)/.installed-dev  ## Runs the tests on the cluster of KUBECONFIG, whose nodes find the images (README).
+	$(BIN)/python -m pytest tests/cluster $(ARGS)
 
 coverage: $(VENV)/.installed-dev  ## Runs the unit tests and lists the lines that none of them reaches.
 	$(BIN)/python -m pytest tests/unit --cov --cov-report=term-missing $(ARGS)

@@ -10,3 +10,12 @@ settings.register_profile("nightly", max_examples=10_000, deadline=None)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--helm", metavar="FILE", help="Helm, for the tests of the chart; PATH is searched without it.")
+    cluster = parser.getgroup("cluster", "tests on a cluster")
+    cluster.addoption("--image-registry", default="", help="Registry and path before the images' names.")
+    cluster.addoption("--image-tag", default="", help="Tag of the images; the chart's appVersion without it.")
+    cluster.addoption(
+        "--cluster-access",
+        choices=("auto", "direct", "forward"),
+        default="auto",
+        help="How the tests reach Services: by their addresses, by `kubectl port-forward`, or what works (auto).",
+    )

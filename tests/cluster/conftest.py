@@ -1,0 +1,75 @@
+"""Fixtures of the tests on a cluster: the one that KUBECONFIG names, which may be any.
+
+Owns what every module gets: a client of the API server, a namespace and a release of its own, and a way into them.
+The images have to be where the nodes find them: `--image-registry` and `--image-tag` name them as the chart's values
+`images.registry` and `images.tag` do. `make test-cluster` runs these tests.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from kubernetes import client, config
+
+from tests.cluster.access import Access, DirectAccess, ForwardedAccess, is_routed
+from tests.cluster.commands import find_binary
+from tests.cluster.namespaces import new_namespace
+from tests.cluster.release import Release, image_settings, light_image
+from tests.integration.completions import reference_pair, references, routed_references
+
+__all__ = ["reference_pair", "references", "routed_references"]
+
+
+@pytest.fixture(scope="session")
+def kube() -> client.CoreV1Api:
+    """The API server's core API. Without a KUBECONFIG the test is skipped."""
+    if not os.environ.get("KUBECONFIG"):
+        pytest.skip("KUBECONFIG isn't set: tests on a cluster need it")
+    config.load_kube_config()  # type: ignore[no-untyped-call]
+    return client.CoreV1Api()
+
+
+@pytest.fixture(scope="session")
+def images(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """Settings of the chart that name the images under test."""
+    return image_settings(request.config.getoption("--image-registry"), request.config.getoption("--image-tag"))
+
+
+@pytest.fixture(scope="session")
+def kubectl() -> str:
+    """The path of kubectl."""
+    return find_binary("kubectl")
+
+
+@pytest.fixture(scope="session")
+def helm(request: pytest.FixtureRequest) -> str:
+    """The path of helm."""
+    return find_binary("helm", request.config.getoption("--helm"))
+
+
+@pytest.fixture(scope="module")
+def namespace(kube: client.CoreV1Api, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace of the module's own, which enforces the Pod Security level `restricted`."""
+    purpose = request.module.__name__.rpartition(".test_")[2].replace("_", "-")
+    with new_namespace(kube, purpose) as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def release(helm: str, namespace: str, images: tuple[str, ...]) -> Iterator[Release]:
+    """A release in the module's namespace. It isn't installed yet."""
+    found = Release(helm, namespace, images)
+    yield found
+    found.uninstall()
+
+
+@pytest.fixture(scope="session")
+def access(request: pytest.FixtureRequest, kube: client.CoreV1Api) -> Access:
+    """The way into the cluster: `--cluster-access`."""
+    way: str = request.config.getoption("--cluster-access")
+    if way == "direct" or (way == "auto" and is_routed(kube)):
+        return DirectAccess(kube)
+    registry, tag = request.config.getoption("--image-registry"), request.config.getoption("--image-tag")
+    return ForwardedAccess(kube, find_binary("kubectl"), light_image(registry, tag))
