@@ -41,7 +41,7 @@ class DecoderPass(nn.Module):
         # The pools are written to. As buffers they are variables to a trace; otherwise they would be constants.
         for index, pool in enumerate(cache.pools):
             self.register_buffer(f"pool_{index}", pool, persistent=False)
-        self._traced: dict[bool, Pass] = {}
+        self._traced: dict[int, Pass] = {}
 
     def forward(
         self,
@@ -50,6 +50,7 @@ class DecoderPass(nn.Module):
         write_slots: Tensor,
         read_slots: Tensor,
         attention_mask: Tensor | None = None,
+        packed_index: Tensor | None = None,
     ) -> Tensor:
         """One pass; shapes as in `ForwardBatch`. Returns hidden states [rows, query, hidden] after the final norm."""
         self._cache.aim(write_slots, read_slots)
@@ -59,16 +60,17 @@ class DecoderPass(nn.Module):
             attention_mask=attention_mask,
             past_key_values=self._cache,
             use_cache=True,
+            **packed(packed_index),
         ).last_hidden_state
         return hidden
 
     def run(self, batch: ForwardBatch) -> Tensor:
         """One pass, traced if there is a trace for it."""
-        traced = self._traced.get(batch.attention_mask is not None)
-        return traced(*_inputs(batch)) if traced else self(*_inputs(batch))
+        inputs = _inputs(batch)
+        return self._traced.get(len(inputs), self)(*inputs)
 
     def trace(self, example: ForwardBatch) -> None:
-        """Traces passes like this one: with a mask, or without. Does nothing if the model can't be traced."""
+        """Traces passes like this one: plain, masked or packed. Does nothing if the model can't be traced."""
         # Recorded, not turned into errors: the tracer warns from inside C++, where an exception goes astray.
         with warnings.catch_warnings(record=True) as raised:
             warnings.simplefilter("always")
@@ -81,13 +83,19 @@ class DecoderPass(nn.Module):
             if issubclass(warning.category, _TracerWarning):
                 _log.info("the model runs untraced: %s", warning.message)
                 return
-        self._traced[example.attention_mask is not None] = cast(Pass, traced)
+        self._traced[len(_inputs(example))] = cast(Pass, traced)
 
     def untrace(self) -> None:
         """Drops all traces."""
         self._traced.clear()
 
 
+def packed(packed_index: Tensor | None) -> dict[str, Tensor]:
+    """The further argument that a model passes on to its attention, if a pass is packed."""
+    return {} if packed_index is None else {"packed_index": packed_index}
+
+
 def _inputs(batch: ForwardBatch) -> tuple[Tensor, ...]:
-    inputs = (batch.input_ids, batch.position_ids, batch.write_slots, batch.read_slots)
-    return inputs if batch.attention_mask is None else (*inputs, batch.attention_mask)
+    """The tensors of a pass without those that it lacks: a packed one has a mask, always."""
+    every = (batch.input_ids, batch.position_ids, batch.write_slots, batch.read_slots)
+    return every + tuple(each for each in (batch.attention_mask, batch.packed_index) if each is not None)

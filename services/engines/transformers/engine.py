@@ -129,12 +129,12 @@ class TransformersEngine(Generic[S]):
         if self._stopped:
             raise asyncio.CancelledError("the engine has been stopped")
 
-    async def _run(self, passes: Sequence[Sequence[Scheduled[S]]], work: Callable[[ModelRunner], R]) -> R:
-        """Runs `work`, which does the forward passes of a step, where it costs least."""
+    async def _run(self, scheduled: Sequence[Scheduled[S]], work: Callable[[ModelRunner], R]) -> R:
+        """Runs `work`, which does the forward pass of a step, where it costs least."""
         runner = self._runner
         if runner is None:
             raise ModelNotReady("the engine has not been started")
-        num_tokens = sum(row.num_new for rows in passes for row in rows)
+        num_tokens = sum(row.num_new for row in scheduled)
         if num_tokens <= self._inline_tokens:
             # Others get their turn on the loop, as they would while a thread runs.
             await asyncio.sleep(0)
@@ -145,8 +145,8 @@ class TransformersEngine(Generic[S]):
             self._inline_tokens = max(self._inline_tokens, num_tokens)
         elif num_tokens <= self._inline_tokens:
             self._inline_tokens = num_tokens - 1
-        self._counts.num_steps += len(passes)
-        self._counts.num_rows += sum(len(rows) for rows in passes)
+        self._counts.num_steps += 1
+        self._counts.num_rows += len(scheduled)
         self._counts.num_tokens_processed += num_tokens
         return result
 

@@ -1,6 +1,8 @@
 """The tensors of one forward pass.
 
-Owns padding and masks. Rows are padded at the right, new tokens and keys alike.
+Owns packing, padding and masks. New tokens of rows of different lengths are packed into one long row, so that no
+matrix product sees padding; only attention pads. A model that can't be run so gets rows that are padded at the right,
+as keys always are.
 """
 
 from __future__ import annotations
@@ -36,12 +38,13 @@ class ForwardBatch:
     """One pass.
 
     Args:
-        input_ids: [rows, query] int64.
-        position_ids: [rows, query] int64.
-        write_slots: [rows, query] int64; padding goes to the padding block.
+        input_ids: [rows, query] int64; [1, total] if packed.
+        position_ids: int64 like `input_ids`.
+        write_slots: int64 like `input_ids`; padding goes to the padding block.
         read_slots: [rows, kv] int64.
         attention_mask: Additive [rows, 1, query, kv], or None if every query sees every key.
-        output_index: [outputs] int64 into the flattened [rows * query], or None if all are wanted.
+        packed_index: [total] int64, where the packed tokens lie in the flattened [rows * query]; None if not packed.
+        output_index: [outputs] int64 into the flattened `input_ids`, or None if all are wanted.
     """
 
     input_ids: Tensor
@@ -49,45 +52,60 @@ class ForwardBatch:
     write_slots: Tensor
     read_slots: Tensor
     attention_mask: Tensor | None
+    packed_index: Tensor | None
     output_index: Tensor | None
 
 
-def build_batch(rows: Sequence[Row], dtype: torch.dtype, device: torch.device) -> ForwardBatch:
-    """Pads rows into one pass.
+def build_batch(rows: Sequence[Row], dtype: torch.dtype, device: torch.device, *, packs: bool) -> ForwardBatch:
+    """Puts rows into one pass.
 
     Args:
         rows: At least one.
         dtype: Type of the mask, the model's.
         device: Where the tensors go.
+        packs: The model's attention takes a `packed_index`.
     """
-    query_lens = [len(row.token_ids) for row in rows]
-    kv_lens = [len(row.slots) for row in rows]
-    query_len, kv_len = max(query_lens), max(kv_lens)
-    input_ids = np.zeros((len(rows), query_len), dtype=np.int64)
-    position_ids = np.zeros_like(input_ids)
-    write_slots = np.full_like(input_ids, PADDING_BLOCK * BLOCK_LEN)
+    query_lens = np.array([len(row.token_ids) for row in rows])
+    kv_lens = np.array([len(row.slots) for row in rows])
+    query_len, kv_len = int(query_lens.max()), int(kv_lens.max())
+    is_token = np.arange(query_len) < query_lens[:, None]
+    # Padding goes on counting from the row's start: it sees real keys, and its output is thrown away.
+    position_ids = np.minimum((kv_lens - query_lens)[:, None] + np.arange(query_len), kv_len - 1)
+    input_ids = np.zeros(is_token.shape, dtype=np.int64)
+    input_ids[is_token] = np.concatenate([row.token_ids for row in rows])
+    write_slots = np.full(is_token.shape, PADDING_BLOCK * BLOCK_LEN, dtype=np.int64)
+    write_slots[is_token] = np.concatenate([row.slots[-len(row.token_ids) :] for row in rows])
     read_slots = np.full((len(rows), kv_len), PADDING_BLOCK * BLOCK_LEN, dtype=np.int64)
-    output_index: list[int] = []
-    for index, (row, num_new, num_all) in enumerate(zip(rows, query_lens, kv_lens, strict=True)):
-        input_ids[index, :num_new] = row.token_ids
-        # Padding goes on counting from the row's start: it sees real keys, and its output is thrown away.
-        position_ids[index] = np.arange(num_all - num_new, num_all - num_new + query_len)
-        write_slots[index, :num_new] = row.slots[num_all - num_new :]
-        read_slots[index, :num_all] = row.slots
-        output_index.extend(index * query_len + offset for offset in row.output_offsets)
-    np.minimum(position_ids, kv_len - 1, out=position_ids)
-
-    positions = torch.from_numpy(position_ids).to(device)
+    read_slots[np.arange(kv_len) < kv_lens[:, None]] = np.concatenate([row.slots for row in rows])
     mask = None
-    if query_len > 1 or min(kv_lens) < kv_len:
-        hidden = torch.arange(kv_len, device=device) > positions[:, None, :, None]
-        mask = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, torch.finfo(dtype).min)
+    if query_len > 1 or kv_lens.min() < kv_len:
+        mask = _causal_mask(torch.from_numpy(position_ids).to(device), kv_len, dtype)
+    begins = np.arange(len(rows)) * query_len
+    packed_index = None
+    if packs and not is_token.all():
+        packed_index = torch.from_numpy(np.flatnonzero(is_token)).to(device)
+        input_ids, position_ids, write_slots = (
+            each[is_token][None] for each in (input_ids, position_ids, write_slots)
+        )
+        begins = query_lens.cumsum() - query_lens
+    output_index = np.array(
+        [begin + offset for begin, row in zip(begins, rows, strict=True) for offset in row.output_offsets], np.int64
+    )
     all_wanted = len(output_index) == input_ids.size
     return ForwardBatch(
         input_ids=torch.from_numpy(input_ids).to(device),
-        position_ids=positions,
+        position_ids=torch.from_numpy(position_ids).to(device),
         write_slots=torch.from_numpy(write_slots).to(device),
         read_slots=torch.from_numpy(read_slots).to(device),
         attention_mask=mask,
-        output_index=None if all_wanted else torch.tensor(output_index, dtype=torch.int64, device=device),
+        packed_index=packed_index,
+        output_index=None if all_wanted else torch.from_numpy(output_index).to(device),
+    )
+
+
+def _causal_mask(positions: Tensor, kv_len: int, dtype: torch.dtype) -> Tensor:
+    """[rows, 1, query, kv] of queries at `positions` [rows, query]."""
+    hidden = torch.arange(kv_len, device=positions.device) > positions[:, None, :, None]
+    return torch.zeros(hidden.shape, dtype=dtype, device=positions.device).masked_fill_(
+        hidden, torch.finfo(dtype).min
     )

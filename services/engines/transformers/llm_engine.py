@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-import torch
-
 from services.common.errors import (
     CapacityExceeded,
     ContextLengthExceeded,
@@ -86,22 +84,19 @@ class TransformersLlmEngine(TransformersEngine[ExtendedSequence]):
 
     async def step(self) -> tuple[list[Answer], list[Refusal]]:
         """Runs one pass over as many sequences as fit; see `LlmEngine.step`. Refuses nothing after `extend`."""
-        while not (passes := self._schedule()):
+        while not (scheduled := self._schedule()):
             await self._wait_for_work()
-        rows: list[list[Row]] = []
+        rows: list[Row] = []
         drawn: list[tuple[SamplingParams, int]] = []
-        for group in passes:
-            rows.append([])
-            for scheduled in group:
-                sequence = scheduled.sequence
-                offsets = sequence.query_offsets(scheduled.num_new)
-                rows[-1].append(sequence.row(scheduled.num_new, offsets))
-                if sequence.pending is not None:
-                    sampling = sequence.pending.extension.sampling
-                    drawn.extend((sampling, sequence.num_computed + offset + 1) for offset in offsets)
-        token_ids = await self._run(passes, lambda runner: _answer(runner, rows, drawn))
-        num_outputs = [len(row.output_offsets) for group in rows for row in group]
-        return self._finish([row for group in passes for row in group], num_outputs, token_ids), []
+        for row in scheduled:
+            sequence = row.sequence
+            offsets = sequence.query_offsets(row.num_new)
+            rows.append(sequence.row(row.num_new, offsets))
+            if sequence.pending is not None:
+                sampling = sequence.pending.extension.sampling
+                drawn.extend((sampling, sequence.num_computed + offset + 1) for offset in offsets)
+        token_ids = await self._run(scheduled, lambda runner: _answer(runner, rows, drawn))
+        return self._finish(scheduled, [len(row.output_offsets) for row in rows], token_ids), []
 
     def _check(self, extension: Extension) -> None:
         sequence = self._sequences.get(extension.sequence_id)
@@ -136,11 +131,11 @@ class TransformersLlmEngine(TransformersEngine[ExtendedSequence]):
             sequence.free()
             self._sequences.pop(sequence.sequence_id, None)
 
-    def _schedule(self) -> list[list[Scheduled[ExtendedSequence]]]:
+    def _schedule(self) -> list[Scheduled[ExtendedSequence]]:
         due = [sequence for sequence in self._sequences.values() if sequence.pending is not None]
-        passes = self._scheduler.select(due)
-        self._counts.num_waiting_sequences = len(due) - sum(len(rows) for rows in passes)
-        return passes
+        scheduled = self._scheduler.select(due)
+        self._counts.num_waiting_sequences = len(due) - len(scheduled)
+        return scheduled
 
     def _finish(
         self, scheduled: Sequence[Scheduled[ExtendedSequence]], num_outputs: Sequence[int], token_ids: Sequence[int]
@@ -172,12 +167,9 @@ class TransformersLlmEngine(TransformersEngine[ExtendedSequence]):
         return answers
 
 
-def _answer(
-    runner: ModelRunner, passes: Sequence[Sequence[Row]], drawn: Sequence[tuple[SamplingParams, int]]
-) -> list[int]:
-    """Runs the passes. Knows no sequence: this is the worker thread's side."""
-    outputs = [runner.run(rows)[1] for rows in passes]
-    logits = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+def _answer(runner: ModelRunner, rows: Sequence[Row], drawn: Sequence[tuple[SamplingParams, int]]) -> list[int]:
+    """Runs the pass. Knows no sequence: this is the worker thread's side."""
+    _hidden, logits = runner.run(rows)
     token_ids: list[int] = logits.argmax(dim=1).tolist()
     for index, (sampling, position) in enumerate(drawn):
         if sampling.temperature > 0:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from services.engines.transformers.decoder_pass import DecoderPass
+from services.engines.transformers.decoder_pass import DecoderPass, packed
 from services.engines.transformers.forward_batch import ForwardBatch, Row, build_batch
 from services.engines.transformers.kv_pool import PagedCache
 from services.engines.transformers.loading import decoder_of, output_head
@@ -25,14 +25,16 @@ class ModelRunner:
         cache: Where its KV lies.
         plain_head: The logits are the output embedding's product with the last hidden state and nothing more, so the
             decoder can be called without the model around it.
+        packs: The model hands further arguments on to its attention, which is `attention.GROUPED_ATTENTION`.
     """
 
-    def __init__(self, model: PreTrainedModel, cache: PagedCache, *, plain_head: bool) -> None:
+    def __init__(self, model: PreTrainedModel, cache: PagedCache, *, plain_head: bool, packs: bool) -> None:
         self._model = model
         self._pass = DecoderPass(decoder_of(model), cache)
         self._head = output_head(model)
         self._cache = cache
         self._plain_head = plain_head
+        self._packs = packs
         self._dtype = model.dtype
         self._device = model.device
 
@@ -45,7 +47,7 @@ class ModelRunner:
             and the raw logits [outputs, vocab], both float32 on the model's device. Without a wanted output, both
             have no rows.
         """
-        batch = build_batch(rows, self._dtype, self._device)
+        batch = self._build(rows)
         if not self._plain_head:
             return self._run_whole_model(batch)
         hidden = _pick(self._pass.run(batch), batch.output_index)
@@ -55,11 +57,14 @@ class ModelRunner:
     def trace(self, rows: Sequence[Row]) -> None:
         """Makes later passes like this one faster, if the model allows it. Rows without padding need no mask."""
         if self._plain_head:
-            self._pass.trace(build_batch(rows, self._dtype, self._device))
+            self._pass.trace(self._build(rows))
 
     def untrace(self) -> None:
         """Goes back to running the model's own Python."""
         self._pass.untrace()
+
+    def _build(self, rows: Sequence[Row]) -> ForwardBatch:
+        return build_batch(rows, self._dtype, self._device, packs=self._packs)
 
     def _run_whole_model(self, batch: ForwardBatch) -> tuple[Tensor, Tensor]:
         # The model scales or caps its logits. It does so elementwise, hence also on the wanted outputs alone.
@@ -78,6 +83,7 @@ class ModelRunner:
                 attention_mask=batch.attention_mask,
                 past_key_values=self._cache,
                 use_cache=True,
+                **packed(batch.packed_index),
             ).logits
         finally:
             handle.remove()

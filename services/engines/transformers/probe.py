@@ -7,6 +7,7 @@ paged cache as without one is supported.
 from __future__ import annotations
 
 import inspect
+import logging
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from services.engines.transformers.kv_pool import LayerShape, PagedCache
 from services.engines.transformers.loading import decoder_of, output_head
 from services.engines.transformers.model_runner import ModelRunner
 
+_log = logging.getLogger(__name__)
 _TRIAL_LEN = 2 * BLOCK_LEN - 3
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 
@@ -69,17 +71,39 @@ def make_runner(model: PreTrainedModel, num_blocks: int) -> ModelRunner:
         cache = PagedCache(shapes, (num_blocks + 1) * BLOCK_LEN, dtype=model.dtype, device=model.device)
     except (RuntimeError, torch.OutOfMemoryError) as error:
         raise ModelLoadError(f"kv_cache_tokens: {num_blocks * BLOCK_LEN} tokens of KV don't fit: {error}") from error
-    runner = ModelRunner(model, cache, plain_head=plain_head)
-    trial_slots = _trial_slots()
-    if model.device.type == "cpu":
-        runner.trace([Row(token_ids[:1], trial_slots[:3], [0])])
-        runner.trace([Row(token_ids[:2], trial_slots[:5], [0]), Row(token_ids[:1], trial_slots[:3], [0])])
-    if not _difference(runner, token_ids, logits) < _TOLERANCE[model.dtype]:
-        runner.untrace()
-    difference = _difference(runner, token_ids, logits)
-    if not difference < _TOLERANCE[model.dtype]:
+    tolerance = _TOLERANCE[model.dtype]
+    if model.config._attn_implementation == GROUPED_ATTENTION:
+        runner = ModelRunner(model, cache, plain_head=plain_head, packs=True)
+        try:
+            if _least_difference(runner, token_ids, logits, tolerance) < tolerance:
+                return runner
+        except (RuntimeError, TypeError) as error:
+            _log.info(
+                "rows of different lengths are padded, since the model hands nothing to its attention: %s", error
+            )
+    runner = ModelRunner(model, cache, plain_head=plain_head, packs=False)
+    difference = _least_difference(runner, token_ids, logits, tolerance)
+    if not difference < tolerance:
         raise ModelLoadError(f"architectures: {name} gives other logits on a paged cache, by {difference:.2g}")
     return runner
+
+
+def _least_difference(runner: ModelRunner, token_ids: list[int], logits: Tensor, tolerance: float) -> float:
+    """From the plain logits, traced where that is within the tolerance, else untraced."""
+    if logits.device.type == "cpu":
+        _trace(runner, token_ids)
+        difference = _difference(runner, token_ids, logits)
+        if difference < tolerance:
+            return difference
+        runner.untrace()
+    return _difference(runner, token_ids, logits)
+
+
+def _trace(runner: ModelRunner, token_ids: list[int]) -> None:
+    slots = _trial_slots()
+    runner.trace([Row(token_ids[:1], slots[:3], [0])])
+    runner.trace([Row(token_ids[:2], slots[:5], [0]), Row(token_ids[:2], slots[:3], [0])])
+    runner.trace([Row(token_ids[:2], slots[:5], [0]), Row(token_ids[:1], slots[:3], [0])])
 
 
 def _difference(runner: ModelRunner, token_ids: list[int], logits: Tensor) -> float:

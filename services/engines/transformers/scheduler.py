@@ -15,9 +15,6 @@ from services.engines.transformers.sequence import CachedSequence
 SHORT_LEN = 16
 """Rows of at most this many new tokens count as decoding."""
 
-PASS_COST = 16
-"""What a forward pass costs before its first token, in tokens: padding up to this is cheaper than another pass."""
-
 S = TypeVar("S", bound=CachedSequence)
 
 
@@ -39,7 +36,7 @@ class Scheduled(Generic[S]):
 
 
 class Scheduler(Generic[S]):
-    """Chooses rows and groups them into passes.
+    """Chooses the rows of a pass.
 
     Args:
         max_batch_size: Most rows of a pass.
@@ -52,21 +49,20 @@ class Scheduler(Generic[S]):
         self._turn = 0
         self._long_was_last = False
 
-    def select(self, due: Iterable[S]) -> list[list[Scheduled[S]]]:
-        """Rows of the next step, grouped into passes of similar length. Empty if nothing is due."""
+    def select(self, due: Iterable[S]) -> list[Scheduled[S]]:
+        """Rows of the next step. Empty if nothing is due."""
         ordered = sorted(due, key=lambda sequence: sequence.turn)
         short = [sequence for sequence in ordered if sequence.num_pending <= SHORT_LEN]
         long = [sequence for sequence in ordered if sequence.num_pending > SHORT_LEN]
         self._long_was_last = bool(long) and not (short and self._long_was_last)
         if self._long_was_last:
-            passes = [self._fill_chunk(long)]
+            rows = self._fill_chunk(long)
         else:
-            passes = group_by_length([_schedule(sequence) for sequence in short[: self._max_batch_size]])
-        for rows in passes:
-            for row in rows:
-                self._turn += 1
-                row.sequence.turn = self._turn
-        return passes
+            rows = [_schedule(sequence) for sequence in short[: self._max_batch_size]]
+        for row in rows:
+            self._turn += 1
+            row.sequence.turn = self._turn
+        return rows
 
     def _fill_chunk(self, long: Sequence[S]) -> list[Scheduled[S]]:
         rows: list[Scheduled[S]] = []
@@ -78,20 +74,6 @@ class Scheduler(Generic[S]):
                 break
             rows.append(row)
         return rows
-
-
-def group_by_length(rows: Iterable[Scheduled[S]]) -> list[list[Scheduled[S]]]:
-    """Splits rows into passes so that no pass pads more than another pass would cost."""
-    groups: list[list[Scheduled[S]]] = []
-    num_padded = 0
-    for row in sorted(rows, key=lambda row: -row.num_new):
-        gap = groups[-1][0].num_new - row.num_new if groups else 0
-        if not groups or num_padded + gap > PASS_COST:
-            groups.append([])
-            num_padded = gap = 0
-        groups[-1].append(row)
-        num_padded += gap
-    return groups
 
 
 def _schedule(sequence: S, limit: int = SHORT_LEN) -> Scheduled[S]:

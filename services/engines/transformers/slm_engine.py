@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from services.common.errors import (
@@ -142,18 +141,17 @@ class TransformersSlmEngine(TransformersEngine[DraftedSequence]):
 
     async def step(self) -> DraftStep:
         """Decodes one token for as many sequences as fit; see `SlmEngine.step`."""
-        while not ((passes := self._schedule()) or self._refusals):
+        while not ((scheduled := self._schedule()) or self._refusals):
             await self._wait_for_work()
-        if not passes:
+        if not scheduled:
             return self._finish([], _Drafts([], self._no_rows(self.info.hidden_size), self._no_rows(TOP_LOGITS)))
-        # Rows are read off now: a rewind during the passes must not reach into them.
-        rows = [[_row(scheduled) for scheduled in group] for group in passes]
-        scheduled = [row for group in passes for row in group]
-        drawn = [(row.sequence.sampling, len(row.sequence.token_ids)) for row in scheduled if row.reaches_end]
-        drafts = await self._run(passes, lambda runner: _draft(runner, rows, drawn))
+        # Rows are read off now: a rewind during the pass must not reach into them.
+        rows = [_row(each) for each in scheduled]
+        drawn = [(each.sequence.sampling, len(each.sequence.token_ids)) for each in scheduled if each.reaches_end]
+        drafts = await self._run(scheduled, lambda runner: _draft(runner, rows, drawn))
         return self._finish(scheduled, drafts)
 
-    def _schedule(self) -> list[list[Scheduled[DraftedSequence]]]:
+    def _schedule(self) -> list[Scheduled[DraftedSequence]]:
         context_len = self.info.context_len
         wanting = [sequence for sequence in self._sequences.values() if sequence.wants_draft(context_len)]
         due = [sequence for sequence in wanting if _has_room(sequence)]
@@ -166,9 +164,9 @@ class TransformersSlmEngine(TransformersEngine[DraftedSequence]):
             self._refusals.append(Refusal(youngest.sequence_id, error))
             self._drop(youngest.sequence_id)
             due = [sequence for sequence in wanting if _has_room(sequence)]
-        passes = self._scheduler.select(due)
-        self._counts.num_waiting_sequences = len(wanting) - sum(len(rows) for rows in passes)
-        return passes
+        scheduled = self._scheduler.select(due)
+        self._counts.num_waiting_sequences = len(wanting) - len(scheduled)
+        return scheduled
 
     def _finish(self, scheduled: Sequence[Scheduled[DraftedSequence]], drafts: _Drafts) -> DraftStep:
         kept: list[int] = []
@@ -222,13 +220,9 @@ def _row(scheduled: Scheduled[DraftedSequence]) -> Row:
     return scheduled.sequence.row(scheduled.num_new, [scheduled.num_new - 1] if scheduled.reaches_end else [])
 
 
-def _draft(
-    runner: ModelRunner, passes: Sequence[Sequence[Row]], drawn: Sequence[tuple[SamplingParams, int]]
-) -> _Drafts:
-    """Runs the passes. Knows no sequence: this is the worker thread's side."""
-    outputs = [runner.run(rows) for rows in passes]
-    hidden = outputs[0][0] if len(outputs) == 1 else torch.cat([output[0] for output in outputs])
-    logits = outputs[0][1] if len(outputs) == 1 else torch.cat([output[1] for output in outputs])
+def _draft(runner: ModelRunner, rows: Sequence[Row], drawn: Sequence[tuple[SamplingParams, int]]) -> _Drafts:
+    """Runs the pass. Knows no sequence: this is the worker thread's side."""
+    hidden, logits = runner.run(rows)
     top_values, top_ids = logits.topk(min(TOP_LOGITS, logits.shape[1]), dim=1)
     token_ids: list[int] = top_ids[:, 0].tolist()
     for index, (sampling, position) in enumerate(drawn):

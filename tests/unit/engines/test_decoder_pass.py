@@ -18,13 +18,13 @@ from tests.contract.tiny_models import write_tiny_llm
 NUM_SLOTS = 512
 
 
-def batch_of(*lens: tuple[int, int]) -> ForwardBatch:
+def batch_of(*lens: tuple[int, int], packs: bool = True) -> ForwardBatch:
     """Rows of (tokens in all, new tokens), each on 64 slots of its own."""
     rows = [
         Row([7 * index + offset for offset in range(num_new)], 16 + 64 * index + np.arange(num_all), [num_new - 1])
         for index, (num_all, num_new) in enumerate(lens)
     ]
-    return build_batch(rows, torch.float32, torch.device("cpu"))
+    return build_batch(rows, torch.float32, torch.device("cpu"), packs=packs)
 
 
 @pytest.fixture(scope="module")
@@ -44,23 +44,48 @@ def on_empty_pool(decoder: nn.Module) -> DecoderPass:
     return DecoderPass(decoder, PagedCache(shapes, NUM_SLOTS, dtype=torch.float32, device=torch.device("cpu")))
 
 
+# Every row's earlier tokens are run in an earlier pass.
+PASSES = [
+    [(9, 9), (4, 4)],
+    [(10, 1)],
+    [(40, 30), (16, 12), (6, 6)],
+    [(41, 1), (17, 1)],
+    [(42, 1)],
+    [(6, 6), (6, 6)],
+    [(7, 1), (7, 1)],
+]
+
+
 @torch.inference_mode()
 def test_traced_passes_of_any_shape_give_what_untraced_ones_give(decoder: nn.Module) -> None:
     plain, traced = on_empty_pool(decoder), on_empty_pool(decoder)
     traced.trace(batch_of((3, 1)))
+    traced.trace(batch_of((5, 2), (3, 2)))
     traced.trace(batch_of((5, 2), (3, 1)))
-    # Every row's earlier tokens are run in an earlier pass.
-    for lens in [
-        [(9, 9), (4, 4)],
-        [(10, 1)],
-        [(40, 30), (16, 12), (6, 6)],
-        [(41, 1), (17, 1)],
-        [(42, 1)],
-        [(6, 6), (6, 6)],
-        [(7, 1), (7, 1)],
-    ]:
+    for lens in PASSES:
         batch = batch_of(*lens)
         torch.testing.assert_close(wanted(traced, batch), wanted(plain, batch), atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_packed_passes_give_what_padded_ones_give(decoder: nn.Module) -> None:
+    padded, packed = on_empty_pool(decoder), on_empty_pool(decoder)
+    for lens in PASSES:
+        batch = batch_of(*lens)
+        expected = wanted(padded, batch_of(*lens, packs=False))
+        torch.testing.assert_close(wanted(packed, batch), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_packed_pass_has_no_padding() -> None:
+    batch = batch_of((40, 30), (16, 12), (6, 6))
+    assert batch.input_ids.shape == (1, 48)
+    assert batch_of((40, 30), (16, 12), (6, 6), packs=False).input_ids.shape == (3, 30)
+
+
+def test_rows_of_equal_length_need_no_packing() -> None:
+    batch = batch_of((6, 6), (9, 6))
+    assert batch.packed_index is None
+    assert batch.input_ids.shape == (2, 6)
 
 
 @torch.inference_mode()
