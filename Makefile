@@ -5,6 +5,10 @@
 #   PIP_ARGS  more arguments for pip, e.g. --extra-index-url https://download.pytorch.org/whl/cpu for a CPU-only torch
 #   CONTAINER what builds images: docker, podman or buildah
 #   IMAGES    the images to build
+#   REGISTRY  registry and path of the images, e.g. registry.example.com/ml; empty for images on the nodes
+#   IMAGE_BUILD, IMAGE_LOAD
+#             shell commands that build $$image from $$file with $$arguments, and bring it to a cluster's nodes, e.g.
+#             IMAGE_LOAD='docker push $$image' or IMAGE_LOAD='kind load docker-image $$image'
 #   ARGS      more arguments for the tool that the verb runs, e.g. make test ARGS="tests/unit -k router"
 
 PYTHON ?= python3
@@ -12,6 +16,9 @@ TORCH ?= torch==2.13.0
 PIP_ARGS ?=
 CONTAINER ?= docker
 IMAGES ?= light cpu
+REGISTRY ?=
+IMAGE_BUILD ?= $(CONTAINER) build --tag $$image --file $$file $$arguments .
+IMAGE_LOAD ?= true
 ARGS ?=
 
 # What the cluster's verbs act on: kubectl's own default unless named.
@@ -28,7 +35,7 @@ SGLANG_SETUP := $(wildcard tests/sglang_cpu/*.py tests/sglang_cpu/*.txt tests/sg
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install check test test-cluster coverage demo bench evidence reference-pair images protos clean
+.PHONY: help install check test test-cluster coverage demo bench evidence reference-pair images cluster-demo protos clean
 
 help:  ## Lists the verbs.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,8 +48,8 @@ demo: $(VENV)/.installed  ## Starts the reference pair, answers one question of 
 test: $(VENV)/.installed-dev $(VENV)/.installed-sglang  ## Runs the unit, contract and integration tests.
 	$(BIN)/python -m pytest -m "not cluster" $(ARGS)
 
-test-cluster: $(VENV)/.installed-dev  ## Runs the tests on the cluster of KUBECONFIG, whose nodes find the images (README).
-	$(BIN)/python -m pytest tests/cluster $(ARGS)
+test-cluster: $(VENV)/.installed-dev  ## Runs the tests on the cluster of KUBECONFIG, after make images.
+	$(BIN)/python -m pytest tests/cluster --image-registry "$(REGISTRY)" --image-tag $(VERSION) $(ARGS)
 
 coverage: $(VENV)/.installed-dev  ## Runs the unit tests and lists the lines that none of them reaches.
 	$(BIN)/python -m pytest tests/unit --cov --cov-report=term-missing $(ARGS)
@@ -66,10 +73,16 @@ reference-pair: $(VENV)/.installed-learning  ## Rebuilds the reference pair from
 	$(BIN)/python -m evaluation.reference.build $(ARGS)
 
 images:  ## Builds the images trivium-light and trivium-cpu (IMAGES="light cpu gpu" for all).
-	@set -e; for name in $(IMAGES); do \
-		$(CONTAINER) build --file charts/images/Dockerfile.$$name --tag trivium-$$name:$(VERSION) \
-			--build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) .; \
+	@set -e; arguments="--build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD)"; \
+	for name in $(IMAGES); do \
+		image=$(REGISTRY:%=%/)trivium-$$name:$(VERSION) file=charts/images/Dockerfile.$$name began=$$(date +%s); \
+		$(IMAGE_BUILD); \
+		$(IMAGE_LOAD); \
+		echo "$$image is ready after $$(($$(date +%s) - began)) s"; \
 	done
+
+cluster-demo: $(VENV)/.installed-dev images  ## Builds images, installs on the cluster of KUBECONFIG, streams an answer, uninstalls.
+	$(BIN)/python -m tests.cluster.demo --image-registry "$(REGISTRY)" --image-tag $(VERSION) $(ARGS)
 
 protos: $(VENV)/.installed-dev  ## Generates the Python code of the contracts.
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python protos/build.py

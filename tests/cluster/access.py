@@ -18,6 +18,7 @@ from kubernetes import client
 
 from tests.cluster.pods import await_ready, bare_pod
 
+CHOICES = ("auto", "direct", "forward")
 _PROBE_TIMEOUT_S = 1.0
 _FORWARDED = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) ")
 _RELAY = (Path(__file__).parent / "relay.py").read_text(encoding="utf-8")
@@ -97,7 +98,14 @@ class ForwardedAccess(Access):
                 forwarding.terminate()
 
 
-def is_routed(api: client.CoreV1Api) -> bool:
+def way_in(api: client.CoreV1Api, kubectl: str, relay_image: str, choice: str) -> Access:
+    """Chooses a way into the cluster: "direct", "forward", or the first of them that works ("auto")."""
+    if choice == "direct" or (choice == "auto" and _is_routed(api)):
+        return DirectAccess(api)
+    return ForwardedAccess(api, kubectl, relay_image)
+
+
+def _is_routed(api: client.CoreV1Api) -> bool:
     """Whether addresses of Services can be reached from here: asks the API server's own."""
     service = api.read_namespaced_service("kubernetes", "default")
     assert service.spec is not None

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-
-import pytest
 
 
 class CommandFailed(AssertionError):
     """A command ended with an error. The message is what it wrote."""
-
-
-def find_binary(name: str, given: str | None = None) -> str:
-    """The path of a binary; skips the test where there is none."""
-    found = given or shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} isn't on PATH: tests on a cluster need it")
-    return found
 
 
 def run(*command: str, timeout_s: float = 600.0, stdin: str = "") -> str:

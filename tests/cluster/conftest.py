@@ -8,13 +8,13 @@ The images have to be where the nodes find them: `--image-registry` and `--image
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 
 import pytest
 from kubernetes import client, config
 
-from tests.cluster.access import Access, DirectAccess, ForwardedAccess, is_routed
-from tests.cluster.commands import find_binary
+from tests.cluster.access import Access, way_in
 from tests.cluster.namespaces import new_namespace
 from tests.cluster.release import Release, image_settings, light_image
 from tests.integration.completions import reference_pair, references, routed_references
@@ -40,13 +40,14 @@ def images(request: pytest.FixtureRequest) -> tuple[str, ...]:
 @pytest.fixture(scope="session")
 def kubectl() -> str:
     """The path of kubectl."""
-    return find_binary("kubectl")
+    return _found("kubectl")
 
 
 @pytest.fixture(scope="session")
 def helm(request: pytest.FixtureRequest) -> str:
     """The path of helm."""
-    return find_binary("helm", request.config.getoption("--helm"))
+    given: str | None = request.config.getoption("--helm")
+    return given or _found("helm")
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +67,14 @@ def release(helm: str, namespace: str, images: tuple[str, ...]) -> Iterator[Rele
 
 
 @pytest.fixture(scope="session")
-def access(request: pytest.FixtureRequest, kube: client.CoreV1Api) -> Access:
+def access(request: pytest.FixtureRequest, kube: client.CoreV1Api, kubectl: str) -> Access:
     """The way into the cluster: `--cluster-access`."""
-    way: str = request.config.getoption("--cluster-access")
-    if way == "direct" or (way == "auto" and is_routed(kube)):
-        return DirectAccess(kube)
     registry, tag = request.config.getoption("--image-registry"), request.config.getoption("--image-tag")
-    return ForwardedAccess(kube, find_binary("kubectl"), light_image(registry, tag))
+    return way_in(kube, kubectl, light_image(registry, tag), request.config.getoption("--cluster-access"))
+
+
+def _found(binary: str) -> str:
+    path = shutil.which(binary)
+    if path is None:
+        pytest.skip(f"{binary} isn't on PATH: tests on a cluster need it")
+    return path

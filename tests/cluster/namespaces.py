@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
@@ -36,6 +37,19 @@ def volumes_of(api: client.CoreV1Api, namespace: str) -> list[str]:
         if volume.metadata and claim and claim.namespace == namespace:
             found.append(str(volume.metadata.name))
     return found
+
+
+def objects_in(api: client.CoreV1Api, namespace: str) -> set[str]:
+    """The objects of a namespace that an installation may leave, as "kind/name"."""
+    listed: list[tuple[str, list[Any]]] = [
+        ("pod", api.list_namespaced_pod(namespace).items),
+        ("service", api.list_namespaced_service(namespace).items),
+        ("secret", api.list_namespaced_secret(namespace).items),
+        ("claim", api.list_namespaced_persistent_volume_claim(namespace).items),
+        ("config", api.list_namespaced_config_map(namespace).items),
+        ("account", api.list_namespaced_service_account(namespace).items),
+    ]
+    return {f"{kind}/{item.metadata.name}" for kind, items in listed for item in items}
 
 
 def _await_gone(api: client.CoreV1Api, name: str) -> None:
