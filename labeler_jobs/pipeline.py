@@ -17,6 +17,7 @@ import pyarrow as pa
 from labeler_jobs.cost import COST_FILE, ShardCost, costs_to_json, read_costs, write_cost
 from labeler_jobs.dataset import JoinError, labelled_schema
 from labeler_jobs.identity import identify_pair
+from labeler_jobs.jobs.survey import Survey
 from labeler_jobs.plan import LabelPlan, LabelSettings, QuerySource, digest_queries, settle_plan
 from labeler_jobs.prefill import FeatureError
 from labeler_jobs.queries import Query
@@ -129,11 +130,22 @@ class Labeling:
         self.write_queries(shard_indices)
         for stage in (stage for stage in STAGES if stage.name in stage_names):
             shards = [ShardName(stage.folder, index, self.plan.num_shards) for index in shard_indices]
-            missing = [shard for shard in shards if not self._store.exists(shard.path)]
+            missing = self._missing(shards)
             watcher.start_stage(stage.name, stage.counts, len(shards), len(shards) - len(missing))
             self._check_needs(stage, missing)
             if missing:
                 self._run_stage(stage, missing, watcher)
+
+    def survey(self) -> Survey:
+        """Tells which shards are still to be made."""
+        names = {stage.folder: stage.name for stage in STAGES}
+        return Survey(
+            missing={
+                stage.name: [shard.index for shard in self._missing(self._shards(stage.folder))] for stage in STAGES
+            },
+            # Queries come from the source whenever they are missing.
+            needs={stage.name: [names[folder] for folder in stage.needs if folder in names] for stage in STAGES},
+        )
 
     def outcome(self) -> Outcome | None:
         """Counts the dataset and sums its cost, and writes both down; None while shards are missing."""
@@ -149,6 +161,9 @@ class Labeling:
         self._store.write_text(STATISTICS_FILE, statistics.to_json())
         self._store.write_text(COST_FILE, costs_to_json(costs))
         return Outcome(statistics, costs)
+
+    def _missing(self, shards: Sequence[ShardName]) -> list[ShardName]:
+        return [shard for shard in shards if not self._store.exists(shard.path)]
 
     def _shards(self, folder: str) -> list[ShardName]:
         return [ShardName(folder, index, self.plan.num_shards) for index in range(self.plan.num_shards)]

@@ -15,8 +15,9 @@ from services.cli import options as opt
 from services.cli.calibrate_command import calibrate
 from services.cli.errors import CliError
 from services.cli.evaluate_command import evaluate_app
-from services.cli.label_command import label
+from services.cli.label_command import label_app
 from services.cli.smoke_command import smoke
+from services.cli.submit_command import PASS_ON, submit
 from services.cli.train_command import train
 
 app = typer.Typer(
@@ -153,9 +154,10 @@ def bench(
 
 
 app.command()(smoke)
-app.command()(label)
 app.command()(train)
 app.command()(calibrate)
+label_app.command(context_settings=PASS_ON)(submit)
+app.add_typer(label_app)
 app.add_typer(evaluate_app)
 
 

@@ -18,6 +18,7 @@ from labeler_jobs.progress import LabelProgress
 from labeler_jobs.queries import Query, load_queries
 from labeler_jobs.query_rows import QueryError
 from labeler_jobs.settings import JobSettings
+from labeler_jobs.shard_numbers import parse_numbers
 from labeler_jobs.shards import ShardError
 from labeler_jobs.stages import llm_options
 from labeler_jobs.verifier_choice import VerifierChoiceError, open_llm_verifier
@@ -36,13 +37,18 @@ SUITE_VERIFIER = "suite"
 def run_label(options: LabelOptions) -> None:
     """Runs the stages that are asked for, and prints statistics and cost once the dataset is complete.
 
+    Without a stage it prints which shards are missing.
+
     Raises:
         CliError: Something can't be used or made; the message names it.
     """
     try:
         pair = load_pair(find_pair(options.pair))
-        stages = STAGE_NAMES if options.stage is LabelStage.ALL else (options.stage.value,)
         labeling = Labeling(_make_job(options, pair), options.out)
+        if options.stage is None:
+            out.print(labeling.survey().to_json(), soft_wrap=True, markup=False)
+            return
+        stages = STAGE_NAMES if options.stage is LabelStage.ALL else (options.stage.value,)
         with LabelProgress(err) as progress:
             labeling.run(stages, _shard_indices(options), progress)
         outcome = labeling.outcome()
@@ -105,9 +111,27 @@ def _settings(options: LabelOptions, pair: Pair) -> LabelSettings:
 
 
 def _shard_indices(options: LabelOptions) -> list[int]:
-    index = JobSettings().job_completion_index if options.shard_index is None else options.shard_index
+    index = options.shard_index
+    if index is None:
+        index = JobSettings().job_completion_index
+    elif options.shard_map is not None:
+        raise CliError("--shard-map: give either this or --shard-index")
+    if options.shard_map is not None:
+        index = _mapped(options.shard_map, index)
     if index is None:
         return list(range(options.num_shards))
     if index >= options.num_shards:
         raise CliError(f"--shard-index: {index} is not below --shards {options.num_shards}")
     return [index]
+
+
+def _mapped(shard_map: str, place: int | None) -> int:
+    try:
+        shards = parse_numbers(shard_map)
+    except ValueError as error:
+        raise CliError(f"--shard-map: {error}") from error
+    if place is None:
+        raise CliError("--shard-map: JOB_COMPLETION_INDEX isn't set; it is in the pods of an Indexed Job")
+    if place >= len(shards):
+        raise CliError(f"--shard-map: {shard_map} has no place {place}, which JOB_COMPLETION_INDEX asks for")
+    return shards[place]

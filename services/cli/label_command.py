@@ -1,6 +1,6 @@
 """`trivium label`: turns queries into labelled routing data.
 
-Owns the options and what is shown; the work is `labeler_jobs.pipeline`'s.
+Owns the subcommands and the options of those that run a stage; the work is `labeler_jobs.pipeline`'s.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from services.cli import options as opt
 
 
 class LabelStage(StrEnum):
-    """What `trivium label` runs."""
+    """What `trivium label` runs here."""
 
     ALL = "all"
     RESPONSES = "responses"
@@ -25,11 +25,39 @@ class LabelStage(StrEnum):
     DATASET = "dataset"
 
 
+PLAN_COMMAND = "plan"
+
+_HELP = {
+    LabelStage.ALL: "All stages, in their order.",
+    LabelStage.RESPONSES: "The LLM answers every query.",
+    LabelStage.PREFILL: "The small model reads the answers; where would it write another token?",
+    LabelStage.CONTINUE: "There the LLM writes on after that token, to the sentence's end.",
+    LabelStage.VERIFY: "Does the sentence still say the same? Neutral, or divergent.",
+    LabelStage.DATASET: "Features and labels of every token, in OUT/dataset.",
+    PLAN_COMMAND: "Checks a run against what is in OUT, and prints which shards are missing, as JSON.",
+}
+
+label_app = typer.Typer(
+    name="label",
+    no_args_is_help=True,
+    help="""Turns queries into the data that routers are trained on.
+
+    Every stage writes Parquet shards. A shard that is there is never made again:
+    after a crash, run the same command. `submit` makes Kubernetes Jobs of the stages.
+
+    Example: trivium label all --source reference --limit 300 --out labels
+    """,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class LabelOptions:
-    """What the command line asks for; None leaves a setting to the pair file or to its default."""
+    """What the command line asks for; None leaves a setting to the pair file or to its default.
 
-    stage: LabelStage
+    Without a stage, the run is checked alone.
+    """
+
+    stage: LabelStage | None
     pair: str
     source: str
     data: str
@@ -37,6 +65,7 @@ class LabelOptions:
     out: str
     num_shards: int
     shard_index: int | None
+    shard_map: str | None
     limit: int | None
     engine: str | None
     max_new_tokens: int | None
@@ -49,7 +78,7 @@ class LabelOptions:
 
 
 def label(
-    stage: Annotated[LabelStage, typer.Argument(help="One stage, or `all` of them in their order.")],
+    context: typer.Context,
     out: Annotated[
         str,
         typer.Option("--out", metavar="DIR|URL", help="Where shards go: a folder, s3://…, gs://…"),
@@ -75,6 +104,15 @@ def label(
             min=0,
             help="Makes this shard alone.",
             show_default="JOB_COMPLETION_INDEX if set, else all",
+        ),
+    ] = None,
+    shard_map: Annotated[
+        str | None,
+        typer.Option(
+            "--shard-map",
+            metavar="NUMBERS",
+            help="Makes the shard at place JOB_COMPLETION_INDEX of these, e.g. 1,4-7.",
+            show_default="every index stands for its own shard",
         ),
     ] = None,
     verifier: Annotated[
@@ -106,24 +144,14 @@ def label(
         int | None, typer.Option("--num-threads", min=0, help="CPU threads of a forward pass; 0 is torch's default.")
     ] = None,
 ) -> None:
-    """Turns queries into the data that routers are trained on.
-
-    responses: the LLM answers every query.
-    prefill: the small model reads the answers; where would it write another token?
-    continue: there the LLM writes on after that token, to the sentence's end.
-    verify: does the sentence still say the same? Neutral, or divergent.
-    dataset: features and labels of every token, in OUT/dataset.
-
-    Every stage writes Parquet shards. A shard that is there is never made again:
-    after a crash, run the same command.
-
-    Example: trivium label all --source reference --limit 300 --out labels
-    """
+    """Runs the stage that the subcommand is named after."""
     from services.cli.label import run_label
+
+    command = str(context.command.name)
 
     run_label(
         LabelOptions(
-            stage=stage,
+            stage=None if command == PLAN_COMMAND else LabelStage(command),
             pair=pair,
             source=source,
             data=data,
@@ -131,6 +159,7 @@ def label(
             out=out,
             num_shards=shards,
             shard_index=shard_index,
+            shard_map=shard_map,
             limit=limit,
             engine=engine and engine.value,
             max_new_tokens=max_new_tokens,
@@ -142,3 +171,7 @@ def label(
             verifier=verifier,
         )
     )
+
+
+for _name, _help in _HELP.items():
+    label_app.command(str(_name), help=_help)(label)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from tests.unit.chart.helm import KEDA, Helm, named, of_kind, values
+import pytest
+
+from labeler_jobs.jobs import rights
+from labeler_jobs.jobs.manifest import GPU_RESOURCE_ANNOTATION
+from services.cli.submit import template_name
+from tests.unit.chart.helm import CHART, KEDA, RELEASE, Helm, named, of_kind, values
+
+TEMPLATE = "templates/labeler/podtemplate.yaml"
 
 
 def test_labeler_is_off_unless_asked_for(helm: Helm) -> None:
@@ -54,16 +61,41 @@ def test_queue_name_is_kueues_label(helm: Helm) -> None:
     assert label not in named(manifests, "PodTemplate", "labeler")["metadata"]["labels"]
 
 
-def test_role_is_what_submitting_takes_and_bound_to_no_one(helm: Helm) -> None:
-    manifests = helm.render(values("labeler.enabled=true"))
+@pytest.mark.parametrize(
+    ("queue", "needed"),
+    [("", rights.ALWAYS), ("labels", (*rights.ALWAYS, *rights.WITH_QUEUE))],
+    ids=["plain", "kueue"],
+)
+def test_role_is_what_submitting_takes_and_bound_to_no_one(
+    helm: Helm, queue: str, needed: tuple[rights.Right, ...]
+) -> None:
+    manifests = helm.render(values(f"labeler.enabled=true,labeler.queueName={queue}"))
     rules = named(manifests, "Role", "labeler")["rules"]
-    assert {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]} == {
-        *(("jobs", verb) for verb in ("create", "get", "list", "watch", "delete")),
-        *(("pods", verb) for verb in ("get", "list", "watch")),
-        ("pods/log", "get"),
-        ("podtemplates", "get"),
+    given = {
+        (group, resource, verb)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
     }
+    assert given == set(needed)
+    [template] = [rule for rule in rules if rule["resources"] == ["podtemplates"]]
+    assert template["resourceNames"] == [named(manifests, "PodTemplate", "labeler")["metadata"]["name"]]
     assert of_kind(manifests, "RoleBinding") == []
+
+
+def test_pod_template_is_found_by_the_name_of_its_release_and_says_what_a_gpu_is(helm: Helm) -> None:
+    metadata = named(
+        helm.render(values("labeler.enabled=true,labeler.gpuResource=amd.com/gpu")), "PodTemplate", "labeler"
+    )["metadata"]
+    assert metadata["name"] == template_name(RELEASE)
+    assert metadata["annotations"][GPU_RESOURCE_ANNOTATION] == "amd.com/gpu"
+
+
+@pytest.mark.parametrize("release", ["trivium", "my-trivium", "a-name-that-is-longer-than-the-chart-leaves-it"])
+def test_pod_template_name_of_any_release_is_the_charts(helm: Helm, release: str) -> None:
+    rendered = helm.run("template", release, str(CHART), "--set", "labeler.enabled=true", "--show-only", TEMPLATE)
+    assert f"name: {template_name(release)}\n" in rendered
 
 
 def test_submitters_are_bound_to_the_role(helm: Helm) -> None:

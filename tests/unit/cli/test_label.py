@@ -20,6 +20,7 @@ def options(tmp_path: Path) -> LabelOptions:
         out=str(tmp_path),
         num_shards=2,
         shard_index=None,
+        shard_map=None,
         limit=4,
         engine=None,
         max_new_tokens=8,

@@ -58,11 +58,33 @@ def test_main_without_the_learning_extra_names_it(
     assert "pip install 'trivium[learning]'" in capsys.readouterr().err
 
 
+def test_submit_without_the_kubernetes_extra_names_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith(("labeler_jobs.jobs", "services.cli.submit"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    monkeypatch.setattr(sys, "argv", ["trivium", "label", "submit", "--out", "there"])
+    with pytest.raises(SystemExit) as ending:
+        command_line.main()
+    assert ending.value.code == 1
+    assert "pip install 'trivium[kubernetes]'" in capsys.readouterr().err
+
+
+def test_submit_imports_neither_torch_nor_pyarrow() -> None:
+    script = (
+        "import sys; import services.cli.submit; "
+        "sys.stdout.write(','.join({'torch', 'transformers', 'pyarrow', 'grpc'} & set(sys.modules)))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert loaded.stdout == ""
+
+
 def test_extras_bring_what_commands_ask_for() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     brought = {
-        re.split(r"[=<>]", requirement)[0].replace("-", "_"): "engines" if extra == "engines" else "learning"
-        for extra in ("engines", "labeling", "learning")
+        re.split(r"[=<>]", requirement)[0].replace("-", "_"): "learning" if extra == "labeling" else extra
+        for extra in ("engines", "labeling", "learning", "kubernetes")
         for requirement in extras[extra]
         if not requirement.startswith("trivium")
     }

@@ -1,0 +1,1 @@
+"""Labelling as Kubernetes Jobs. Needs neither torch nor pyarrow: the pods bring those."""
