@@ -28,7 +28,8 @@ from services.common.channels import open_channel
 
 _FIRST_INDEX = 70_000_000
 _PROMPTS_PER_STREAM = 5
-"""Enough that the end of a turn, when streams run out of prompts, weighs little."""
+_LEAST_PROMPTS = 20
+"""Enough that the end of a turn, when streams run out of prompts, weighs little, and one prompt's kind as well."""
 
 
 @dataclass(slots=True)
@@ -106,7 +107,7 @@ async def _turn(
     prompts: Iterator[tuple[int, ...]],
     setting: Setting,
 ) -> None:
-    chosen = [next(prompts) for _ in range(_PROMPTS_PER_STREAM * setting.num_streams)]
+    chosen = [next(prompts) for _ in range(max(_LEAST_PROMPTS, _PROMPTS_PER_STREAM * setting.num_streams))]
     if setting.depth is None:
         start = time.perf_counter()
         num_tokens = sum(

@@ -7,6 +7,9 @@ from typing import Protocol
 
 from transformers import PreTrainedTokenizerFast
 
+from labeler_jobs.verify import VerifierUnreachable
+from services.common.errors import ContextLengthExceeded
+
 
 class Writer(Protocol):
     """Continues token sequences greedily; `labeler_jobs.writer.GreedyWriter` is one."""
@@ -35,9 +38,12 @@ class LocalGenerator:
         """Answer user messages; see `TextGenerator.generate`.
 
         Raises:
-            ContextLengthExceeded: If a prompt is longer than the model's context.
+            VerifierUnreachable: If a prompt is longer than the model's context.
         """
-        written = self._writer.write([self._encode(prompt) for prompt in prompts], self._max_tokens)
+        try:
+            written = self._writer.write([self._encode(prompt) for prompt in prompts], self._max_tokens)
+        except ContextLengthExceeded as error:
+            raise VerifierUnreachable(f"the verifier's model needs a longer context: {error}") from error
         return [str(self._tokenizer.decode(token_ids, skip_special_tokens=True)) for token_ids in written]
 
     def _encode(self, prompt: str) -> list[int]:

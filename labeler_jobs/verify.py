@@ -71,4 +71,4 @@ class Verifier(Protocol):
 
 
 class VerifierUnreachable(Exception):
-    """A verifier gave no answer after all retries."""
+    """A verifier gave no answer: after all retries, or since a question doesn't fit into its model's context."""

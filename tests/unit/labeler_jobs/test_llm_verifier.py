@@ -7,7 +7,8 @@ import pytest
 from evaluation.reference.pair import WEIGHTS_DIR, load_tokenizer
 from labeler_jobs.llm_verifier import CONTEXT_CHARS, LlmVerifier, read_verdict, render_prompt
 from labeler_jobs.local_generator import LocalGenerator
-from labeler_jobs.verify import Label, Verdict, VerificationCase
+from labeler_jobs.verify import Label, Verdict, VerificationCase, VerifierUnreachable
+from services.common.errors import ContextLengthExceeded
 
 UNPARSABLE = Verdict(divergent=True, unparsable=True)
 
@@ -135,3 +136,14 @@ def test_local_generator_asks_in_the_chat_template_and_leaves_the_end_token_out(
     asked = str(tokenizer.decode(writer.prefixes[1]))
     assert asked.startswith("<|im_start|>user\nwhat<|im_end|>")
     assert asked.rstrip().endswith("assistant")
+
+
+class FullWriter:
+    def write(self, prefixes: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+        raise ContextLengthExceeded("prefixes: 10 tokens leave no room in a context of 10")
+
+
+def test_local_generator_prompt_beyond_the_context_names_the_verifier() -> None:
+    generator = LocalGenerator(FullWriter(), load_tokenizer(WEIGHTS_DIR / "slm"))
+    with pytest.raises(VerifierUnreachable, match=r"verifier's model needs a longer context: .* 10 tokens"):
+        generator.generate(["what"])
