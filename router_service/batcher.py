@@ -60,6 +60,7 @@ class Batcher:
         # The first forward may be slow; it teaches how slow.
         self._forward_s = _INLINE_S
         self.num_rows_waiting = 0
+        self.num_rows_in_batch = 0
         self.num_steps = 0
         self.num_rows = 0
 
@@ -101,6 +102,7 @@ class Batcher:
 
     def _forward(self, batch: list[Rows]) -> NDArray[np.float32]:
         start = time.perf_counter()
+        self.num_rows_in_batch = sum(len(rows.token_ids) for rows in batch)
         # Concatenating also copies, which torch wants: what was received is read-only.
         probabilities = self._score(
             np.concatenate([rows.token_ids for rows in batch]),
@@ -108,6 +110,7 @@ class Batcher:
             np.concatenate([rows.top_logits for rows in batch]),
         )
         self._forward_s = time.perf_counter() - start
+        self.num_rows_in_batch = 0
         return probabilities
 
     def _deliver(self, batch: list[Rows], probabilities: NDArray[np.float32]) -> None:

@@ -19,6 +19,7 @@ from router_service.batcher import Batcher, Rows
 from services.common.duplex import Outbox, run_duplex
 from services.common.errors import Draining, InvalidRequest, TriviumError
 from services.common.lifecycle import Lifecycle
+from services.common.telemetry import Telemetry
 from services.common.tensors import pack, unpack
 
 SERVICE_NAME = router_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name
@@ -98,11 +99,14 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         self._load = load
         self._lifecycle = lifecycle
         self._max_batch_rows = max_batch_rows
-        self._max_waiting_rows = max_waiting_rows
         self._max_pending_bytes = max_pending_bytes
         self._streams: set[_Stream] = set()
         self._scorer: RowScorer
-        self._batcher: Batcher
+        self._batcher = Batcher(
+            lambda *columns: self._scorer.score(*columns),
+            max_batch_rows=max_batch_rows,
+            max_waiting_rows=max_waiting_rows,
+        )
 
     def register(self, server: grpc.aio.Server) -> None:
         """Adds this servicer to a server."""
@@ -111,9 +115,6 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
     async def start(self) -> None:
         """Loads the router and warms it up."""
         self._scorer = await asyncio.to_thread(self._load)
-        self._batcher = Batcher(
-            self._scorer.score, max_batch_rows=self._max_batch_rows, max_waiting_rows=self._max_waiting_rows
-        )
         await asyncio.to_thread(self._scorer.warm_up, 1)
 
     async def run(self) -> None:
@@ -127,6 +128,22 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
 
     async def stop(self) -> None:
         """Nothing outlives the process."""
+
+    def instrument(self, telemetry: Telemetry) -> None:
+        """Adds the router's metrics."""
+        batcher = self._batcher
+        telemetry.gauge(
+            "trivium_router_batch_rows",
+            "Drafted tokens in the forward pass that runs now.",
+            lambda: batcher.num_rows_in_batch,
+        )
+        telemetry.gauge(
+            "trivium_router_waiting_rows",
+            "Drafted tokens that wait for a forward pass.",
+            lambda: batcher.num_rows_waiting,
+        )
+        telemetry.counter("trivium_router_passes_total", "Forward passes.", lambda: batcher.num_steps)
+        telemetry.counter("trivium_router_rows_total", "Drafted tokens scored.", lambda: batcher.num_rows)
 
     async def GetServerInfo(
         self,

@@ -23,6 +23,7 @@ from services.common.interceptors import CallGuard
 from services.common.lifecycle import Lifecycle
 from services.common.logs import configure_logging
 from services.common.settings import ProcessSettings
+from services.common.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,9 @@ class Service(Protocol):
 
     def register(self, server: grpc.aio.Server) -> None:
         """Adds the servicer to the server, which isn't listening yet."""
+
+    def instrument(self, telemetry: Telemetry) -> None:
+        """Says what is counted. Not called where nobody may ask. Counts are asked for before `start` as well."""
 
     async def start(self) -> None:
         """Loads and warms up. Calls are refused until it returns, while health is answered NOT_SERVING.
@@ -75,10 +79,16 @@ async def serve(service: Service, lifecycle: Lifecycle, settings: ProcessSetting
     except RuntimeError as error:
         sys.stderr.write(f"can't listen on {settings.host}:{settings.port}: is the port taken? ({error})\n")
         return 1
+    try:
+        telemetry = _serve_metrics(service, lifecycle, settings)
+    except OSError as error:
+        address = f"{settings.host}:{settings.metrics_port}"
+        sys.stderr.write(f"can't serve metrics_port on {address}: is the port taken? ({error})\n")
+        return 1
     stopping = _stop_event()
     await lifecycle.publish()
     await server.start()
-    logger.info("listening", extra={"host": settings.host, "port": port})
+    logger.info("listening", extra={"host": settings.host, "port": port, "metrics_port": settings.metrics_port})
     if settings.port_file:
         _write_port(settings.port_file, port)
     try:
@@ -86,6 +96,8 @@ async def serve(service: Service, lifecycle: Lifecycle, settings: ProcessSetting
     finally:
         await server.stop(_CLOSE_GRACE_S)
         await service.stop()
+        if telemetry:
+            await asyncio.to_thread(telemetry.close)
     logger.info("stopped", extra={"exit_code": exit_code})
     return exit_code
 
@@ -110,6 +122,15 @@ def create_server(
         names = (lifecycle.service_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
     return server
+
+
+def _serve_metrics(service: Service, lifecycle: Lifecycle, settings: ProcessSettings) -> Telemetry | None:
+    if not settings.metrics_port:
+        return None
+    telemetry = Telemetry(lifecycle.service_name, lifecycle.replica_id)
+    service.instrument(telemetry)
+    telemetry.listen(settings.host, settings.metrics_port)
+    return telemetry
 
 
 def _write_port(path: Path, port: int) -> None:

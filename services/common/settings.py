@@ -65,6 +65,9 @@ class ProcessSettings(BaseSettings):
     port_file: Path | None = Field(
         default=None, description="File that the chosen port is written to once it listens."
     )
+    metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="TCP port that serves Prometheus metrics at /metrics. 0 serves none."
+    )
     max_message_mb: int = Field(default=16, ge=1, le=1024, description="Largest gRPC message in or out, in MiB.")
     keepalive_s: float = Field(
         default=20.0, ge=1, description="Seconds between keepalive pings on a quiet connection."

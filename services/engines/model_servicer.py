@@ -20,10 +20,14 @@ from services.common.duplex import Outbox, run_duplex
 from services.common.errors import Draining, InvalidRequest, TriviumError
 from services.common.lifecycle import Lifecycle
 from services.common.owners import SequenceOwners
+from services.common.telemetry import Telemetry
 from services.engines import wire
+from services.engines.base import EngineLoad
 
 
 class _Engine(Protocol):
+    @property
+    def load(self) -> EngineLoad: ...
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
 
@@ -102,6 +106,45 @@ class ModelServicer(ABC, Generic[EngineT, ResponseT]):
                 errors.append(wire.sequence_error(sequence_id, error))
         if errors:
             stream.put(self._response_type(errors=errors))
+
+    @property
+    def _load(self) -> EngineLoad:
+        """What the engine is doing; nothing before it is there."""
+        return self._engine.load if self._started else EngineLoad()
+
+    def _observe_engine(self, telemetry: Telemetry, model: str) -> None:
+        """Adds the metrics that both models have; `model` is "slm" or "llm"."""
+        prefix = f"trivium_{model}"
+        telemetry.gauge(
+            f"{prefix}_waiting_sequences",
+            "Sequences with work that didn't fit into the last pass.",
+            lambda: self._load.num_waiting_sequences,
+        )
+        telemetry.gauge(
+            f"{prefix}_open_sequences",
+            "Sequences whose KV is kept, whether or not there is work for them.",
+            lambda: self._load.num_active_sequences,
+        )
+        telemetry.gauge(
+            f"{prefix}_kv_tokens_used", "KV cache in use, in tokens.", lambda: self._load.num_kv_tokens_used
+        )
+        telemetry.gauge(
+            f"{prefix}_kv_tokens_capacity", "KV cache in all, in tokens.", lambda: self._load.num_kv_tokens_capacity
+        )
+        telemetry.counter(f"{prefix}_passes_total", "Forward passes.", lambda: self._load.num_steps)
+        telemetry.counter(
+            f"{prefix}_rows_total", "Sequences in all forward passes together.", lambda: self._load.num_rows
+        )
+        telemetry.counter(
+            f"{prefix}_tokens_processed_total",
+            "Tokens that were run through the model.",
+            lambda: self._load.num_tokens_processed,
+        )
+        telemetry.counter(
+            f"{prefix}_tokens_reused_total",
+            "Tokens whose KV was found in the prefix cache.",
+            lambda: self._load.num_tokens_reused,
+        )
 
     def _give_up(self, stream: Outbox[ResponseT], sequence_id: int) -> None:
         """Frees a sequence if the stream has it."""

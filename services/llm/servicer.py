@@ -6,6 +6,7 @@ Owns which stream gets which answer. What an extension means is the engine's.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -13,10 +14,13 @@ import grpc
 from trivium.v1 import llm_pb2, llm_pb2_grpc
 
 from services.common.duplex import Outbox
+from services.common.errors import CapacityExceeded
 from services.common.lifecycle import Lifecycle
+from services.common.telemetry import Telemetry
 from services.engines import wire
 from services.engines.base import Answer, Extension, LlmEngine, Refusal
 from services.engines.model_servicer import ModelServicer
+from services.llm.questions import Questions
 
 SERVICE_NAME = llm_pb2.DESCRIPTOR.services_by_name["LlmService"].full_name
 
@@ -40,6 +44,8 @@ class LlmServicer(ModelServicer[LlmEngine, llm_pb2.ExtendResponse], llm_pb2_grpc
         max_pending_bytes: int = 64 * 2**20,
     ) -> None:
         super().__init__(create_engine, lifecycle, llm_pb2.ExtendResponse, max_pending_bytes=max_pending_bytes)
+        self._questions = Questions()
+        self._took: Callable[[float], None] = lambda _seconds: None
 
     def register(self, server: grpc.aio.Server) -> None:
         """Adds this servicer to a server."""
@@ -52,6 +58,29 @@ class LlmServicer(ModelServicer[LlmEngine, llm_pb2.ExtendResponse], llm_pb2_grpc
             self._deliver(answers, refusals)
             # Lets the writers take the answers before the next forward competes with them for the processor.
             await asyncio.sleep(0)
+
+    def instrument(self, telemetry: Telemetry) -> None:
+        """Adds the LLM's metrics."""
+        questions = self._questions
+        self._observe_engine(telemetry, "llm")
+        telemetry.gauge(
+            "trivium_llm_active_sequences",
+            "Sequences with a question that is being answered; not those whose KV is merely kept.",
+            lambda: max(0, len(questions) - self._load.num_waiting_sequences),
+        )
+        telemetry.gauge(
+            "trivium_llm_waiting_query_positions",
+            "Positions that wait for the LLM's token, those in the running pass included.",
+            lambda: questions.num_positions,
+        )
+        telemetry.counter(
+            "trivium_llm_positions_answered_total",
+            "Positions at which the LLM said its token.",
+            lambda: questions.num_positions_answered,
+        )
+        self._took = telemetry.durations(
+            "trivium_llm_question_seconds", "Seconds from a question's arrival to its answer, the queue included."
+        )
 
     async def GetServerInfo(
         self,
@@ -85,27 +114,38 @@ class LlmServicer(ModelServicer[LlmEngine, llm_pb2.ExtendResponse], llm_pb2_grpc
         pass
 
     def _free(self, sequence_id: int) -> None:
+        self._questions.withdrawn(sequence_id)
         self._engine.release(sequence_id)
 
     def _extend(self, stream: _Stream, sequence_id: int, command: llm_pb2.ExtendSequence) -> None:
         self._owners.refuse_foreign(sequence_id, stream)
         if self._lifecycle.draining and self._owners.get(sequence_id) is None:
             raise self._draining()
-        self._engine.extend(
-            Extension(
-                sequence_id=sequence_id,
-                base_len=command.base_length,
-                token_ids=list(command.token_ids),
-                query_positions=list(command.query_positions),
-                pass_id=command.pass_id,
-                sampling=wire.sampling_params(command.sampling if command.HasField("sampling") else None),
-            )
+        extension = Extension(
+            sequence_id=sequence_id,
+            base_len=command.base_length,
+            token_ids=list(command.token_ids),
+            query_positions=list(command.query_positions),
+            pass_id=command.pass_id,
+            sampling=wire.sampling_params(command.sampling if command.HasField("sampling") else None),
         )
+        try:
+            self._engine.extend(extension)
+        except CapacityExceeded:
+            # What it was asked before is given up as well.
+            self._questions.withdrawn(sequence_id)
+            raise
+        num_positions = len(extension.query_positions)
+        self._questions.asked(sequence_id, extension.pass_id, num_positions, time.monotonic())
         self._owners.claim(sequence_id, stream)
 
     def _deliver(self, answers: list[Answer], refusals: list[Refusal]) -> None:
         responses: dict[_Stream, llm_pb2.ExtendResponse] = {}
+        now = time.monotonic()
         for answer in answers:
+            seconds = self._questions.answered(answer.sequence_id, answer.pass_id, now)
+            if seconds is not None:
+                self._took(seconds)
             # A sequence may have been released while the step ran.
             if stream := self._owners.get(answer.sequence_id):
                 responses.setdefault(stream, llm_pb2.ExtendResponse()).answers.add(
@@ -116,6 +156,7 @@ class LlmServicer(ModelServicer[LlmEngine, llm_pb2.ExtendResponse], llm_pb2_grpc
                     num_tokens_prefilled=answer.num_tokens_prefilled,
                 )
         for refusal in refusals:
+            self._questions.withdrawn(refusal.sequence_id)
             if stream := self._owners.forget(refusal.sequence_id):
                 error = wire.sequence_error(refusal.sequence_id, refusal.error)
                 responses.setdefault(stream, llm_pb2.ExtendResponse()).errors.append(error)

@@ -13,7 +13,6 @@ import random
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -21,6 +20,7 @@ from transformers import PreTrainedTokenizerFast
 
 from services.common.errors import Cancelled, InvalidRequest, ModelNotReady
 from services.orchestrator.admission import Admission
+from services.orchestrator.counts import DriverCounts
 from services.orchestrator.depth import RunAhead
 from services.orchestrator.discovery import Discovery, Resolve, resolve_host
 from services.orchestrator.index_writer import IndexWriter
@@ -41,16 +41,6 @@ class _Side(LinkPeer[CommandT, ResponseT, InfoT], Protocol[CommandT, ResponseT, 
     """What uses the links to the replicas of one service."""
 
     links: list[Link[CommandT, ResponseT, InfoT]]
-
-
-@dataclass(slots=True)
-class DriverCounts:
-    """What the driver has done since the start."""
-
-    num_requests_finished: int = 0
-    num_tokens_accepted: int = 0
-    num_llm_tokens: int = 0
-    num_drafts_dropped: int = 0
 
 
 class Driver:
@@ -135,6 +125,21 @@ class Driver:
         return self._llms.num_replicas
 
     @property
+    def num_slm_failovers(self) -> int:
+        """Times that a sequence lost its SLM replica, or was handed over by it."""
+        return self._slm.num_failovers
+
+    @property
+    def num_router_failovers(self) -> int:
+        """Times that a sequence lost the router replica that was about to score its drafts."""
+        return self._router.num_failovers
+
+    @property
+    def num_llm_failovers(self) -> int:
+        """Times that a sequence lost its LLM replica, or was handed over by it."""
+        return self._llm.num_failovers
+
+    @property
     def num_peer_messages(self) -> int:
         """Messages sent and received on all streams to replicas."""
         return self._slms.num_messages + self._routers.num_messages + self._llms.num_messages
@@ -188,6 +193,7 @@ class Driver:
             run_ahead=RunAhead(depth),
             hits=hits,
             resumed=resumed,
+            counts=self.counts,
             on_end=self._free,
         )
         self._sequences[sequence.sequence_id] = sequence
@@ -198,10 +204,7 @@ class Driver:
         finished = sequence.core.finish_reason is not None
         sequence.apply(sequence.core.cancel())
         del self._sequences[sequence.sequence_id]
-        self.counts.num_requests_finished += finished
-        self.counts.num_tokens_accepted += len(sequence.completion) - len(sequence.resumed)
-        self.counts.num_llm_tokens += sequence.num_llm_tokens
-        self.counts.num_drafts_dropped += sequence.core.num_drafts_dropped
+        self.counts.closed(sequence.core, finished=finished)
         self._writer.closed(sequence, finished=finished)
 
     def _free(self, sequence: RunningSequence) -> None:

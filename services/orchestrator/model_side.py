@@ -75,6 +75,8 @@ class ModelSide(ABC, Generic[CommandT, ResponseT, InfoT]):
         draw: random.Random,
     ) -> None:
         self.links: list[Link[CommandT, ResponseT, InfoT]] = []
+        self.num_failovers = 0
+        """Times that a sequence lost its replica, or was handed over by it."""
         self._sequences = sequences
         self._gate = gate
         self._on_gone = on_gone
@@ -116,6 +118,7 @@ class ModelSide(ABC, Generic[CommandT, ResponseT, InfoT]):
         """Moves the replica's sequences."""
         self._on_gone(link.replica_id)
         for sequence in self._served_by(link):
+            self.num_failovers += 1
             self._displace(sequence)
             self.attach(sequence)
 
@@ -138,6 +141,7 @@ class ModelSide(ABC, Generic[CommandT, ResponseT, InfoT]):
         error = error_for_code(code, message)
         if error.code is grpc.StatusCode.UNAVAILABLE:
             link.draining = True
+            self.num_failovers += 1
             self.attach(sequence)
         elif isinstance(error, CapacityExceeded):
             link.refused(_RETRY_S)

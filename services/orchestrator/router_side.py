@@ -46,6 +46,8 @@ class RouterSide:
 
     def __init__(self, sequences: Mapping[int, RunningSequence], gate: PairGate, *, draw: random.Random) -> None:
         self.links: list[RouterLink] = []
+        self.num_failovers = 0
+        """Times that a sequence lost the replica that was about to score its drafts."""
         self._sequences = sequences
         self._gate = gate
         self._draw = draw
@@ -113,6 +115,7 @@ class RouterSide:
         for batch_id in [batch_id for batch_id, (owner, _) in self._batches.items() if owner is link]:
             _, rows = self._batches.pop(batch_id)
             lost.update(row.sequence.sequence_id for row in rows)
+        self.num_failovers += len(lost)
         if any(link.available for link in self.links):
             self._redraft(lost)
         else:

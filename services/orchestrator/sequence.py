@@ -27,6 +27,7 @@ from services.orchestrator.actions import (
     Source,
 )
 from services.orchestrator.core import Ending, RoutingCore
+from services.orchestrator.counts import DriverCounts
 from services.orchestrator.depth import RunAhead
 from services.orchestrator.prefix_index import PrefixHits
 from services.orchestrator.requests import GenerationTask
@@ -66,6 +67,7 @@ class RunningSequence:
         run_ahead: Its run-ahead policy.
         hits: What the prefix index knew of its prompt.
         resumed: Tokens that were accepted before, on another orchestrator.
+        counts: Where its tokens are counted.
         on_end: Called when it has finished or failed, whether or not its client has got everything. May come twice.
     """
 
@@ -76,6 +78,7 @@ class RunningSequence:
     run_ahead: RunAhead
     hits: PrefixHits = field(default_factory=PrefixHits)
     resumed: Sequence[AcceptedToken] = ()
+    counts: DriverCounts = field(default_factory=DriverCounts)
     on_end: Callable[[RunningSequence], None] = lambda _sequence: None
     slm: SlmLink | None = None
     llm: LlmLink | None = None
@@ -129,6 +132,7 @@ class RunningSequence:
         for action in actions:
             match action:
                 case Emit(tokens):
+                    self.counts.accepted(tokens)
                     self._emit(tokens)
                 case GrantSlm(draft_until):
                     self._command_slm(grant=slm_pb2.GrantDraft(draft_until=draft_until))

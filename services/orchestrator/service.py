@@ -9,7 +9,9 @@ from trivium.v1 import orchestrator_pb2_grpc
 
 from services.common.errors import TriviumError
 from services.common.lifecycle import Lifecycle
+from services.common.telemetry import Telemetry
 from services.common.tokenizer import load_tokenizer, tokenizer_sha256
+from services.orchestrator import metrics
 from services.orchestrator.discovery import Resolve, resolve_host
 from services.orchestrator.driver import Driver
 from services.orchestrator.pair_check import ServedPair
@@ -57,6 +59,10 @@ class OrchestratorService:
     def register(self, server: grpc.aio.Server) -> None:
         """Adds the servicer to the server."""
         orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server(self._servicer, server)
+
+    def instrument(self, telemetry: Telemetry) -> None:
+        """Adds the orchestrator's metrics."""
+        metrics.instrument(telemetry, self._driver, self._index)
 
     async def start(self) -> None:
         """Connects to Redis and all replicas, and waits until the pair is complete."""

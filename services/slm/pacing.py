@@ -1,8 +1,8 @@
-"""Decides when drafts are sent: at once, or together with the next ones.
+"""Knows how far each sequence may draft, and decides when drafts are sent: at once, or together with the next ones.
 
 A small model on a fast machine drafts more often than a message is worth. Drafts whose sequence may go on are held
 for a moment, so that a few steps share a message on their way to the router; a draft that its sequence waits on is
-never held. Owns that decision; what the messages look like is the servicer's.
+never held. Owns that decision, and the counts of what is drafted; what the messages look like is the servicer's.
 """
 
 from __future__ import annotations
@@ -17,8 +17,14 @@ from services.engines.base import DraftStep
 
 @dataclass(slots=True)
 class _Window:
+    next_position: int
     draft_until: int
     stop_token_ids: frozenset[int]
+    at_stop_token: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        return not self.at_stop_token and self.next_position < self.draft_until
 
 
 @dataclass(slots=True)
@@ -27,38 +33,67 @@ class DraftPacer:
 
     Args:
         hold_s: Longest that drafts are held, in seconds.
+
+    Attributes:
+        num_drafting: Sequences that may draft on now. The others wait for their caller to decide about their drafts.
+        num_drafts: Tokens drafted so far.
+        num_drafts_rewound: Those of them that a rewind dropped.
     """
 
     hold_s: float
+    num_drafting: int = 0
+    num_drafts: int = 0
+    num_drafts_rewound: int = 0
     _windows: dict[int, _Window] = field(default_factory=dict)
 
-    def opened(self, sequence_id: int, draft_until: int, stop_token_ids: frozenset[int]) -> None:
-        """A sequence drafts positions below `draft_until`, and pauses after a stop token."""
-        self._windows[sequence_id] = _Window(draft_until, stop_token_ids)
+    def opened(self, sequence_id: int, prefix_len: int, draft_until: int, stop_token_ids: frozenset[int]) -> None:
+        """A sequence drafts positions from `prefix_len` to below `draft_until`, and pauses after a stop token."""
+        window = self._windows[sequence_id] = _Window(prefix_len, draft_until, stop_token_ids)
+        self.num_drafting += window.is_open
 
-    def moved(self, sequence_id: int, draft_until: int) -> None:
-        """The window of an open sequence ends elsewhere now."""
-        self._windows[sequence_id].draft_until = draft_until
+    def granted(self, sequence_id: int, draft_until: int) -> None:
+        """The window of an open sequence reaches farther now."""
+        window = self._windows[sequence_id]
+        was_open = window.is_open
+        window.draft_until = max(window.draft_until, draft_until)
+        self.num_drafting += window.is_open - was_open
+
+    def rewound(self, sequence_id: int, kept_len: int, prefix_len: int, draft_until: int) -> None:
+        """An open sequence keeps its first `kept_len` tokens; it has `prefix_len` now and drafts on after them."""
+        window = self._windows[sequence_id]
+        self.num_drafts_rewound += max(0, window.next_position - kept_len)
+        was_open = window.is_open
+        window.next_position, window.draft_until, window.at_stop_token = prefix_len, draft_until, False
+        self.num_drafting += window.is_open - was_open
 
     def closed(self, sequence_id: int) -> None:
         """A sequence is over. Unknown ones are ignored."""
-        self._windows.pop(sequence_id, None)
+        window = self._windows.pop(sequence_id, None)
+        if window is not None:
+            self.num_drafting -= window.is_open
 
-    def may_hold(self, step: DraftStep, step_s: float) -> bool:
-        """Whether a step's drafts may wait for the next step.
+    def drafted(self, step: DraftStep, step_s: float) -> bool:
+        """Takes in what a step drafted.
 
         Args:
             step: The step.
             step_s: How long it took. Where a step takes longer than drafts may be held, waiting gains nothing.
-        """
-        if step_s > self.hold_s or step.opened or step.refusals or step.num_waiting_sequences:
-            return False
-        rows = zip(step.sequence_ids, step.positions, step.token_ids, strict=True)
-        return not any(self._pauses(*row) for row in rows)
 
-    def _pauses(self, sequence_id: int, position: int, token_id: int) -> bool:
-        window = self._windows.get(sequence_id)
-        return window is not None and (position + 1 >= window.draft_until or token_id in window.stop_token_ids)
+        Returns:
+            Whether its drafts may wait for the next step.
+        """
+        may_hold = step_s <= self.hold_s and not (step.opened or step.refusals or step.num_waiting_sequences)
+        for sequence_id, position, token_id in zip(step.sequence_ids, step.positions, step.token_ids, strict=True):
+            window = self._windows.get(sequence_id)
+            if window is not None:
+                was_open = window.is_open
+                window.next_position = position + 1
+                window.at_stop_token = token_id in window.stop_token_ids
+                if not window.is_open:
+                    self.num_drafting -= was_open
+                    may_hold = False
+        self.num_drafts += len(step.sequence_ids)
+        return may_hold
 
 
 def join_steps(steps: Sequence[DraftStep]) -> DraftStep:

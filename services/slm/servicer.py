@@ -15,6 +15,7 @@ from trivium.v1 import slm_pb2, slm_pb2_grpc
 from services.common.duplex import Outbox
 from services.common.errors import PrefixNotFound
 from services.common.lifecycle import Lifecycle
+from services.common.telemetry import Telemetry
 from services.common.tensors import pack
 from services.engines import wire
 from services.engines.base import DraftStep, SlmEngine
@@ -60,12 +61,28 @@ class SlmServicer(ModelServicer[SlmEngine, slm_pb2.DraftResponse], slm_pb2_grpc.
             began = loop.time()
             step = await self._engine.step()
             self._held.append(step)
-            if not self._pacer.may_hold(step, loop.time() - began):
+            if not self._pacer.drafted(step, loop.time() - began):
                 self._send_held()
             elif self._sending is None:
                 self._sending = loop.call_later(self._pacer.hold_s, self._send_held)
             # Lets the writers take the drafts before the next forward competes with them for the processor.
             await asyncio.sleep(0)
+
+    def instrument(self, telemetry: Telemetry) -> None:
+        """Adds the SLM's metrics."""
+        pacer = self._pacer
+        self._observe_engine(telemetry, "slm")
+        telemetry.gauge(
+            "trivium_slm_active_sequences",
+            "Sequences that are being drafted; not those that wait for a decision about their drafts.",
+            lambda: max(0, pacer.num_drafting - self._load.num_waiting_sequences),
+        )
+        telemetry.counter("trivium_slm_drafts_total", "Tokens drafted.", lambda: pacer.num_drafts)
+        telemetry.counter(
+            "trivium_slm_drafts_rewound_total",
+            "Drafts that were taken back, since the LLM wrote another token there or before.",
+            lambda: pacer.num_drafts_rewound,
+        )
 
     async def GetServerInfo(
         self,
@@ -117,7 +134,12 @@ class SlmServicer(ModelServicer[SlmEngine, slm_pb2.DraftResponse], slm_pb2_grpc.
             stop_token_ids=frozenset(command.stop_token_ids),
             sampling=wire.sampling_params(command.sampling if command.HasField("sampling") else None),
         )
-        self._pacer.opened(sequence_id, command.draft_until, frozenset(command.stop_token_ids))
+        self._pacer.opened(
+            sequence_id,
+            len(command.token_ids),
+            self._window_end(command.draft_until),
+            frozenset(command.stop_token_ids),
+        )
         self._owners.claim(sequence_id, stream)
 
     def _rewind(self, stream: _Stream, sequence_id: int, command: slm_pb2.RewindSequence) -> None:
@@ -130,12 +152,16 @@ class SlmServicer(ModelServicer[SlmEngine, slm_pb2.DraftResponse], slm_pb2_grpc.
             epoch=command.epoch,
             draft_until=command.draft_until,
         )
-        self._pacer.moved(sequence_id, command.draft_until)
+        prefix_len = command.length + len(command.token_ids)
+        self._pacer.rewound(sequence_id, command.length, prefix_len, self._window_end(command.draft_until))
 
     def _grant(self, stream: _Stream, sequence_id: int, command: slm_pb2.GrantDraft) -> None:
         if self._owners.get(sequence_id) is stream:
             self._engine.grant(sequence_id, draft_until=command.draft_until)
-            self._pacer.moved(sequence_id, command.draft_until)
+            self._pacer.granted(sequence_id, self._window_end(command.draft_until))
+
+    def _window_end(self, draft_until: int) -> int:
+        return min(draft_until, self._engine.info.context_len)
 
     def _send_held(self) -> None:
         if self._sending is not None:

@@ -126,7 +126,8 @@ class SglangEngine(ABC, Generic[S]):
 
     @property
     def _num_held_tokens(self) -> int:
-        return sum(len(sequence.token_ids) for sequence in self._sequences.values())
+        # A copy, since metrics are read on another thread.
+        return sum(len(sequence.token_ids) for sequence in tuple(self._sequences.values()))
 
     @property
     def _num_free_tokens(self) -> int:

@@ -4,6 +4,8 @@ import asyncio
 import logging
 import os
 import signal
+import socket
+import urllib.error
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +23,8 @@ from services.common.channels import open_channel
 from services.common.errors import CapacityExceeded, InvalidRequest, TokenizerMismatch
 from services.common.lifecycle import LIVENESS, Lifecycle
 from services.common.server import serve
+from services.common.telemetry import Telemetry
+from tests.scraping import free_port, scrape
 from tests.serving import ServingSettings, error_of, read, until
 
 NAME = "trivium.v1.RouterService"
@@ -42,6 +46,9 @@ class _Echo(router_pb2_grpc.RouterServiceServicer):
 
     def register(self, server: grpc.aio.Server) -> None:
         router_pb2_grpc.add_RouterServiceServicer_to_server(self, server)
+
+    def instrument(self, telemetry: Telemetry) -> None:
+        telemetry.gauge("trivium_test_open", "Open streams.", lambda: self.num_open)
 
     async def start(self) -> None:
         await self.may_start.wait()
@@ -225,6 +232,29 @@ async def test_port_taken_exits_1_and_says_so(tmp_path: Path, capfd: pytest.Capt
         assert f"can't listen on 127.0.0.1:{port}" in capfd.readouterr().err
         await running.become_ready()
         await running.stub.GetServerInfo(INFO)
+
+
+async def test_metrics_port_taken_exits_1_and_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    lifecycle = Lifecycle(NAME, "r1")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert await serve(_Echo(lifecycle), lifecycle, ServingSettings(metrics_port=port)) == 1
+    assert f"can't serve metrics_port on 127.0.0.1:{port}: is the port taken?" in capfd.readouterr().err
+
+
+async def test_metrics_are_served_before_ready_and_until_the_end(tmp_path: Path) -> None:
+    port = free_port()
+    async with _running(tmp_path, metrics_port=port) as running:
+        assert (await asyncio.to_thread(scrape, port)).values["trivium_test_open"] == 0
+        await running.become_ready()
+        call = running.stub.Score()
+        await call.write(router_pb2.ScoreRequest(batch_id=1))
+        await read(call)
+        assert (await asyncio.to_thread(scrape, port)).values["trivium_test_open"] == 1
+    with pytest.raises(urllib.error.URLError):
+        await asyncio.to_thread(scrape, port)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from services.common.lifecycle import Lifecycle
 from services.engines.base import Answer, EngineLoad, EngineOptions, Refusal
 from services.engines.fakes import FakeLlmEngine, fake_next_token
 from services.llm.servicer import SERVICE_NAME, LlmServicer
+from tests.scraping import scraped
 from tests.serving import error_of, read, serving, until
 
 OPTIONS = EngineOptions(model="llm", kv_cache_tokens=1000)
@@ -170,6 +171,42 @@ async def test_extend_beyond_the_kv_budget_is_resource_exhausted_until_another_i
         assert CODES[(await _error(call)).code] == grpc.StatusCode.RESOURCE_EXHAUSTED
         await call.write(_request(_release(1), _extend(2, 0, [1] * 8, [8])))
         assert (await _answer(call)).sequence_id == 2
+
+
+async def test_metrics_count_questions_until_they_are_answered_refused_or_released() -> None:
+    engine = _SlowEngine()
+    async with _llm(engine) as llm:
+        with scraped(llm.servicer) as values:
+            call = llm.stub.Extend()
+            await call.write(_request(_extend(1, 0, [1] * 8, [6, 8])))
+            await _answer(call)
+            assert (values()["trivium_llm_active_sequences"], values()["trivium_llm_open_sequences"]) == (0, 1)
+            assert values()["trivium_llm_positions_answered_total"] == 2
+            assert values()["trivium_llm_question_seconds_count"] == 1
+            await call.write(_request(_extend(2, 0, [1] * 8, [8])))
+            await _error(call)
+            assert values()["trivium_llm_waiting_query_positions"] == 0
+            engine.may_answer.clear()
+            await call.write(_request(_extend(1, 8, [2], [9])))
+            await until(lambda: values()["trivium_llm_active_sequences"] == 1)
+            assert values()["trivium_llm_waiting_query_positions"] == 1
+            await call.write(_request(_release(1)))
+            await until(lambda: values()["trivium_llm_active_sequences"] == 0)
+            assert values()["trivium_llm_waiting_query_positions"] == 0
+
+
+class _SlowEngine(FakeLlmEngine):
+    """Keeps its answers to itself while `may_answer` is clear."""
+
+    def __init__(self) -> None:
+        super().__init__(EngineOptions(model="llm", kv_cache_tokens=10))
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def step(self) -> tuple[list[Answer], list[Refusal]]:
+        step = await super().step()
+        await self.may_answer.wait()
+        return step
 
 
 class _RefusingEngine(FakeLlmEngine):

@@ -49,6 +49,7 @@ async def test_new_address_of_a_name_is_used_and_a_gone_one_hands_its_sequences_
                 assert await running == reference_decoding(task)
                 assert await cluster.run(make_task("next", **LONG)) == reference_decoding(task)
             assert cluster.driver.num_llm_replicas == 1
+            assert (cluster.driver.num_llm_failovers, cluster.driver.num_slm_failovers) == (1, 0)
             assert second.engine.load.num_rows >= LONG["max_new_tokens"]
         finally:
             await second.kill()

@@ -15,6 +15,7 @@ from trivium.v1 import common_pb2, router_pb2, router_pb2_grpc
 from router_service.servicer import SERVICE_NAME, RouterServicer
 from services.common.lifecycle import Lifecycle
 from services.common.tensors import pack, unpack
+from tests.scraping import scraped
 from tests.serving import error_of, read, serving, until
 
 VOCAB_SIZE, HIDDEN_SIZE, NUM_TOP_LOGITS = 50, 4, 100
@@ -129,6 +130,22 @@ async def test_two_streams_waiting_share_one_forward_without_mixing_rows() -> No
         assert router.scorer.batch_sizes == [1, 12]
         load = (await router.info()).load
         assert (load.num_steps, load.num_rows, load.num_rows_waiting) == (2, 13, 0)
+
+
+async def test_metrics_tell_the_rows_that_are_scored_and_those_that_wait() -> None:
+    async with _router() as router:
+        with scraped(router.servicer) as values:
+            assert (values()["trivium_router_batch_rows"], values()["trivium_router_waiting_rows"]) == (0, 0)
+            call = router.stub.Score()
+            router.scorer.may_score.clear()
+            await call.write(_request(0, 3))
+            await until(router.scorer.is_scoring.is_set)
+            await call.write(_request(1, 4))
+            await until(lambda: values()["trivium_router_waiting_rows"] == 4)
+            assert values()["trivium_router_batch_rows"] == 3
+            router.scorer.may_score.set()
+            assert {await _check_next(call, 3), await _check_next(call, 4)} == {0, 1}
+            assert (values()["trivium_router_batch_rows"], values()["trivium_router_rows_total"]) == (0, 7)
 
 
 async def test_forward_holds_at_most_max_batch_rows() -> None:

@@ -1,0 +1,90 @@
+"""The orchestrator's metrics: names, and where their values come from."""
+
+from __future__ import annotations
+
+from services.common.telemetry import Telemetry
+from services.orchestrator.driver import Driver
+from services.orchestrator.prefix_index import PrefixIndex
+
+
+def instrument(telemetry: Telemetry, driver: Driver, index: PrefixIndex) -> None:
+    """Adds all of them."""
+    _requests(telemetry, driver)
+    _tokens(telemetry, driver)
+    _peers(telemetry, driver, index)
+
+
+def _requests(telemetry: Telemetry, driver: Driver) -> None:
+    telemetry.gauge("trivium_orchestrator_active_requests", "Requests that run.", lambda: driver.num_active_requests)
+    telemetry.gauge(
+        "trivium_orchestrator_waiting_requests",
+        "Requests that wait for their turn.",
+        lambda: driver.num_waiting_requests,
+    )
+    telemetry.counter(
+        "trivium_orchestrator_refused_requests_total",
+        "Requests refused with RESOURCE_EXHAUSTED, since too many waited.",
+        lambda: driver.num_requests_refused,
+    )
+    telemetry.counter(
+        "trivium_orchestrator_finished_requests_total",
+        "Requests that reached their end; not those that were cancelled or failed.",
+        lambda: driver.counts.num_requests_finished,
+    )
+
+
+def _tokens(telemetry: Telemetry, driver: Driver) -> None:
+    counts = driver.counts
+    telemetry.counter(
+        "trivium_orchestrator_tokens_total",
+        "Tokens of answers by who wrote them; slm_fallback is the SLM where the LLM was due and lost.",
+        {
+            "slm": lambda: counts.num_slm_tokens,
+            "llm": lambda: counts.num_llm_tokens,
+            "slm_fallback": lambda: counts.num_fallback_tokens,
+        },
+        label="author",
+    )
+    telemetry.counter(
+        "trivium_orchestrator_wasted_drafts_total",
+        "Drafts that became no token, counted when their request ends.",
+        lambda: counts.num_drafts_dropped,
+    )
+    telemetry.counter(
+        "trivium_orchestrator_wasted_answers_total",
+        "Answers of the LLM that became no token, counted when their request ends.",
+        lambda: counts.num_answers_dropped,
+    )
+
+
+def _peers(telemetry: Telemetry, driver: Driver, index: PrefixIndex) -> None:
+    telemetry.gauge(
+        "trivium_orchestrator_replicas",
+        "Replicas that take work, by service.",
+        {
+            "slm": lambda: driver.num_slm_replicas,
+            "router": lambda: driver.num_router_replicas,
+            "llm": lambda: driver.num_llm_replicas,
+        },
+        label="service",
+    )
+    telemetry.counter(
+        "trivium_orchestrator_failovers_total",
+        "Times that a request lost a replica, or was handed over by one that drains, by service.",
+        {
+            "slm": lambda: driver.num_slm_failovers,
+            "router": lambda: driver.num_router_failovers,
+            "llm": lambda: driver.num_llm_failovers,
+        },
+        label="service",
+    )
+    telemetry.gauge(
+        "trivium_orchestrator_prefix_index_available",
+        "1 while Redis answers; 0 while it is away, or where none is set up.",
+        lambda: index.available,
+    )
+    telemetry.counter(
+        "trivium_orchestrator_prefix_index_failures_total",
+        "Times that Redis was found unavailable, if only for one command.",
+        lambda: index.num_failures,
+    )

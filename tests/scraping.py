@@ -1,0 +1,72 @@
+"""Scrapes /metrics of a process, as Prometheus does."""
+
+from __future__ import annotations
+
+import socket
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from services.common.server import Service
+from services.common.telemetry import Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """What a process says.
+
+    Args:
+        content_type: How it is written.
+        values: By name, and labels where there are any: `name{label=value}`.
+        types: By the name under which a metric is asked for.
+        label_values: All values of all labels.
+    """
+
+    content_type: str
+    values: dict[str, float]
+    types: dict[str, str]
+    label_values: set[str]
+
+    def total(self, name: str) -> float:
+        """Sums a metric over its labels."""
+        return sum(value for key, value in self.values.items() if key.partition("{")[0] == name)
+
+
+def scrape(port: int) -> Scrape:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+        content_type = response.headers["Content-Type"]
+        families = list(text_string_to_metric_families(response.read().decode()))
+    values: dict[str, float] = {}
+    for sample in (sample for family in families for sample in family.samples):
+        labels = ",".join(f"{key}={value}" for key, value in sorted(sample.labels.items()))
+        values[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return Scrape(
+        content_type,
+        values,
+        {f"{family.name}_total" if family.type == "counter" else family.name: family.type for family in families},
+        {value for family in families for sample in family.samples for value in sample.labels.values()},
+    )
+
+
+def free_port() -> int:
+    """A port that nobody has at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def scraped(service: Service) -> Iterator[Callable[[], dict[str, float]]]:
+    """Serves the metrics of a service that runs in this process. Yields what scrapes them."""
+    telemetry = Telemetry("trivium.v1.TestService", "r1")
+    service.instrument(telemetry)
+    port = free_port()
+    telemetry.listen("127.0.0.1", port)
+    try:
+        yield lambda: scrape(port).values
+    finally:
+        telemetry.close()
