@@ -8,7 +8,7 @@ Autoscaling of one component by its own signal.
 Waiting work alone is no signal: it is zero as soon as the replicas suffice, and would take them away again.
 
   component     demand counts               one replica takes at once
-  slm           sequences                   settings.maxBatchSize
+  slm           sequences being drafted     settings.maxBatchSize
   llm           sequences with a question   settings.maxBatchSize
   router        drafted tokens              settings.maxBatchRows
   orchestrator  requests                    settings.maxActiveRequests

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from tests.unit.chart.helm import KEDA, Helm, Manifest, Values, named, of_kind, values
+from tests.unit.chart.helm import CHART, KEDA, Helm, Manifest, Values, named, of_kind, values
 
 COMPONENTS = ("slm", "router", "llm", "orchestrator")
 
@@ -72,6 +74,15 @@ def test_keda_demand_is_of_this_component_in_this_release(helm: Helm, component:
     assert len(metrics) == 2, query
     assert all(f'{{namespace="routing", pod=~"demo-trivium-{component}-.*"}}[30s]' in part for part in metrics)
     assert all(part.endswith(" or vector(0))") for part in metrics)
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_keda_demand_is_made_of_gauges_that_the_services_have(helm: Helm, component: str) -> None:
+    query = _trigger(helm.render(_keda(component)), component)["metadata"]["query"]
+    names = re.findall(r"trivium_\w+", query)
+    page = (CHART / "METRICS.md").read_text(encoding="utf-8")
+    assert len(names) == 2
+    assert all(f"| `{name}` | gauge |" in page for name in names)
 
 
 def test_keda_without_prometheus_keeps_what_is_there(helm: Helm) -> None:

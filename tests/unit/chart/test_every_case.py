@@ -25,8 +25,6 @@ SETTINGS: dict[str, type[BaseSettings]] = {
     "orchestrator": OrchestratorSettings,
 }
 FOREIGN = {"HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN", "REDIS_PASSWORD", "NCCL_DEBUG", "OMP_NUM_THREADS"}
-AWAITED = {"metrics_port"}
-"""Settings that the chart knows before the processes have them."""
 
 every_case = pytest.mark.parametrize("case", CASES)
 
@@ -92,8 +90,6 @@ def test_variables_are_settings_that_the_process_accepts(
     assert len(names) == len(set(names))
     assert {name for name in names if not name.startswith(prefix)} <= FOREIGN
     environ = {name: value for name, value in _values(variables).items() if name.startswith(prefix)}
-    for awaited in AWAITED - set(SETTINGS[component].model_fields):
-        environ.pop(f"{prefix}{awaited.upper()}", None)
     assert {name.removeprefix(prefix).lower() for name in environ} <= set(SETTINGS[component].model_fields)
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
