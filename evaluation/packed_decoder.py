@@ -1,6 +1,6 @@
 """Decodes many sequences of different lengths with one model and no copies of its KV.
 
-Owns the KV of a batch and the attention over it. New tokens of all rows are packed into one sequence of length
+Owns the KV of a batch. New tokens of all rows are packed into one sequence of length
 `total`, so that no matrix product sees padding; only attention pads the queries of a pass to the longest row. KV lies
 in preallocated tensors, is written in place and is read through views. Who writes which token is `decoding`'s.
 """
@@ -12,12 +12,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, Cache, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from labeler_jobs.models import output_logits
-from services.engines.transformers.attention import grouped_attention
-
-_PACKED_ATTENTION = "trivium_packed"
+from services.engines.transformers.attention import GROUPED_ATTENTION
 
 
 @dataclass(frozen=True)
@@ -27,20 +25,17 @@ class _Pass:
     Attributes:
         rows: i64 [chosen], the rows that take part; None: all.
         row_of: i64 [total], index into the chosen rows of every new token.
-        offset_of: i64 [total], its offset among its row's new tokens.
         positions: i64 [total], its position in its row.
-        num_rows: Chosen rows.
-        query_len: New tokens of the row that has most.
+        packed_index: i64 [total], its place in the flattened [chosen, query_len]; query_len: new tokens of the row
+            that has most.
         kv_len: Tokens of the longest chosen row after the pass.
         mask: f32 [chosen, 1, query_len, kv_len], additive.
     """
 
     rows: Tensor | None
     row_of: Tensor
-    offset_of: Tensor
     positions: Tensor
-    num_rows: int
-    query_len: int
+    packed_index: Tensor
     kv_len: int
     mask: Tensor
 
@@ -56,7 +51,7 @@ class _Pass:
         seen = starts[:, None] + torch.where(offsets < counts[:, None], offsets, 0)
         hidden = torch.arange(kv_len) > seen[:, :, None]
         mask = torch.zeros(hidden.shape).masked_fill_(hidden, torch.finfo(torch.float32).min).unsqueeze(1)
-        return cls(rows, row_of, offset_of, starts[row_of] + offset_of, num_rows, query_len, kv_len, mask)
+        return cls(rows, row_of, starts[row_of] + offset_of, row_of * query_len + offset_of, kv_len, mask)
 
 
 class _RowCache(Cache):
@@ -113,7 +108,7 @@ class PackedDecoder:
         """
         shared: dict[int, object] = {id(parameter): parameter for parameter in model.parameters()}
         self._model = copy.deepcopy(model, shared)
-        self._model.set_attn_implementation(_PACKED_ATTENTION)
+        self._model.set_attn_implementation(GROUPED_ATTENTION)
         self._cache = _RowCache(model, num_rows, capacity)
         self.lengths = torch.zeros(num_rows, dtype=torch.long)
 
@@ -147,9 +142,10 @@ class PackedDecoder:
         hidden_state: Tensor = self._model.base_model(
             input_ids=token_ids[None],
             position_ids=plan.positions[None],
+            attention_mask=plan.mask,
             past_key_values=self._cache,
             use_cache=True,
-            packed=plan,
+            packed_index=plan.packed_index,
         ).last_hidden_state[0]
         if rows is None:
             self.lengths = starts + counts
@@ -165,27 +161,3 @@ class PackedDecoder:
         """Drop all but `rows` i64 [kept]; they are numbered anew, in this order."""
         self._cache.keep(rows)
         self.lengths = self.lengths[rows]
-
-
-def _packed_attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: None,
-    packed: _Pass,
-    scaling: float | None = None,
-    **kwargs: object,
-) -> tuple[Tensor, None]:
-    """Attention of packed queries [1, heads, total, dim] over rows of KV [chosen, kv_heads, kv_len, dim]."""
-    queries = query[0].transpose(0, 1)
-    if packed.query_len == 1:
-        output, _ = grouped_attention(module, queries.unsqueeze(2), key, value, packed.mask, scaling)
-        return output.squeeze(1).unsqueeze(0), None
-    padded = queries.new_zeros(packed.num_rows, packed.query_len, *queries.shape[1:])
-    padded[packed.row_of, packed.offset_of] = queries
-    output, _ = grouped_attention(module, padded.transpose(1, 2), key, value, packed.mask, scaling)
-    return output[packed.row_of, packed.offset_of].unsqueeze(0), None
-
-
-AttentionInterface.register(_PACKED_ATTENTION, _packed_attention)
