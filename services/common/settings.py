@@ -130,11 +130,14 @@ def read_settings(
 
 
 def _describe(prefix: str, location: tuple[int | str, ...], problem: Mapping[str, object]) -> str:
-    name = str(location[0]) if location else "settings"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if not location:
+        # Of several settings that don't fit together; what was given is all of them, passwords too.
+        return message
+    name = str(location[0])
     flag = f"--{name.replace('_', '-')} ({prefix}{name.upper()})"
     if problem["type"] == "missing":
         return f"{flag} is required"
-    message = str(problem["msg"]).removeprefix("Value error, ")
     return f"{flag}: {message}, got {problem['input']!r}"
 
 

@@ -58,6 +58,7 @@ class PrefixIndex:
 
     Args:
         url: `redis://`, `rediss://` or `unix://`; None for an index that never knows anything.
+        password: Redis's, for a URL that holds none.
         pair_identity: At most 64 bytes; KV caches are shared within a pair alone.
         timeout_ms: Longest that a call waits for Redis.
         ttl_s: Blocks and locations that weren't used for this long are forgotten.
@@ -72,6 +73,7 @@ class PrefixIndex:
         url: str | None,
         *,
         pair_identity: bytes,
+        password: str | None = None,
         timeout_ms: int = 50,
         ttl_s: int = 3600,
         log_ttl_s: int = 900,
@@ -79,7 +81,7 @@ class PrefixIndex:
         self._pair_identity = pair_identity
         self._ttl_s = ttl_s
         self._log_ttl_s = log_ttl_s
-        self._redis = RedisLink(url, timeout_ms / 1000) if url else None
+        self._redis = RedisLink(url, timeout_ms / 1000, password) if url else None
 
     async def start(self) -> None:
         """Connects, waiting at most the timeout; a Redis that isn't there yet is found when it comes."""

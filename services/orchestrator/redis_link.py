@@ -33,6 +33,7 @@ class RedisLink:
     Args:
         url: `redis://`, `rediss://` or `unix://`.
         timeout_s: Longest that a command waits.
+        password: For a URL that holds none.
 
     Attributes:
         available: True while Redis answers.
@@ -43,10 +44,11 @@ class RedisLink:
         ValueError: The URL can't be read. The message doesn't repeat it, because it may hold a password.
     """
 
-    def __init__(self, url: str, timeout_s: float) -> None:
+    def __init__(self, url: str, timeout_s: float, password: str | None = None) -> None:
         try:
             pool = BlockingConnectionPool.from_url(
                 url,
+                password=password,
                 max_connections=_MAX_CONNECTIONS,
                 timeout=timeout_s,
                 socket_connect_timeout=timeout_s,

@@ -41,6 +41,7 @@ class OrchestratorService:
         self._index = PrefixIndex(
             settings.redis_url.get_secret_value() if settings.redis_url else None,
             pair_identity=bytes.fromhex(fingerprint),
+            password=settings.redis_password.get_secret_value() if settings.redis_password else None,
             timeout_ms=settings.redis_timeout_ms,
             ttl_s=settings.redis_ttl_s,
         )

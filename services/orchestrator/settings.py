@@ -38,6 +38,9 @@ class OrchestratorSettings(ProcessSettings):
     redis_url: SecretStr | None = Field(
         None, description="Redis of the prefix index, e.g. redis://127.0.0.1:6379/0. Without one there is no index."
     )
+    redis_password: SecretStr | None = Field(
+        None, description="Password of that Redis, where its URL doesn't hold one. Best set in the environment."
+    )
     redis_timeout_ms: int = Field(50, ge=1, description="Longest that a request waits for Redis, in milliseconds.")
     redis_ttl_s: int = Field(3600, ge=1, description="Seconds after which an unused index entry is forgotten.")
     token_log_interval_ms: int = Field(
@@ -61,6 +64,14 @@ class OrchestratorSettings(ProcessSettings):
         for target in targets:
             Target.parse(target)
         return targets
+
+    @model_validator(mode="after")
+    def _one_password_for_redis(self) -> OrchestratorSettings:
+        if self.redis_password and not self.redis_url:
+            raise ValueError("redis_password: there is no redis_url that it is for")
+        if self.redis_password and self.redis_url and "@" in self.redis_url.get_secret_value():
+            raise ValueError("redis_password: redis_url names a user or holds a password already; give one of both")
+        return self
 
     @model_validator(mode="after")
     def _depth_below_maximum(self) -> OrchestratorSettings:

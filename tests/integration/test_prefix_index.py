@@ -7,8 +7,10 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from services.cli.redis_server import RedisServer
 from services.orchestrator.actions import AcceptedToken, Source
@@ -28,7 +30,7 @@ MORE_TOKENS = [AcceptedToken(9, Source.SLM, 0.0)]
 
 
 @asynccontextmanager
-async def started_index(url: str | None, **options: int) -> AsyncIterator[PrefixIndex]:
+async def started_index(url: str | None, **options: Any) -> AsyncIterator[PrefixIndex]:
     # A busy machine can keep an answer waiting for longer than the default allows.
     index = PrefixIndex(url, pair_identity=PAIR, **{"timeout_ms": 1000, **options})
     await index.start()
@@ -234,6 +236,16 @@ def test_index_with_unreadable_url_raises_without_the_password(url: str) -> None
     with pytest.raises(ValueError, match="redis_url") as raised:
         PrefixIndex(url, pair_identity=PAIR)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("password", "is_available"), [("pass word@:/%", True), ("another", False), (None, False)])
+async def test_redis_with_a_password_takes_that_alone(
+    redis_server: RedisServer, password: str | None, is_available: bool
+) -> None:
+    async with Redis.from_url(redis_server.url) as owner:
+        await owner.config_set("requirepass", "pass word@:/%")
+    async with started_index(redis_server.url, password=password) as index:
+        assert index.available is is_available
 
 
 async def test_redis_killed_and_restarted_in_use_raises_nothing_and_is_used_again(

@@ -10,6 +10,7 @@ import pytest
 from tests.unit.chart.helm import Helm, Manifest, container, environment, named, of_kind, values
 
 URL = "TRIVIUM_ORCHESTRATOR_REDIS_URL"
+PASSWORD = "TRIVIUM_ORCHESTRATOR_REDIS_PASSWORD"
 
 
 def _redis(manifests: list[Manifest]) -> Manifest:
@@ -24,26 +25,21 @@ def _variable(manifests: list[Manifest], name: str) -> Manifest:
     return only
 
 
-def test_bundled_redis_has_a_drawn_password_that_the_url_carries(helm: Helm) -> None:
+def test_bundled_redis_has_a_drawn_password_that_no_text_carries(helm: Helm) -> None:
     manifests = helm.render(values())
     [secret] = of_kind(manifests, "Secret")
     assert re.fullmatch(rb"\w{32}", base64.b64decode(secret["data"]["password"]))
     source = {"secretKeyRef": {"name": secret["metadata"]["name"], "key": "password"}}
-    assert _variable(manifests, "REDIS_PASSWORD")["valueFrom"] == source
-    assert environment(manifests, "orchestrator")[URL] == "redis://:$(REDIS_PASSWORD)@demo-trivium-redis:6379/0"
+    assert _variable(manifests, PASSWORD)["valueFrom"] == source
+    assert environment(manifests, "orchestrator")[URL] == "redis://demo-trivium-redis:6379/0"
     assert _redis(manifests)["env"] == [{"name": "REDIS_PASSWORD", "valueFrom": source}]
-
-
-def test_password_stands_before_the_url_that_refers_to_it(helm: Helm) -> None:
-    names = [item["name"] for item in container(helm.render(values()), "orchestrator")["env"]]
-    assert names.index("REDIS_PASSWORD") < names.index(URL)
 
 
 def test_own_password_is_taken_and_none_drawn(helm: Helm) -> None:
     manifests = helm.render(values("redis.passwordSecret.name=mine,redis.passwordSecret.key=pw"))
     assert of_kind(manifests, "Secret") == []
     reference = {"secretKeyRef": {"name": "mine", "key": "pw"}}
-    assert _variable(manifests, "REDIS_PASSWORD")["valueFrom"] == reference
+    assert _variable(manifests, PASSWORD)["valueFrom"] == reference
     assert _redis(manifests)["env"][0]["valueFrom"] == reference
 
 
@@ -69,5 +65,5 @@ def test_external_redis_url_comes_from_its_secret(helm: Helm) -> None:
 
 def test_no_redis_leaves_nothing_of_it(helm: Helm) -> None:
     manifests = helm.render(values("redis.mode=none"))
-    assert not any(item["name"] in (URL, "REDIS_PASSWORD") for item in container(manifests, "orchestrator")["env"])
+    assert not any(item["name"] in (URL, PASSWORD) for item in container(manifests, "orchestrator")["env"])
     assert not any("redis" in item["metadata"]["name"] for item in manifests)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from services.common.settings import read_settings
 from services.orchestrator.settings import OrchestratorSettings
 
 
@@ -39,3 +40,33 @@ def test_address_that_makes_no_sense_is_refused_by_the_name_of_its_setting(field
 def test_bound_that_makes_no_sense_is_refused(field: str, value: float) -> None:
     with pytest.raises(ValidationError, match=field):
         _settings(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "no redis_url"),
+        ({"redis_url": "redis://:secret@redis:6379/0"}, "give one of both"),
+    ],
+)
+def test_redis_password_without_a_url_that_it_is_for_is_refused(fields: dict[str, str], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        _settings(redis_password="secret", **fields)
+
+
+def test_settings_that_do_not_fit_together_are_told_without_their_secrets(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "SLM": "s:1",
+        "ROUTER": "r:2",
+        "LLM": "l:3",
+        "TOKENIZER": "t",
+        "REDIS_PASSWORD": "secret",
+    }.items():
+        monkeypatch.setenv(f"TRIVIUM_ORCHESTRATOR_{name}", value)
+    with pytest.raises(SystemExit):
+        read_settings(OrchestratorSettings, prog="orchestrator", example="", argv=[])
+    written = capsys.readouterr().err
+    assert "redis_password: there is no redis_url" in written
+    assert "secret" not in written

@@ -14,12 +14,11 @@
 {{- end }}
 {{- end }}
 {{- if eq .Values.redis.mode "bundled" }}
-# Kubernetes fills in the password; the variable before it has to stand first.
-- name: REDIS_PASSWORD
+- name: TRIVIUM_ORCHESTRATOR_REDIS_URL
+  value: redis://{{ include "trivium.address" (dict "root" . "component" "redis") }}/0
+- name: TRIVIUM_ORCHESTRATOR_REDIS_PASSWORD
   valueFrom:
     secretKeyRef: {name: {{ include "trivium.redisSecret" . }}, key: {{ .Values.redis.passwordSecret.key }}}
-- name: TRIVIUM_ORCHESTRATOR_REDIS_URL
-  value: redis://:$(REDIS_PASSWORD)@{{ include "trivium.address" (dict "root" . "component" "redis") }}/0
 {{- else if eq .Values.redis.mode "external" }}
 - name: TRIVIUM_ORCHESTRATOR_REDIS_URL
   valueFrom:
