@@ -69,6 +69,7 @@ def generate(
     top_k: opt.TopK = 0,
     top_p: opt.TopP = 1.0,
     seed: opt.Seed = 0,
+    llm_loss_policy: opt.LlmLoss = opt.LossPolicy.WAIT,
     raw: Annotated[bool, typer.Option("--raw", help="Sends the prompt as it is, without the chat template.")] = False,
     as_json: opt.Json = False,
     start: Annotated[
@@ -81,7 +82,9 @@ def generate(
     from services.cli.generate import run_generate
 
     drawn = sampling(temperature, top_k, top_p, seed)
-    asked = Limits(max_new_tokens, threshold, stop or (), drawn, target_llm_usage, target_avg_params_b)
+    asked = Limits(
+        max_new_tokens, threshold, stop or (), drawn, target_llm_usage, target_avg_params_b, llm_loss_policy
+    )
     text = sys.stdin.read() if prompt == "-" else prompt
     run_generate(text, asked, address=address, state_dir=state_dir, raw=raw, as_json=as_json, start=start)
 
@@ -97,6 +100,7 @@ def chat(
     top_k: opt.TopK = 0,
     top_p: opt.TopP = 1.0,
     seed: opt.Seed = 0,
+    llm_loss_policy: opt.LlmLoss = opt.LossPolicy.WAIT,
     system: Annotated[str | None, typer.Option("--system", help="A system message.")] = None,
     state_dir: opt.StateDir = opt.DEFAULT_STATE_DIR,
 ) -> None:
@@ -105,7 +109,7 @@ def chat(
     from services.cli.client import Limits, sampling
 
     drawn = sampling(temperature, top_k, top_p, seed)
-    asked = Limits(max_new_tokens, threshold, (), drawn, target_llm_usage, target_avg_params_b)
+    asked = Limits(max_new_tokens, threshold, (), drawn, target_llm_usage, target_avg_params_b, llm_loss_policy)
     run_chat(asked, address=address, state_dir=state_dir, system=system)
 
 

@@ -16,6 +16,14 @@ from trivium.v1 import orchestrator_pb2 as pb
 
 from services.cli.errors import CliError
 from services.cli.figures import PairSize
+from services.cli.options import LossPolicy
+
+_LOSS_POLICIES = {
+    # The server's default; requests stay as short as they were.
+    LossPolicy.WAIT: pb.LLM_LOSS_POLICY_UNSPECIFIED,
+    LossPolicy.SLM_ONLY: pb.LLM_LOSS_POLICY_SLM_ONLY,
+    LossPolicy.FAIL: pb.LLM_LOSS_POLICY_FAIL,
+}
 
 
 def local_channel(address: str) -> grpc.Channel:
@@ -34,6 +42,7 @@ class Limits:
         sampling: How tokens are chosen; None is greedy.
         target_llm_usage: Share of tokens that the LLM is to write, instead of a threshold.
         target_avg_params_b: Billions of parameters that a token is to take on average, instead of a threshold.
+        llm_loss_policy: What to do while no LLM replica is left.
     """
 
     max_new_tokens: int | None = None
@@ -42,6 +51,7 @@ class Limits:
     sampling: common_pb2.SamplingParams | None = None
     target_llm_usage: float | None = None
     target_avg_params_b: float | None = None
+    llm_loss_policy: LossPolicy = LossPolicy.WAIT
 
     def __post_init__(self) -> None:
         """Refuses more than one way to say when the LLM writes.
@@ -104,6 +114,7 @@ def _request(request: pb.GenerateRequest, limits: Limits) -> pb.GenerateRequest:
     if limits.sampling is not None:
         request.sampling.CopyFrom(limits.sampling)
     request.stop.extend(limits.stop)
+    request.llm_loss_policy = _LOSS_POLICIES[limits.llm_loss_policy]
     return request
 
 

@@ -56,10 +56,12 @@ def summary(usage: pb.Usage, size: PairSize, seconds: float) -> str:
         seconds: From the request to the last token.
     """
     tokens = usage.num_completion_tokens
+    fallback = usage.num_fallback_tokens
+    without = f"; {fallback} by the SLM instead, with no LLM left" if fallback else ""
     reused = f"SLM {usage.num_slm_tokens_reused}, LLM {usage.num_llm_tokens_reused}"
     return " · ".join(
         (
-            f"{tokens} tokens, {usage.num_llm_tokens} ({usage.llm_usage_rate:.1%}) by the LLM",
+            f"{tokens} tokens, {usage.num_llm_tokens} ({usage.llm_usage_rate:.1%}) by the LLM{without}",
             f"average parameters {average_parameters(usage, size)}",
             f"{tokens / seconds:.0f} tokens/s",
             f"prefix reused of {usage.num_prompt_tokens} tokens: {reused}",

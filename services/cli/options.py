@@ -52,6 +52,14 @@ class Engine(StrEnum):
     SGLANG = "sglang"
 
 
+class LossPolicy(StrEnum):
+    """What a request does while no replica of the LLM is left."""
+
+    WAIT = "wait"
+    SLM_ONLY = "slm-only"
+    FAIL = "fail"
+
+
 StateDir = Annotated[
     Path,
     typer.Option(
@@ -140,4 +148,12 @@ TopP = Annotated[
     typer.Option("--top-p", min=0.0, max=1.0, help="Draws from the likeliest tokens of this total probability."),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Draws the same answer again.")]
+LlmLoss = Annotated[
+    LossPolicy,
+    typer.Option(
+        "--llm-loss-policy",
+        help="While no replica of the LLM is left: wait for one; go on with the SLM, and say for how many tokens; or "
+        "fail.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Prints one JSON object instead.")]

@@ -36,3 +36,8 @@ def test_summary_counts_accepted_tokens_per_second() -> None:
         "100 tokens, 6 (6.0%) by the LLM · average parameters 0.31M of 3.0M (10%; SLM alone 0.10M) · 200 tokens/s · "
         "prefix reused of 61 tokens: SLM 48, LLM 32"
     )
+
+
+def test_summary_says_which_tokens_the_slm_wrote_for_want_of_the_llm() -> None:
+    usage = pb.Usage(num_completion_tokens=100, num_llm_tokens=6, llm_usage_rate=0.06, num_fallback_tokens=3)
+    assert "6 (6.0%) by the LLM; 3 by the SLM instead, with no LLM left ·" in summary(usage, SIZE, seconds=0.5)

@@ -8,6 +8,7 @@ from trivium.v1 import orchestrator_pb2 as pb
 from services.cli.client import Limits, sampling
 from services.cli.errors import CliError
 from services.cli.generate import run_generate
+from services.cli.options import LossPolicy
 from tests.unit.cli.fakes import ANSWER, FakeOrchestrator, delta, finish, serving_orchestrator
 
 
@@ -63,6 +64,22 @@ def test_generate_target_reaches_the_request(tmp_path: Path, limits: Limits, exp
     field = request.WhichOneof("routing")
     assert field is not None
     assert {field: getattr(request, field)} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        (LossPolicy.WAIT, pb.LLM_LOSS_POLICY_UNSPECIFIED),
+        (LossPolicy.SLM_ONLY, pb.LLM_LOSS_POLICY_SLM_ONLY),
+        (LossPolicy.FAIL, pb.LLM_LOSS_POLICY_FAIL),
+    ],
+)
+def test_generate_llm_loss_policy_reaches_the_request(
+    tmp_path: Path, policy: LossPolicy, expected: pb.LlmLossPolicy.ValueType
+) -> None:
+    orchestrator = FakeOrchestrator()
+    ask(orchestrator, tmp_path, Limits(llm_loss_policy=policy))
+    assert [request.llm_loss_policy for request in orchestrator.requests] == [expected]
 
 
 def test_limits_threshold_beside_a_target_is_refused_naming_both() -> None:
