@@ -9,16 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from services.common.errors import (
-    CapacityExceeded,
-    ContextLengthExceeded,
-    InvalidRequest,
-    PrefixConflict,
-    PrefixNotFound,
-    TriviumError,
-)
 from services.engines.base import SamplingParams
-from tests.contract.conftest import CHUNK_LEN, REAL_ENGINES, SMALL_KV_TOKENS, Prompts
+from tests.contract.conftest import REAL_ENGINES, Prompts
 from tests.contract.drivers import SlmDriver
 from tests.contract.reference import Reference, assert_follows
 from tests.contract.tiny_models import CONTEXT_LEN
@@ -187,98 +179,6 @@ async def test_more_sequences_than_a_batch_holds_all_go_on(slm: SlmDriver, promp
     await slm.until(lambda: all(len(token_ids) == 16 for token_ids in slm.token_ids.values()))
 
 
-@real_engines
-async def test_reopened_prefix_is_reused_and_counted(
-    slm: SlmDriver, slm_reference: Reference, prompt: Prompts
-) -> None:
-    token_ids = prompt(50)
-    slm.open(1, token_ids, draft_until=60)
-    await slm.until_len(1, 60)
-    # A token-wise cache reuses the few first tokens that two random prompts share by chance.
-    assert slm.opened[1].num_tokens_reused < 16
-    assert slm.opened[1].num_tokens_reused + slm.opened[1].num_tokens_prefilled == 50
-    grown = slm.token_ids[1] + prompt(5)
-    slm.close(1)
-    reused_before = slm.engine.load.num_tokens_reused
-    slm.open(2, grown, draft_until=75)
-    await slm.until_len(2, 75)
-    assert slm.opened[2].num_tokens_reused >= 48
-    assert slm.opened[2].num_tokens_reused + slm.opened[2].num_tokens_prefilled == 65
-    assert slm.engine.load.num_tokens_reused - reused_before == slm.opened[2].num_tokens_reused
-    assert_follows(slm_reference, slm.token_ids[2], 65)
-
-
-@real_engines
-async def test_prefix_that_is_wholly_cached_still_drafts(
-    slm: SlmDriver, slm_reference: Reference, prompt: Prompts
-) -> None:
-    token_ids = prompt(48)
-    for sequence_id in (1, 2):
-        slm.open(sequence_id, token_ids, draft_until=52)
-        await slm.until_len(sequence_id, 52)
-        assert_follows(slm_reference, slm.token_ids[sequence_id], 48)
-
-
-async def test_cleared_prefix_cache_hands_out_nothing(
-    slm: SlmDriver, slm_reference: Reference, prompt: Prompts
-) -> None:
-    token_ids = prompt(48)
-    slm.open(1, token_ids, draft_until=52)
-    await slm.until_len(1, 52)
-    with pytest.raises(InvalidRequest, match="sequence_id: 1"):
-        await slm.engine.clear_prefix_cache()
-    slm.close(1)
-    await slm.engine.clear_prefix_cache()
-    slm.open(2, token_ids, draft_until=52)
-    await slm.until_len(2, 52)
-    assert slm.opened[2].num_tokens_reused == 0
-    assert_follows(slm_reference, slm.token_ids[2], 48)
-
-
-async def test_full_kv_budget_refuses_a_newcomer_and_nobody_else(
-    small_slm: SlmDriver, slm_reference: Reference, prompt: Prompts
-) -> None:
-    small_slm.open(1, prompt(120), draft_until=140)
-    await small_slm.until_len(1, 122)
-    with pytest.raises(CapacityExceeded, match=r"kv_cache_tokens: \d+ .* needed.* \d+ .*free"):
-        small_slm.open(2, prompt(SMALL_KV_TOKENS - 100))
-    await small_slm.until_len(1, 140)
-    assert_follows(slm_reference, small_slm.token_ids[1], 120)
-    small_slm.close(1)
-    small_slm.open(2, prompt(SMALL_KV_TOKENS - 100))
-    await small_slm.until_len(2, SMALL_KV_TOKENS - 98)
-
-
-@real_engines
-async def test_kv_budget_that_runs_out_while_drafting_refuses_the_youngest(
-    small_slm: SlmDriver, slm_reference: Reference, prompt: Prompts
-) -> None:
-    for sequence_id in (1, 2, 3):
-        small_slm.open(sequence_id, prompt(60), draft_until=130)
-    await small_slm.until(lambda: 3 in small_slm.refusals)
-    await small_slm.until_len(1, 125)
-    assert isinstance(small_slm.refusals[3].error, CapacityExceeded)
-    assert "kv_cache_tokens" in str(small_slm.refusals[3].error)
-    for sequence_id, token_ids in small_slm.token_ids.items():
-        assert len(token_ids) >= 100, sequence_id
-        assert_follows(slm_reference, token_ids, 60)
-
-
-@real_engines
-async def test_long_prefill_runs_in_chunks_between_which_others_draft(
-    slm: SlmDriver, slm_reference: Reference, prompt: Prompts
-) -> None:
-    slm.open(1, prompt(10))
-    await slm.until_len(1, 12)
-    before = len(slm.token_ids[1])
-    slm.open(2, prompt(200), draft_until=205)
-    await slm.until(lambda: 2 in slm.opened)
-    assert len(slm.token_ids[1]) - before >= 200 // CHUNK_LEN - 1
-    await slm.until_len(2, 205)
-    assert_follows(slm_reference, slm.token_ids[1], 10)
-    assert_follows(slm_reference, slm.token_ids[2], 200)
-
-
 async def test_sampled_drafts_depend_on_seed_and_position_alone(
     slm: SlmDriver, slm_reference: Reference, prompt: Prompts
 ) -> None:
@@ -294,69 +194,6 @@ async def test_sampled_drafts_depend_on_seed_and_position_alone(
     assert slm.token_ids[1] == first
     assert_follows(slm_reference, first, 12, sampling)
     assert len({tuple(drafted) for drafted in slm.token_ids.values()}) == 3
-
-
-@pytest.mark.parametrize(
-    ("length", "token_id", "error", "message"),
-    [
-        (0, 0, InvalidRequest, "token_ids"),
-        (5, 1_000_000, InvalidRequest, "token_ids: 1000000"),
-        (5, -1, InvalidRequest, "token_ids: -1"),
-        (CONTEXT_LEN, 1, ContextLengthExceeded, "token_ids"),
-    ],
-)
-async def test_open_bad_prefix_names_the_field(
-    slm: SlmDriver, length: int, token_id: int, error: type[TriviumError], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        slm.open(1, [token_id] * length)
-    assert slm.engine.load.num_active_sequences == 0
-
-
-async def test_open_of_an_open_sequence_is_an_invalid_request(slm: SlmDriver, prompt: Prompts) -> None:
-    slm.open(1, prompt(5))
-    with pytest.raises(InvalidRequest, match="sequence_id: 1"):
-        slm.open(1, prompt(5))
-
-
-@pytest.mark.parametrize(
-    ("length", "token_ids", "error", "message"),
-    [
-        (6, [], PrefixConflict, "length: 6"),
-        (0, [], InvalidRequest, "length"),
-        (-1, [1, 2], InvalidRequest, "length"),
-        (3, [1_000_000], InvalidRequest, "token_ids: 1000000"),
-    ],
-)
-async def test_rewind_bad_argument_names_the_field_and_changes_nothing(
-    slm: SlmDriver,
-    slm_reference: Reference,
-    prompt: Prompts,
-    length: int,
-    token_ids: list[int],
-    error: type[TriviumError],
-    message: str,
-) -> None:
-    slm.open(1, prompt(5), draft_until=5)
-    with pytest.raises(error, match=message):
-        slm.engine.rewind(1, length=length, token_ids=token_ids, epoch=2, draft_until=20)
-    slm.engine.grant(1, draft_until=8)
-    await slm.until_len(1, 8)
-    assert_follows(slm_reference, slm.token_ids[1], 5)
-
-
-async def test_rewind_beyond_what_is_held_says_how_much_is_held(slm: SlmDriver, prompt: Prompts) -> None:
-    slm.open(1, prompt(5), draft_until=5)
-    with pytest.raises(PrefixConflict) as caught:
-        slm.engine.rewind(1, length=9, token_ids=[1], epoch=2, draft_until=20)
-    assert caught.value.need_from == 5
-
-
-async def test_unknown_sequence_is_not_found_by_rewind_and_ignored_by_grant_and_close(slm: SlmDriver) -> None:
-    with pytest.raises(PrefixNotFound, match="sequence_id: 99"):
-        slm.engine.rewind(99, length=0, token_ids=[1], epoch=2, draft_until=20)
-    slm.engine.grant(99, draft_until=5)
-    slm.engine.close(99)
 
 
 async def test_load_counts_sequences_and_steps(slm: SlmDriver, prompt: Prompts) -> None:
