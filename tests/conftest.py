@@ -13,6 +13,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     cluster = parser.getgroup("cluster", "tests on a cluster")
     cluster.addoption("--image-registry", default="", help="Registry and path before the images' names.")
     cluster.addoption("--image-tag", default="", help="Tag of the images; the chart's appVersion without it.")
+    cluster.addoption("--kills", type=int, default=12, help="Pods that are killed during streams.")
+    cluster.addoption(
+        "--prometheus",
+        default="monitoring/prometheus:9090",
+        metavar="NAMESPACE/SERVICE:PORT",
+        help="Prometheus of the cluster, which scrapes annotated pods.",
+    )
     cluster.addoption(
         "--cluster-access",
         choices=("auto", "direct", "forward"),

@@ -35,6 +35,7 @@ class OrchestratorService:
 
     def __init__(self, settings: OrchestratorSettings, lifecycle: Lifecycle, resolve: Resolve = resolve_host) -> None:
         self._lifecycle = lifecycle
+        self._drain_timeout_s = settings.drain_timeout_s
         tokenizer = load_tokenizer(settings.tokenizer, settings.tokenizer_revision)
         fingerprint = tokenizer_sha256(tokenizer)
         self._gate = PairGate(fingerprint, len(tokenizer), self._on_pair)
@@ -56,9 +57,12 @@ class OrchestratorService:
         )
         self._paired = asyncio.Event()
         self._working: asyncio.Task[None] | None = None
+        self._server: grpc.aio.Server | None = None
+        self._closing: asyncio.Task[None] | None = None
 
     def register(self, server: grpc.aio.Server) -> None:
         """Adds the servicer to the server."""
+        self._server = server
         orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server(self._servicer, server)
 
     def instrument(self, telemetry: Telemetry) -> None:
@@ -79,7 +83,13 @@ class OrchestratorService:
         await self._working
 
     async def drain(self) -> None:
-        """Running requests end by themselves."""
+        """Sends clients away. Running requests end by themselves.
+
+        A client keeps its connection, on which every new request would be refused: told that it goes, it connects
+        anew, and a Service leads it to another orchestrator.
+        """
+        assert self._server is not None, "registered before"
+        self._closing = asyncio.create_task(self._server.stop(self._drain_timeout_s))
 
     async def stop(self) -> None:
         """Closes all streams."""

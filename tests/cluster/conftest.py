@@ -14,12 +14,18 @@ from collections.abc import Iterator
 import pytest
 from kubernetes import client, config
 
+from evaluation.exactness import Reference, reference_decodings, suite_prompts
+from evaluation.in_process import SLM_ONLY
+from evaluation.reference.pair import ReferencePair
 from tests.cluster.access import Access, way_in
 from tests.cluster.namespaces import new_namespace
 from tests.cluster.release import Release, image_settings, light_image
-from tests.integration.completions import reference_pair, references, routed_references
+from tests.cluster.replicas import Replicas
+from tests.integration.completions import reference_pair
 
-__all__ = ["reference_pair", "references", "routed_references"]
+__all__ = ["reference_pair"]
+
+NUM_PROMPTS, NUM_ALONE = 50, 5
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +77,34 @@ def access(request: pytest.FixtureRequest, kube: client.CoreV1Api, kubectl: str)
     """The way into the cluster: `--cluster-access`."""
     registry, tag = request.config.getoption("--image-registry"), request.config.getoption("--image-tag")
     return way_in(kube, kubectl, light_image(registry, tag), request.config.getoption("--cluster-access"))
+
+
+@pytest.fixture(scope="session")
+def replicas(kube: client.CoreV1Api, helm: str, images: tuple[str, ...], access: Access) -> Iterator[Replicas]:
+    """A release with several replicas of everything, in a namespace of its own. Tests leave it whole."""
+    with new_namespace(kube, "replicas") as name:
+        found = Replicas(Release(helm, name, images), kube, access)
+        try:
+            found.install()
+            yield found
+        finally:
+            # A namespace that is deleted with pods in it looks after them no sooner than half their grace periods.
+            found.release.uninstall()
+
+
+@pytest.fixture(scope="session")
+def suite_references(reference_pair: ReferencePair) -> list[Reference]:
+    """Decodings of 50 held-out prompts at the calibrated threshold, and of some by one model alone."""
+    prompts = suite_prompts(reference_pair, NUM_PROMPTS)
+    alone = reference_decodings(reference_pair, prompts[:NUM_ALONE], [0.0, SLM_ONLY])
+    return [*reference_decodings(reference_pair, prompts, [reference_pair.description.threshold]), *alone]
+
+
+@pytest.fixture(scope="session")
+def num_kills(request: pytest.FixtureRequest) -> int:
+    """How many pods are killed: `--kills`."""
+    number: int = request.config.getoption("--kills")
+    return number
 
 
 def _found(binary: str) -> str:

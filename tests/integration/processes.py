@@ -67,6 +67,11 @@ class Process:
         """Where it listens, for `open_channel`. Valid once it does."""
         return f"127.0.0.1:{int(self._port_path.read_text())}"
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it hasn't ended yet."""
+        return self._popen.poll() is None
+
     async def until_listening(self) -> None:
         """Waits until it listens, whether it serves or not."""
         await until(self._port_path.exists, START_TIMEOUT_S, self._check_alive)

@@ -219,13 +219,36 @@ async def test_sigterm_lets_a_running_stream_finish_refuses_new_ones_and_exits_0
         call = stub.Generate(request)
         completion = await begin(call)
         front.process.signal(signal.SIGTERM)
-        await until(lambda: _is_draining(front), timeout_s=RECOVERY_S)
+        await until(lambda: _takes_no_connections(front), timeout_s=RECOVERY_S)
+        # Its client is told to connect elsewhere, and here nobody listens any more.
         error = await status_of(other_stub.Generate(request_for(references[0])))
         assert error.code() == grpc.StatusCode.UNAVAILABLE
         await rest_of(call, completion)
         assert len(completion.token_ids) == 600
         assert completion.usage.num_completion_tokens == 600
         assert await front.process.until_exited() == 0
+
+
+async def test_client_of_a_draining_orchestrator_goes_on_with_another_one(
+    pair: RunningPair, references: list[Reference], reference_pair: ReferencePair
+) -> None:
+    request = endless_request(
+        references[0], 600, eos_token_id=reference_pair.tokenizer.eos_token_id,
+        vocab_size=reference_pair.slm.config.vocab_size,
+    )  # fmt: skip
+    async with pair.running_orchestrator("leaving", "--drain-timeout-s", "120") as leaving:
+        # Connects to the first that takes connections.
+        async with open_channel(f"ipv4:{leaving.address},{pair.front.address}") as channel:
+            stub = orchestrator_pb2_grpc.OrchestratorServiceStub(channel)
+            call = stub.Generate(request)
+            completion = await begin(call)
+            leaving.process.signal(signal.SIGTERM)
+            await until(lambda: _takes_no_connections(leaving), timeout_s=RECOVERY_S)
+            assert leaving.process.is_alive, "the stream was over before clients were sent away"
+            assert_is_reference(await generate(stub, request_for(references[0])), references[0])
+            await rest_of(call, completion)
+            assert len(completion.token_ids) == 600
+        assert await leaving.process.until_exited() == 0
 
 
 async def test_drain_that_takes_too_long_never_ends_a_stream_with_ok(
@@ -308,5 +331,11 @@ async def _index_is(front: Replica, *, available: bool) -> bool:
     return (await front_info(front)).load.prefix_index_available == available
 
 
-async def _is_draining(front: Replica) -> bool:
-    return (await front_info(front)).replica.draining
+async def _takes_no_connections(front: Replica) -> bool:
+    host, _, port = front.address.rpartition(":")
+    try:
+        _, writer = await asyncio.open_connection(host, int(port))
+    except ConnectionRefusedError:
+        return True
+    writer.close()
+    return False

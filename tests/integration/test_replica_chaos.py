@@ -13,15 +13,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import grpc
 import pytest
 from trivium.v1 import llm_pb2, llm_pb2_grpc, orchestrator_pb2, orchestrator_pb2_grpc, slm_pb2, slm_pb2_grpc
 
 from evaluation.exactness import Reference
-from evaluation.reference.pair import WEIGHTS_DIR
+from evaluation.reference.pair import WEIGHTS_DIR, ReferencePair
 from services.cli.redis_server import RedisServer
 from services.common.channels import open_channel
-from tests.integration.completions import Completion, assert_is_reference, request_for, tell
+from tests.integration.clients import Clients
+from tests.integration.completions import tell
 from tests.integration.forked import ForkedProcess, HostsFile, free_port, prepare
 from tests.serving import until
 
@@ -150,54 +150,14 @@ async def running_cluster(directory: Path) -> AsyncIterator[Cluster]:
         await cluster.stop()
 
 
-class Clients:
-    """Streams that follow one another without a break, each held to its reference."""
-
-    def __init__(self, references: list[Reference]) -> None:
-        self.stopping = False
-        self.num_streams = 0
-        self.num_tokens = 0
-        self.num_running = 0
-        self.longest_pause_s = 0.0
-        self._references = itertools.cycle(references)
-
-    async def run(self, front: ForkedProcess) -> None:
-        async with open_channel(front.address) as channel:
-            stub = orchestrator_pb2_grpc.OrchestratorServiceStub(channel)
-            while not self.stopping:
-                reference = next(self._references)
-                completion = await self._stream(stub, reference)
-                assert_is_reference(completion, reference)
-                self.num_streams += 1
-                self.num_tokens += len(completion.token_ids)
-
-    async def _stream(
-        self, stub: orchestrator_pb2_grpc.OrchestratorServiceAsyncStub, reference: Reference
-    ) -> Completion:
-        completion, last = Completion(), time.monotonic()
-        self.num_running += 1
-        try:
-            async for response in stub.Generate(request_for(reference)):
-                completion.add(response)
-                now = time.monotonic()
-                self.longest_pause_s, last = max(self.longest_pause_s, now - last), now
-        except grpc.aio.AioRpcError as error:
-            raise AssertionError(f"a stream failed after {len(completion.token_ids)} tokens: {error}") from error
-        finally:
-            self.num_running -= 1
-        assert completion.finish is not None
-        assert completion.usage.num_fallback_tokens == 0
-        return completion
-
-
 async def test_replicas_killed_drained_and_replaced_at_random_cost_no_token(
-    routed_references: list[Reference], tmp_path: Path
+    routed_references: list[Reference], reference_pair: ReferencePair, tmp_path: Path
 ) -> None:
     draw = random.Random(SEED)
     kills: Counter[str] = Counter()
     num_hit = 0
     async with running_cluster(tmp_path) as cluster:
-        clients = Clients(routed_references)
+        clients = Clients(routed_references, reference_pair.tokenizer)
         slots = asyncio.Semaphore(MOST_AWAY)
 
         async def replace(service: Service, replica: ForkedProcess, ending: signal.Signals, late_s: float) -> None:
@@ -208,7 +168,7 @@ async def test_replicas_killed_drained_and_replaced_at_random_cost_no_token(
 
         async with asyncio.TaskGroup() as streaming:
             for number in range(NUM_STREAMS):
-                streaming.create_task(clients.run(cluster.fronts[number % 2]))
+                streaming.create_task(clients.run(cluster.fronts[number % 2].address))
             await until(lambda: clients.num_running == NUM_STREAMS, timeout_s=RECOVERY_S)
             async with asyncio.TaskGroup() as replacing:
                 for _ in range(NUM_KILLS):

@@ -1,0 +1,247 @@
+"""Each component scales by its own load: `python -m tests.cluster.autoscaling --out evaluation/results/autoscaling`.
+
+Owns the phases of the load, and the samples of demand and replicas that are taken meanwhile. Needs KEDA and a
+Prometheus that scrapes annotated pods. In the reference preset an LLM replica takes 2 sequences at once here and an
+SLM replica 8, so that a few streams fill either.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from kubernetes import client, config
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from evaluation.commit import code_commit
+from evaluation.exactness import Reference, reference_decodings, suite_prompts
+from evaluation.in_process import SLM_ONLY
+from evaluation.reference.pair import load_pair
+from services.cli.console import err
+from tests.cluster.access import CHOICES, Access, way_in
+from tests.cluster.load import Load
+from tests.cluster.namespaces import new_namespace
+from tests.cluster.release import NAME, PORTS, Release, image_settings, light_image
+from tests.cluster.scaling import PodCount, Prometheus, ScaledComponent
+from tests.cluster.scaling_figure import draw
+from tests.cluster.scaling_record import Record, Sample
+
+SCALED = ("slm", "llm")
+NUM_PROMPTS = 12
+PHASE_TIMEOUT_S = 420.0
+HOLD_S = 30.0
+_INTERVAL_S = 2.0
+
+VALUES = """
+autoscaling:
+  prometheusAddress: http://{prometheus}
+  pollingIntervalS: 5
+  averageWindow: 30s
+shutdown: {{leaveEndpointsS: 3, marginS: 5}}
+slm:
+  settings: {{maxBatchSize: 8, drainTimeoutS: 5}}
+  resources: {{requests: {{cpu: 50m, memory: 384Mi}}}}
+  autoscaling: {{kind: keda, maxReplicas: 3, targetOccupancy: 0.75, scaleDownWindowS: 30}}
+llm:
+  settings: {{maxBatchSize: 2, drainTimeoutS: 5}}
+  resources: {{requests: {{cpu: 50m, memory: 384Mi}}}}
+  autoscaling: {{kind: keda, maxReplicas: 3, targetOccupancy: 0.75, scaleDownWindowS: 30}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A load that stays until something has happened, and `HOLD_S` longer.
+
+    Args:
+        name: What the load is.
+        streams: Streams on each path.
+        until: What has to happen.
+    """
+
+    name: str
+    streams: dict[str, int]
+    until: Callable[[Sample], bool]
+
+
+def _all_at(number: int, *components: str) -> Callable[[Sample], bool]:
+    wanted = PodCount(number, number)
+    return lambda sample: all(sample.pods[component] == wanted for component in components)
+
+
+# A little of both goes on while pods are taken away, so that they have something to hand over.
+_LITTLE = {"llm": 1, "slm": 2}
+PHASES = (
+    Phase("little", _LITTLE, _all_at(1, *SCALED)),
+    Phase("LLM path", {"llm": 10, "slm": 0}, _all_at(3, "llm")),
+    Phase("little again", _LITTLE, _all_at(1, *SCALED)),
+    Phase("SLM path", {"llm": 0, "slm": 24}, _all_at(3, "slm")),
+    Phase("little at last", _LITTLE, _all_at(1, *SCALED)),
+)
+
+
+def install(release: Release, prometheus: str) -> None:
+    """Installs the reference preset so that KEDA scales slm and llm, by the Prometheus at this address inside."""
+    release.install(text=VALUES.format(prometheus=prometheus))
+
+
+def references() -> list[Reference]:
+    """What streams ask for: a dozen held-out questions, by either model alone."""
+    pair = load_pair()
+    return reference_decodings(pair, suite_prompts(pair, NUM_PROMPTS), [0.0, SLM_ONLY])
+
+
+async def run(
+    namespace: str, address: str, prometheus: Prometheus, references: Sequence[Reference], tell: Callable[[str], None]
+) -> Record:
+    """Goes through the phases.
+
+    Args:
+        namespace: Where the release is.
+        address: Its orchestrator's.
+        prometheus: Which the autoscalers ask, too.
+        references: What streams ask for, at thresholds 0 and above 1.
+        tell: Told how it stands, every other second.
+
+    Raises:
+        AssertionError: What a phase waits for didn't happen in time.
+    """
+    components = [ScaledComponent(namespace, name) for name in SCALED]
+    record = Record({item.component: item.per_replica for item in components})
+    loads = {
+        # One token at a time, as the paper has it: the small model waits while the large one is asked.
+        "llm": Load(address, [item for item in references if item.threshold == 0], run_ahead_depth=0),
+        "slm": Load(address, [item for item in references if item.threshold > 1]),
+    }
+    began = time.monotonic()
+    for phase in PHASES:
+        for path, load in loads.items():
+            load.resize(phase.streams[path])
+        deadline, reached_at = time.monotonic() + PHASE_TIMEOUT_S, None
+        while reached_at is None or time.monotonic() < reached_at + HOLD_S:
+            sample = Sample(
+                round(time.monotonic() - began, 2),
+                phase.name,
+                {path: load.num_streams for path, load in loads.items()},
+                {item.component: await asyncio.to_thread(prometheus.value, item.query) for item in components},
+                {item.component: await asyncio.to_thread(item.replicas) for item in components},
+            )
+            record.samples.append(sample)
+            tell(_line(sample, loads))
+            if reached_at is None and phase.until(sample):
+                reached_at = time.monotonic()
+            assert reached_at or time.monotonic() < deadline, f"{phase.name!r} changed nothing: {sample}"
+            await asyncio.sleep(_INTERVAL_S)
+    await asyncio.gather(*(load.finish() for load in loads.values()))
+    for load in loads.values():
+        record.num_streams += load.num_done
+        record.failures += load.failures
+    record.failovers = {
+        name: await asyncio.to_thread(prometheus.value, _failovers(namespace, name)) for name in SCALED
+    }
+    return record
+
+
+def check(record: Record) -> None:
+    """Holds a record to what autoscaling promises.
+
+    Raises:
+        AssertionError: It doesn't keep it.
+    """
+    assert record.num_streams > 0
+    assert record.failures == []
+    for phase, idle in (("LLM path", "slm"), ("SLM path", "llm")):
+        moved = [sample for sample in record.during(phase) if sample.pods[idle].wanted != 1]
+        assert not moved, f"{idle} was scaled in the phase {phase!r}: {moved[0]}"
+
+
+def _failovers(namespace: str, service: str) -> str:
+    return f'sum(trivium_orchestrator_failovers_total{{namespace="{namespace}", service="{service}"}})'
+
+
+def _line(sample: Sample, loads: dict[str, Load]) -> str:
+    parts = [
+        f"{name}: demand {sample.demand[name]:.1f}, {pods.ready}/{pods.wanted} pods"
+        for name, pods in sample.pods.items()
+    ]
+    num_failed = sum(len(load.failures) for load in loads.values())
+    return f"{sample.phase} · {' · '.join(parts)} · {num_failed} failed"
+
+
+def prometheus_service(text: str) -> tuple[str, str, int]:
+    """Reads namespace, Service and port from "namespace/service:port".
+
+    Raises:
+        ValueError: It isn't of that form.
+    """
+    namespace, _, rest = text.partition("/")
+    name, _, port = rest.partition(":")
+    if not (namespace and name and port.isdecimal()):
+        raise ValueError(f"--prometheus: expected namespace/Service:port, got {text!r}")
+    return namespace, name, int(port)
+
+
+def measure(
+    release: Release, access: Access, service: tuple[str, str, int], asked: Sequence[Reference], show: Progress
+) -> Record:
+    """Installs the release, goes through the phases, and returns what was seen.
+
+    Args:
+        release: Not installed yet.
+        access: The way into its cluster.
+        service: Prometheus: namespace, Service, port.
+        asked: What streams ask for.
+        show: Where it is shown how it stands.
+    """
+    namespace, name, port = service
+    install(release, f"{name}.{namespace}.svc:{port}")
+    task = show.add_task("installed", total=None)
+    with ExitStack() as stack:
+        front = access.to_service(release.namespace, f"{NAME}-orchestrator", PORTS["orchestrator"])
+        prometheus = Prometheus(stack.enter_context(access.to_service(*service)))
+        address = stack.enter_context(front)
+        return asyncio.run(
+            run(release.namespace, address, prometheus, asked, lambda line: show.update(task, description=line))
+        )
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.cluster.autoscaling", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="where results go, without a suffix")
+    parser.add_argument("--prometheus", default="monitoring/prometheus:9090", help="namespace/Service:port")
+    parser.add_argument("--image-registry", default="", help="registry and path before the images' names")
+    parser.add_argument("--image-tag", default="", help="tag of the images (default: the chart's appVersion)")
+    parser.add_argument("--cluster-access", choices=CHOICES, default="auto", help="how Services are reached")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Entry point. Returns 1 where autoscaling doesn't keep what it promises."""
+    arguments = _parse_arguments()
+    config.load_kube_config()  # type: ignore[no-untyped-call]
+    api = client.CoreV1Api()
+    helm, kubectl = (shutil.which(name) or name for name in ("helm", "kubectl"))
+    registry, tag = arguments.image_registry, arguments.image_tag
+    access = way_in(api, kubectl, light_image(registry, tag), arguments.cluster_access)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with new_namespace(api, "autoscaling") as namespace, Progress(*columns, console=err) as show:
+        release = Release(helm, namespace, image_settings(registry, tag))
+        try:
+            record = measure(release, access, prometheus_service(arguments.prometheus), references(), show)
+        finally:
+            release.uninstall()
+    command = f"python -m tests.cluster.autoscaling --out {arguments.out}"
+    record.save(arguments.out, command=command, commit=code_commit(), values=VALUES.strip().splitlines())
+    draw(record, arguments.out)
+    check(record)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
