@@ -151,6 +151,11 @@ def plan_job(template: Manifest, options: JobOptions) -> Manifest:
     return job
 
 
+def is_plan(job: Manifest) -> bool:
+    """Whether a Job is one of `plan_job`'s."""
+    return bool(job["metadata"]["labels"][STAGE_LABEL] == PLAN_STAGE)
+
+
 def _job(template: Manifest, options: JobOptions, arguments: list[str], gpus: int | None) -> Manifest:
     name, queue = template["metadata"]["name"], queue_of(template, options)
     labels = {

@@ -23,6 +23,7 @@ from labeler_jobs.jobs.manifest import (
     STAGE_LABEL,
     JobOptions,
     Manifest,
+    is_plan,
     job_arguments,
     plan_job,
     run_of,
@@ -70,9 +71,6 @@ class Submission:
         template: What their pods are made from.
         options: The run's.
         view: Is told how it goes on.
-
-    Attributes:
-        job: The Job that is watched; None between Jobs.
     """
 
     def __init__(self, cluster: Cluster, template: Manifest, options: JobOptions, view: View) -> None:
@@ -80,7 +78,11 @@ class Submission:
         self._template = template
         self._options = options
         self._view = view
-        self.job: Object | None = None
+        self._run = run_of(template, options.out)
+
+    def unfinished(self) -> list[Object]:
+        """Jobs of the run that go on, whoever submitted them."""
+        return self._cluster.unfinished_jobs(self._run)
 
     def run(self, stages: Sequence[str], model_stages: Collection[str]) -> None:
         """Makes what is missing of some stages, each once the one before it is complete.
@@ -111,11 +113,10 @@ class Submission:
 
     def _finish_running(self) -> None:
         """Watches a Job of this run that goes on already, as after a lost terminal."""
-        run = run_of(self._template, self._options.out)
-        for job in self._cluster.unfinished_jobs(run):
-            name, stage = job["metadata"]["name"], job["metadata"]["labels"][STAGE_LABEL]
-            if stage == PLAN_STAGE:
+        for job in self.unfinished():
+            if is_plan(job):
                 continue
+            name, stage = job["metadata"]["name"], job["metadata"]["labels"][STAGE_LABEL]
             annotations = job["metadata"]["annotations"]
             if json.loads(annotations[ARGUMENTS_ANNOTATION]) != job_arguments(self._options):
                 theirs = " ".join(json.loads(annotations[ARGUMENTS_ANNOTATION]))
@@ -141,7 +142,6 @@ class Submission:
             raise SubmissionError(f"{job['metadata']['name']}: {error}; its log:\n{log}") from error
         finally:
             # Its answer holds for this moment, and so do its complaints.
-            self.job = None
             self._cluster.delete_job(job)
         complaints = [line.removeprefix("error: ") for line in log.splitlines() if line.startswith("error: ")]
         raise SubmissionError("\n".join(complaints) or f"{end.message}\n{log}".strip())
@@ -184,8 +184,7 @@ class Submission:
             self._view.say(f"{len(indexes) - _MOST_LOGS} more failed; kubectl logs tells why while the Job is kept")
 
     def _watch(self, job: Object, num_before: int, may_be_stuck: bool) -> Situation:
-        """Watches a Job to its end; from now on it is the one that an interruption leaves behind."""
-        self.job = job
+        """Watches a Job to its end."""
         told = _Explanations(self._cluster, self._view, job)
         changed = threading.Event()
         with self._cluster.following(job, changed) as (jobs, pods):
@@ -200,12 +199,10 @@ class Submission:
                 if found is None or alive is None:
                     continue
                 if not found:
-                    self.job = None
                     raise SubmissionError(f"the Job {job['metadata']['name']} was deleted before its end")
                 situation = read_situation(found[0], alive, datetime.now(UTC))
                 self._view.update(num_before + len(situation.done), situation.num_running, len(situation.failed))
                 if situation.outcome:
-                    self.job = None
                     return situation
                 told.explain(situation)
                 if not may_be_stuck and told.stuck_s > _STUCK_S:

@@ -5,12 +5,13 @@ Owns what an interruption does, and which stages need GPUs.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import typer
 
 from labeler_jobs.jobs.cluster import Cluster, ClusterError, connect
-from labeler_jobs.jobs.manifest import JobOptions, ManifestError, queue_of, resolve_out
+from labeler_jobs.jobs.manifest import JobOptions, ManifestError, is_plan, queue_of, resolve_out
 from labeler_jobs.jobs.progress import JobProgress
 from labeler_jobs.jobs.submission import Submission, SubmissionError
 from services.cli.console import err, note
@@ -52,6 +53,8 @@ def run_submit(options: SubmitOptions) -> None:
     Raises:
         CliError: The cluster refuses, or a Job fails; the message says what to do.
     """
+    # Connections that are tried again are the watch's business, and no news.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
     try:
         api, namespace = connect(options.kube_context)
         cluster = Cluster(api, options.namespace or namespace, options.template or template_name(options.release))
@@ -99,15 +102,13 @@ def _submit(cluster: Cluster, options: SubmitOptions) -> None:
 
 
 def _leave(cluster: Cluster, submission: Submission, cancel: bool, progress: JobProgress) -> None:
-    job = submission.job
-    if job is None:
-        return
-    name = job["metadata"]["name"]
-    if cancel:
-        cluster.delete_job(job)
-        progress.say(f"the Job {name} is cancelled; finished shards are kept")
-        return
-    progress.say(
-        f"the Job {name} goes on. The same command watches it again, and submits the stages after it; "
-        f"kubectl -n {cluster.namespace} delete job {name} ends it"
-    )
+    for job in submission.unfinished():
+        name = job["metadata"]["name"]
+        if cancel or is_plan(job):
+            cluster.delete_job(job)
+            progress.say(f"the Job {name} is cancelled; finished shards are kept")
+        else:
+            progress.say(
+                f"the Job {name} goes on. The same command watches it again, and submits the stages after it; "
+                f"kubectl -n {cluster.namespace} delete job {name} ends it"
+            )

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from labeler_jobs.jobs.survey import read_survey
 from labeler_jobs.shards import ShardStore
 from services.cli.errors import CliError
 from services.cli.label import run_label
@@ -66,6 +67,60 @@ def test_job_completion_index_chooses_the_shard(
     with pytest.raises(CliError, match=r"part-00001-of-00002.parquet: no such shard"):
         run_label(options)
     assert [path.name for path in (tmp_path / "queries").iterdir()] == ["part-00001-of-00002.parquet"]
+
+
+def test_shard_map_chooses_by_completion_index(
+    options: LabelOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    with pytest.raises(CliError, match=r"part-00003-of-00004.parquet: no such shard"):
+        run_label(replace(options, num_shards=4, shard_map="0,3"))
+
+
+@pytest.mark.parametrize(
+    ("index", "changes", "message"),
+    [
+        ("2", {"shard_map": "0-1"}, "--shard-map: 0-1 has no place 2"),
+        ("0", {"shard_map": "7"}, "7 is not below --shards 2"),
+        ("0", {"shard_map": "x"}, "--shard-map: expected numbers and ranges"),
+        ("0", {"shard_map": "0", "shard_index": 0}, "--shard-map: give either this or --shard-index"),
+        (None, {"shard_map": "0"}, "JOB_COMPLETION_INDEX isn't set"),
+    ],
+)
+def test_shard_map_that_does_not_fit_is_named(
+    options: LabelOptions,
+    monkeypatch: pytest.MonkeyPatch,
+    index: str | None,
+    changes: dict[str, object],
+    message: str,
+) -> None:
+    if index is not None:
+        monkeypatch.setenv("JOB_COMPLETION_INDEX", index)
+    with pytest.raises(CliError, match=message):
+        run_label(replace(options, **changes))  # type: ignore[arg-type]
+
+
+def test_plan_says_what_is_missing_and_makes_nothing(
+    options: LabelOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_label(replace(options, stage=LabelStage.RESPONSES, shard_index=1))
+    run_label(replace(options, stage=None))
+    survey = read_survey(capsys.readouterr().out)
+    assert survey.missing == {"responses": [0], **{stage: [0, 1] for stage in list(survey.missing)[1:]}}
+    assert survey.needs == {
+        "responses": (),
+        "prefill": ("responses",),
+        "continue": ("responses", "prefill"),
+        "verify": ("responses", "continue"),
+        "dataset": ("responses", "prefill", "verify"),
+    }
+    assert not (tmp_path / "prefill").exists()
+
+
+def test_plan_of_another_run_is_refused(options: LabelOptions) -> None:
+    run_label(replace(options, stage=None))
+    with pytest.raises(CliError, match="num_shards is 2, this run's is 3"):
+        run_label(replace(options, stage=None, num_shards=3))
 
 
 def test_all_stages_of_one_shard_after_the_other_complete_the_dataset(

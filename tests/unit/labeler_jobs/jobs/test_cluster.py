@@ -1,0 +1,121 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kubernetes import config
+
+from labeler_jobs.jobs.cluster import Cluster, ClusterError, connect
+from tests.unit.labeler_jobs.jobs.api_server import NAMESPACE, ApiServer
+from tests.unit.labeler_jobs.jobs.samples import template
+
+NAME = "mine-trivium-labeler"
+FORBIDDEN = 'podtemplates "x" is forbidden: User "ada" cannot get resource "podtemplates" in API group ""'
+
+
+@pytest.fixture
+def server() -> Iterator[ApiServer]:
+    with ApiServer() as server:
+        yield server
+
+
+@pytest.fixture
+def cluster(server: ApiServer) -> Cluster:
+    return Cluster(server.client(), NAMESPACE, NAME)
+
+
+def test_all_rights_that_are_missing_are_named_with_the_role_that_gives_them(
+    server: ApiServer, cluster: Cluster
+) -> None:
+    cluster.check_rights(with_queue=True)
+    server.missing_rights = {("create", "jobs"), ("get", "pods/log"), ("list", "workloads")}
+    with pytest.raises(ClusterError) as refusal:
+        cluster.check_rights(with_queue=False)
+    assert f"namespace {NAMESPACE} to create jobs.batch, get pods/log. The Role {NAME}" in str(refusal.value)
+    with pytest.raises(ClusterError, match=r"get pods/log, list workloads\.kueue\.x-k8s\.io\. "):
+        cluster.check_rights(with_queue=True)
+
+
+def test_template_is_found(server: ApiServer, cluster: Cluster) -> None:
+    server.put("podtemplates", template())
+    assert cluster.template()["metadata"]["name"] == NAME
+
+
+@pytest.mark.parametrize(
+    ("refusal", "message"),
+    [
+        (None, rf"no PodTemplate {NAME} in the namespace {NAMESPACE}: .*labeler.enabled=true"),
+        ((403, FORBIDDEN), rf"no right in .* to get podtemplates. The Role {NAME} .*\n.*ada"),
+        ((401, "Unauthorized"), "doesn't know these credentials"),
+        ((500, "etcd is gone"), "get podtemplates: etcd is gone"),
+        ((403, "pods exceed their quota"), "get podtemplates: pods exceed their quota"),
+    ],
+    ids=["missing", "forbidden", "unauthorized", "broken", "denied"],
+)
+def test_refusal_says_what_to_do(
+    server: ApiServer, cluster: Cluster, refusal: tuple[int, str] | None, message: str
+) -> None:
+    if refusal:
+        server.put("podtemplates", template())
+        server.refusals["GET", "podtemplates"] = refusal
+    with pytest.raises(ClusterError, match=message):
+        cluster.template()
+
+
+def test_server_that_does_not_answer_is_named(server: ApiServer, cluster: Cluster) -> None:
+    with ApiServer() as other:
+        gone = Cluster(other.client(), NAMESPACE, NAME)
+    with pytest.raises(ClusterError, match=r"the API server http://127.0.0.1:\d+ doesn't answer .*KUBECONFIG"):
+        gone.template()
+
+
+def test_queue_has_to_be_there(server: ApiServer, cluster: Cluster) -> None:
+    with pytest.raises(ClusterError, match=r"Kueue isn't installed"):
+        cluster.check_queue("gpus")
+    server.groups = {"kueue.x-k8s.io": "v1beta2"}
+    with pytest.raises(ClusterError, match=rf"no LocalQueue of that name in the namespace {NAMESPACE}"):
+        cluster.check_queue("gpus")
+    server.put("localqueues", {"metadata": {"name": "gpus"}})
+    cluster.check_queue("gpus")
+    assert server.requests[-1][1].startswith("/apis/kueue.x-k8s.io/v1beta2/")
+
+
+def test_job_that_is_gone_is_deleted_already(server: ApiServer, cluster: Cluster) -> None:
+    job = server.put("jobs", {"metadata": {"name": "job"}})
+    cluster.delete_job(job)
+    cluster.delete_job(job)
+    assert server.objects["jobs"] == {}
+
+
+def kubeconfig(path: Path) -> Path:
+    path.write_text(
+        "{apiVersion: v1, kind: Config, current-context: here, clusters: [{name: c, cluster: {server: 'http://c'}}],"
+        " users: [{name: u, user: {}}], contexts: [{name: here, context: {cluster: c, user: u, namespace: mine}},"
+        " {name: bare, context: {cluster: c, user: u}}]}"
+    )
+    return path
+
+
+@pytest.mark.parametrize(("context", "namespace"), [(None, "mine"), ("bare", "default")])
+def test_context_gives_cluster_and_namespace(
+    context: str | None, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig(tmp_path / "config")))
+    api, found = connect(context)
+    assert (api.configuration.host, found) == ("http://c", namespace)
+
+
+def test_context_that_is_unknown_is_named_with_those_that_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig(tmp_path / "config")))
+    with pytest.raises(ClusterError, match="no context 'there'; it has bare, here"):
+        connect("there")
+
+
+@pytest.mark.parametrize("text", [None, "}{", "nothing: here"])
+def test_no_cluster_says_so(text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if text is not None:
+        (tmp_path / "config").write_text(text)
+    monkeypatch.setattr(config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
+    with pytest.raises(ClusterError, match=r"(?s)^no cluster: .*KUBECONFIG"):
+        connect(None)
