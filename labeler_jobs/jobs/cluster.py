@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from urllib3.exceptions import HTTPError
 from yaml import YAMLError
 
 from labeler_jobs.jobs.manifest import RUN_LABEL, Manifest
-from labeler_jobs.jobs.rights import ALWAYS, KUEUE, WITH_QUEUE, Right
+from labeler_jobs.jobs.rights import KUEUE, WITH_QUEUE, Right
 from labeler_jobs.jobs.situation import Object, is_over
 from labeler_jobs.jobs.watch import Follower
 
@@ -51,15 +51,18 @@ class Cluster:
         self._batch = client.BatchV1Api(api)
         self._objects = client.CustomObjectsApi(api)
 
-    def check_rights(self, with_queue: bool) -> None:
+    def check_rights(self, rights: Sequence[Right]) -> None:
         """Makes sure that nothing will be refused halfway.
+
+        Args:
+            rights: What will be done.
 
         Raises:
             ClusterError: A right is missing; all that are missing are named.
         """
         reviews = client.AuthorizationV1Api(self._api)
         missing = []
-        for right in (*ALWAYS, *(WITH_QUEUE if with_queue else ())):
+        for right in rights:
             resource, _, subresource = right.resource.partition("/")
             asked = {
                 "namespace": self.namespace,
@@ -95,11 +98,12 @@ class Cluster:
         return found
 
     def check_queue(self, name: str) -> None:
-        """Makes sure that Kueue has a LocalQueue of this name here.
+        """Makes sure that Kueue has a LocalQueue of this name here, and tells this user how it stands.
 
         Raises:
             ClusterError: It hasn't, or there is no Kueue.
         """
+        self.check_rights(WITH_QUEUE)
         try:
             self._ask(
                 Right(KUEUE, "localqueues", "get"),

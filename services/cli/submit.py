@@ -13,6 +13,7 @@ import typer
 from labeler_jobs.jobs.cluster import Cluster, ClusterError, connect
 from labeler_jobs.jobs.manifest import JobOptions, ManifestError, is_plan, queue_of, resolve_out
 from labeler_jobs.jobs.progress import JobProgress
+from labeler_jobs.jobs.rights import ALWAYS
 from labeler_jobs.jobs.submission import Submission, SubmissionError
 from services.cli.console import err, note
 from services.cli.errors import CliError
@@ -70,7 +71,7 @@ def template_name(release: str) -> str:
 
 
 def _submit(cluster: Cluster, options: SubmitOptions) -> None:
-    cluster.check_rights(with_queue=bool(options.queue))
+    cluster.check_rights(ALWAYS)
     template = cluster.template()
     job_options = JobOptions(
         out=resolve_out(template, options.out),

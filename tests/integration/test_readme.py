@@ -53,12 +53,14 @@ def test_readme_make_verb_exists(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("arguments", of("trivium"), ids=" ".join)
 def test_readme_trivium_command_parses(arguments: list[str]) -> None:
-    group = typer.main.get_command(app)
-    assert isinstance(group, typer.core.TyperGroup)
-    with group.make_context("trivium", list(arguments)) as context:
-        name, command, rest = group.resolve_command(context, arguments)
-        assert command is not None
-        command.make_context(name, rest).close()
+    command, name, context = typer.main.get_command(app), "trivium", None
+    while isinstance(command, typer.core.TyperGroup):
+        context = command.make_context(name, list(arguments), parent=context)
+        found, inner, arguments = command.resolve_command(context, arguments)
+        assert found is not None
+        assert inner is not None
+        command, name = inner, found
+    command.make_context(name, arguments, parent=context).close()
 
 
 def test_readme_grpcurl_names_a_method_of_the_contracts() -> None:

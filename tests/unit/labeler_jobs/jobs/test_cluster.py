@@ -5,6 +5,7 @@ import pytest
 from kubernetes import config
 
 from labeler_jobs.jobs.cluster import Cluster, ClusterError, connect
+from labeler_jobs.jobs.rights import ALWAYS, WITH_QUEUE
 from tests.unit.labeler_jobs.jobs.api_server import NAMESPACE, ApiServer
 from tests.unit.labeler_jobs.jobs.samples import template
 
@@ -26,13 +27,13 @@ def cluster(server: ApiServer) -> Cluster:
 def test_all_rights_that_are_missing_are_named_with_the_role_that_gives_them(
     server: ApiServer, cluster: Cluster
 ) -> None:
-    cluster.check_rights(with_queue=True)
+    cluster.check_rights((*ALWAYS, *WITH_QUEUE))
     server.missing_rights = {("create", "jobs"), ("get", "pods/log"), ("list", "workloads")}
     with pytest.raises(ClusterError) as refusal:
-        cluster.check_rights(with_queue=False)
+        cluster.check_rights(ALWAYS)
     assert f"namespace {NAMESPACE} to create jobs.batch, get pods/log. The Role {NAME}" in str(refusal.value)
     with pytest.raises(ClusterError, match=r"get pods/log, list workloads\.kueue\.x-k8s\.io\. "):
-        cluster.check_rights(with_queue=True)
+        cluster.check_rights((*ALWAYS, *WITH_QUEUE))
 
 
 def test_template_is_found(server: ApiServer, cluster: Cluster) -> None:
@@ -75,6 +76,10 @@ def test_queue_has_to_be_there(server: ApiServer, cluster: Cluster) -> None:
     with pytest.raises(ClusterError, match=rf"no LocalQueue of that name in the namespace {NAMESPACE}"):
         cluster.check_queue("gpus")
     server.put("localqueues", {"metadata": {"name": "gpus"}})
+    server.missing_rights = {("list", "workloads")}
+    with pytest.raises(ClusterError, match=r"list workloads\.kueue\.x-k8s\.io\. .* if labeler.queueName is set"):
+        cluster.check_queue("gpus")
+    server.missing_rights = set()
     cluster.check_queue("gpus")
     assert server.requests[-1][1].startswith("/apis/kueue.x-k8s.io/v1beta2/")
 
