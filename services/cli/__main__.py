@@ -134,10 +134,25 @@ def doctor(
     orchestrator: Annotated[
         str | None, typer.Option("--orchestrator", metavar="HOST:PORT", help="The same as --address.")
     ] = None,
+    kube: Annotated[
+        bool, typer.Option("--kube", help="Examines a Helm release on the cluster of KUBECONFIG instead.")
+    ] = False,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", help="--kube: the release's; the context's without it.")
+    ] = None,
+    release: Annotated[str, typer.Option("--release", help="--kube: the release's name.")] = "trivium",
+    context: Annotated[str | None, typer.Option("--context", help="--kube: a context of KUBECONFIG.")] = None,
     as_json: opt.Json = False,
     state_dir: opt.StateDir = opt.DEFAULT_STATE_DIR,
 ) -> None:
-    """Tells what is installed, which services answer, which pair they serve, and what doesn't fit together."""
+    """Tells what is installed, which services answer, which pair they serve, and what doesn't fit together.
+
+    Example:  trivium doctor --kube --namespace trivium
+    """
+    if kube:
+        from services.cli.kube_doctor import run_kube_doctor
+
+        return run_kube_doctor(namespace=namespace, release=release, context=context, as_json=as_json)
     from services.cli.doctor import run_doctor
 
     given = {"slm": slm, "router": router, "llm": llm, "orchestrator": orchestrator or address}

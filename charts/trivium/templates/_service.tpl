@@ -83,6 +83,8 @@ spec:
           image: {{ include "trivium.image" (dict "root" .root "image" $values.image) }}
           imagePullPolicy: {{ .root.Values.images.pullPolicy }}
           command: [python3, -m, {{ .module }}]
+          {{- /* Why it ended stays readable in the pod's status: `trivium doctor --kube` tells it. */}}
+          terminationMessagePolicy: FallbackToLogsOnError
           env:
             {{- include "trivium.settingsEnv" . | nindent 12 }}
             {{- with .env }}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.chart.helm import CHART, Helm, container, environment, named, of_kind, values
+from tests.unit.chart.helm import CHART, Helm, container, environment, named, of_kind, pods, values
 
 COMPONENTS = ("slm", "router", "llm", "orchestrator")
 R1 = ("router.settings.checkpoint=/models/routers/mine", *(f"{name}.autoscaling.kind=none" for name in COMPONENTS))
@@ -23,6 +23,13 @@ def test_deployment_runs_the_module_in_its_image(helm: Helm, component: str, mod
     item = container(helm.render(values()), component)
     assert item["command"] == ["python3", "-m", module]
     assert item["image"] == image
+
+
+def test_reason_of_an_end_stays_in_the_status_of_the_pod(helm: Helm) -> None:
+    found = [item for _, spec in pods(helm.render(values())) for item in spec["containers"]]
+    services = [item for item in found if item["name"] != "test"]
+    assert len(services) == len(COMPONENTS) + 1
+    assert {item["terminationMessagePolicy"] for item in services} == {"FallbackToLogsOnError"}
 
 
 def test_image_with_a_digest_is_named_by_it(helm: Helm) -> None:
