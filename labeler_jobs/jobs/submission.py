@@ -7,6 +7,7 @@ the shards in the output folder tell how to go on.
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Collection, Sequence
@@ -19,6 +20,7 @@ from labeler_jobs.jobs.cluster import Cluster, ClusterError
 from labeler_jobs.jobs.manifest import (
     ARGUMENTS_ANNOTATION,
     PLAN_STAGE,
+    QUEUE_LABEL,
     SHARDS_ANNOTATION,
     STAGE_LABEL,
     JobOptions,
@@ -33,6 +35,8 @@ from labeler_jobs.jobs.rights import Right
 from labeler_jobs.jobs.situation import Object, Situation, last_failures, read_situation, why_ended
 from labeler_jobs.jobs.survey import Survey, SurveyError, read_survey
 from labeler_jobs.shard_numbers import format_numbers, parse_numbers
+
+logger = logging.getLogger(__name__)
 
 _TICK_S = 1.0
 _ASK_EVERY_S = 3.0
@@ -243,6 +247,8 @@ class _Explanations:
         elif self._stuck_since is None:
             self._stuck_since = time.monotonic()
         reasons = list(situation.waiting)
+        if situation.is_suspended:
+            reasons.append("the Job is suspended")
         if time.monotonic() - self._asked_at > _ASK_EVERY_S:
             self._asked_at = time.monotonic()
             reasons += self._ask(situation)
@@ -255,7 +261,13 @@ class _Explanations:
 
     def _ask(self, situation: Situation) -> list[str]:
         """What only other objects tell: Kueue's workload, and events."""
-        if situation.is_suspended:
-            message = self._cluster.queue_message(self._job)
-            return [f"waits for its queue: {message}" if message else "is suspended, and waits for its queue"]
-        return list(filter(None, map(self._cluster.last_warning, situation.unexplained)))
+        queue = self._job["metadata"]["labels"].get(QUEUE_LABEL)
+        try:
+            if situation.is_suspended and queue:
+                message = self._cluster.queue_message(self._job)
+                return [f"waits for its queue {queue}" + (f": {message}" if message else "")]
+            return list(filter(None, map(self._cluster.last_warning, situation.unexplained)))
+        except ClusterError as error:
+            # The Job goes on without an explanation; whether the server is there is the watch's to tell.
+            logger.debug("no explanation: %s", error)
+            return []

@@ -248,7 +248,15 @@ def test_suspended_job_says_what_its_queue_says(server: ApiServer, controller: C
     server.groups = {"kueue.x-k8s.io": "v1beta1"}
     controller.before = admit_late
     submission(server, shown, replace(OPTIONS, queue="gpus")).run(["responses"], STAGES)
-    assert set(shown.said) == {"waits for its queue: no room"}
+    assert set(shown.said) == {"the Job is suspended", "waits for its queue gpus: no room"}
+
+
+def test_explanation_that_cannot_be_had_ends_nothing(server: ApiServer, controller: Controller, shown: Shown) -> None:
+    server.refusals["GET", "events"] = (500, "etcd is slow")
+    controller.before = lambda job: time.sleep(0.3)
+    submission(server, shown).run(["responses"], STAGES)
+    assert [path for _, path in server.requests if "/events" in path]
+    assert shown.said == []
 
 
 def test_server_that_goes_away_is_waited_for(
