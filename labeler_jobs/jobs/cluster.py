@@ -213,12 +213,15 @@ class Cluster:
             return bytes(response.data).decode(errors="replace")  # type: ignore[attr-defined]
 
     def last_warning(self, uid: str) -> str:
-        """What the cluster last complained about an object; empty for nothing."""
+        """What the cluster last complained about an object; empty for nothing.
+
+        Complaints of the scheduler are left out: a pod's own condition tells them, and tells when they are over.
+        """
         listed = self._ask(
             Right("", "events", "list"),
             self._core.list_namespaced_event,
             namespace=self.namespace,
-            field_selector=f"involvedObject.uid={uid},type=Warning",
+            field_selector=f"involvedObject.uid={uid},type=Warning,reason!=FailedScheduling",
         )
         events = sorted(listed["items"], key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime")))
         return f"{events[-1].get('reason', '')}: {events[-1].get('message', '')}" if events else ""

@@ -217,12 +217,12 @@ def _line(kind: str, item: Object) -> bytes:
 
 def _is_selected(item: Object, query: dict[str, str]) -> bool:
     labels = item["metadata"].get("labels", {})
-    fields = {"metadata.name": item["metadata"]["name"], "type": item.get("type")}
+    fields = {"metadata.name": item["metadata"]["name"], "type": item.get("type"), "reason": item.get("reason")}
     fields["involvedObject.uid"] = item.get("involvedObject", {}).get("uid")
     wanted = [(labels, query.get("labelSelector", "")), (fields, query.get("fieldSelector", ""))]
     for found, selector in wanted:
         for part in filter(None, selector.split(",")):
             name, _, value = part.partition("=")
-            if found.get(name) != value:
+            if (found.get(name.removesuffix("!")) == value) == name.endswith("!"):
                 return False
     return True

@@ -228,6 +228,8 @@ def test_reason_why_no_pod_comes_up_is_said_once(server: ApiServer, controller: 
         for number in (1, 2):
             said = {"message": f"exceeded quota {number}", "lastTimestamp": f"2026-01-01T00:00:0{number}Z"}
             server.put("events", {"metadata": {"name": f"{job['metadata']['name']}-{number}"}, **about, **said})
+        over = {"reason": "FailedScheduling", "message": "no room", "lastTimestamp": "2026-01-01T00:00:03Z"}
+        server.put("events", {"metadata": {"name": f"{job['metadata']['name']}-over"}, **about, **over})
         time.sleep(0.4)
 
     controller.before = complain
