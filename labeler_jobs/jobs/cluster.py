@@ -7,31 +7,24 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from kubernetes import client, config
+from kubernetes import client
 from kubernetes.client.exceptions import ApiException
-from kubernetes.config import ConfigException
 from urllib3.exceptions import HTTPError
-from yaml import YAMLError
 
+from labeler_jobs.jobs.connection import ClusterError
 from labeler_jobs.jobs.manifest import RUN_LABEL, Manifest
 from labeler_jobs.jobs.rights import KUEUE, WITH_QUEUE, Right
 from labeler_jobs.jobs.situation import Object, is_over
 from labeler_jobs.jobs.watch import Follower
 
 _JOB_LABEL = "batch.kubernetes.io/job-name"
-_POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _TIMEOUT_S = (10, 60)
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 401, 403, 404
-
-
-class ClusterError(Exception):
-    """The cluster can't be asked, or refuses. The message names what and says what to do."""
 
 
 class Cluster:
@@ -297,38 +290,6 @@ class Cluster:
 
 class _Missing(ClusterError):
     """The object isn't there."""
-
-
-def connect(context: str | None) -> tuple[client.ApiClient, str]:
-    """Connects as KUBECONFIG says, or as the pod that this runs in.
-
-    Args:
-        context: A context of KUBECONFIG; None takes the current one.
-
-    Returns:
-        The client, and the namespace that is meant where none is named.
-
-    Raises:
-        ClusterError: There is no cluster to connect to.
-    """
-    if context is None and _POD_NAMESPACE.exists():
-        config.load_incluster_config()  # type: ignore[no-untyped-call]
-        return client.ApiClient(), _POD_NAMESPACE.read_text().strip()
-    try:
-        contexts, current = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
-        chosen = current if context is None else _named(contexts, context)
-        api = config.new_client_from_config(context=chosen["name"])  # type: ignore[no-untyped-call]
-        return api, chosen["context"].get("namespace") or "default"
-    except (ConfigException, YAMLError, OSError) as error:
-        raise ClusterError(f"no cluster: {error}; KUBECONFIG names the file that tells where one is") from error
-
-
-def _named(contexts: list[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
-    for context in contexts:
-        if context["name"] == name:
-            return context
-    known = ", ".join(sorted(context["name"] for context in contexts))
-    raise ClusterError(f"--context: KUBECONFIG has no context {name!r}; it has {known}")
 
 
 def _message(error: ApiException) -> str:

@@ -16,7 +16,8 @@ from typing import Protocol
 
 from kubernetes.client.exceptions import ApiException
 
-from labeler_jobs.jobs.cluster import Cluster, ClusterError
+from labeler_jobs.jobs.cluster import Cluster
+from labeler_jobs.jobs.connection import ClusterError
 from labeler_jobs.jobs.manifest import (
     ARGUMENTS_ANNOTATION,
     PLAN_STAGE,

@@ -14,7 +14,7 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
-from labeler_jobs.jobs.cluster import ClusterError, connect
+from labeler_jobs.jobs.connection import ClusterError, connect
 from services.cli.errors import CliError
 
 Object = dict[str, Any]

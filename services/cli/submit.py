@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import typer
 
-from labeler_jobs.jobs.cluster import Cluster, ClusterError, connect
+from labeler_jobs.jobs.cluster import Cluster
+from labeler_jobs.jobs.connection import ClusterError, connect
 from labeler_jobs.jobs.manifest import JobOptions, ManifestError, is_plan, queue_of, resolve_out
 from labeler_jobs.jobs.progress import JobProgress
 from labeler_jobs.jobs.rights import ALWAYS

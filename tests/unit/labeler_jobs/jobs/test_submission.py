@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from labeler_jobs.jobs import submission as module
-from labeler_jobs.jobs.cluster import Cluster, ClusterError
+from labeler_jobs.jobs.cluster import Cluster
+from labeler_jobs.jobs.connection import ClusterError
 from labeler_jobs.jobs.manifest import JobOptions, stage_job
 from labeler_jobs.jobs.submission import Submission, SubmissionError
 from labeler_jobs.jobs.survey import Survey

@@ -1,0 +1,49 @@
+"""The way to a cluster: which API server is meant, as whom, and in which namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kubernetes import client, config
+from kubernetes.config import ConfigException
+from yaml import YAMLError
+
+_POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+class ClusterError(Exception):
+    """The cluster can't be asked, or refuses. The message names what and says what to do."""
+
+
+def connect(context: str | None) -> tuple[client.ApiClient, str]:
+    """Connects as KUBECONFIG says, or as the pod that this runs in.
+
+    Args:
+        context: A context of KUBECONFIG; None takes the current one.
+
+    Returns:
+        The client, and the namespace that is meant where none is named.
+
+    Raises:
+        ClusterError: There is no cluster to connect to.
+    """
+    if context is None and _POD_NAMESPACE.exists():
+        config.load_incluster_config()  # type: ignore[no-untyped-call]
+        return client.ApiClient(), _POD_NAMESPACE.read_text().strip()
+    try:
+        contexts, current = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
+        chosen = current if context is None else _named(contexts, context)
+        api = config.new_client_from_config(context=chosen["name"])  # type: ignore[no-untyped-call]
+        return api, chosen["context"].get("namespace") or "default"
+    except (ConfigException, YAMLError, OSError) as error:
+        raise ClusterError(f"no cluster: {error}; KUBECONFIG names the file that tells where one is") from error
+
+
+def _named(contexts: list[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    for context in contexts:
+        if context["name"] == name:
+            return context
+    known = ", ".join(sorted(context["name"] for context in contexts))
+    raise ClusterError(f"--context: KUBECONFIG has no context {name!r}; it has {known}")
