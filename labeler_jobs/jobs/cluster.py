@@ -16,7 +16,7 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
-from labeler_jobs.jobs.connection import ClusterError
+from labeler_jobs.jobs.connection import ClusterBusy, ClusterError
 from labeler_jobs.jobs.manifest import RUN_LABEL, Manifest
 from labeler_jobs.jobs.rights import KUEUE, WITH_QUEUE, Right
 from labeler_jobs.jobs.situation import Object, is_over
@@ -24,7 +24,7 @@ from labeler_jobs.jobs.watch import Follower
 
 _JOB_LABEL = "batch.kubernetes.io/job-name"
 _TIMEOUT_S = (10, 60)
-_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 401, 403, 404
+_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _TOO_MANY, _SERVER = 401, 403, 404, 429, 500
 
 
 class Cluster:
@@ -278,6 +278,8 @@ class Cluster:
             )
         if error.status == _NOT_FOUND:
             return _Missing(f"{right}: {said}")
+        if error.status is not None and (error.status == _TOO_MANY or error.status >= _SERVER):
+            return ClusterBusy(f"{right}: {said}")
         return ClusterError(f"{right}: {said}")
 
     def _no_right(self, missing: list[Right]) -> str:

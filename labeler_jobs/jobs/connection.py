@@ -17,6 +17,10 @@ class ClusterError(Exception):
     """The cluster can't be asked, or refuses. The message names what and says what to do."""
 
 
+class ClusterBusy(ClusterError):
+    """The server did nothing, and may do it later: it is overloaded, or a webhook that it has to ask is away."""
+
+
 def connect(context: str | None) -> tuple[client.ApiClient, str]:
     """Connects as KUBECONFIG says, or as the pod that this runs in.
 

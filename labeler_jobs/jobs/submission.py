@@ -17,7 +17,7 @@ from typing import Protocol
 from kubernetes.client.exceptions import ApiException
 
 from labeler_jobs.jobs.cluster import Cluster
-from labeler_jobs.jobs.connection import ClusterError
+from labeler_jobs.jobs.connection import ClusterBusy, ClusterError
 from labeler_jobs.jobs.manifest import (
     ARGUMENTS_ANNOTATION,
     PLAN_STAGE,
@@ -44,6 +44,7 @@ _ASK_EVERY_S = 3.0
 # Kubelets retry what stops a container from being made; a registry that hiccups gets this long.
 _STUCK_S = 30.0
 _AWAY_S = 10.0
+_BUSY_S, _TRY_EVERY_S = 120.0, 3.0
 _LOG_LINES = 40
 _MOST_LOGS = 5
 
@@ -114,7 +115,7 @@ class Submission:
             self._view.start(stage, self._options.num_shards, num_done)
             if shards:
                 manifest = stage_job(self._template, self._options, stage, shards, stage in model_stages)
-                self._make_shards(self._cluster.create_job(manifest), shards)
+                self._make_shards(self._create(manifest), shards)
 
     def _finish_running(self) -> None:
         """Watches a Job of this run that goes on already, as after a lost terminal."""
@@ -136,7 +137,7 @@ class Submission:
 
     def _survey(self) -> Survey:
         self._view.start(PLAN_STAGE, 1, 0)
-        job = self._cluster.create_job(plan_job(self._template, self._options))
+        job = self._create(plan_job(self._template, self._options))
         try:
             end = self._watch(job, num_before=0, may_be_stuck=False)
             pods = self._cluster.pods(job)
@@ -150,6 +151,21 @@ class Submission:
             self._cluster.delete_job(job)
         complaints = [line.removeprefix("error: ") for line in log.splitlines() if line.startswith("error: ")]
         raise SubmissionError("\n".join(complaints) or f"{end.message}\n{log}".strip())
+
+    def _create(self, manifest: Manifest) -> Object:
+        """Submits a Job; a chain that ran for hours doesn't break because the server is busy for a minute."""
+        until = time.monotonic() + _BUSY_S
+        told = False
+        while True:
+            try:
+                return self._cluster.create_job(manifest)
+            except ClusterBusy as error:
+                if time.monotonic() > until:
+                    raise
+                if not told:
+                    self._view.say(f"{error}; tries again")
+                told = True
+                time.sleep(_TRY_EVERY_S)
 
     def _plan_log(self, pods: Sequence[Object]) -> str:
         ended = [pod for pod in pods if pod["status"].get("phase") in ("Succeeded", "Failed")]

@@ -282,6 +282,20 @@ def test_server_that_goes_away_is_waited_for(
     ]  # fmt: skip
 
 
+def test_busy_server_is_tried_again_and_given_up_in_the_end(
+    server: ApiServer, controller: Controller, shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_TRY_EVERY_S", 0.05)
+    server.refusals["POST", "jobs"] = (500, "failed calling webhook")
+    threading.Timer(0.5, server.refusals.clear).start()
+    submission(server, shown).run(["responses"], STAGES)
+    assert shown.said == ["create jobs.batch: failed calling webhook; tries again"]
+    monkeypatch.setattr(module, "_BUSY_S", 0.1)
+    server.refusals["POST", "jobs"] = (429, "too many requests")
+    with pytest.raises(ClusterError, match=r"create jobs\.batch: too many requests"):
+        submission(server, shown).run(["responses"], STAGES)
+
+
 def test_right_that_is_taken_away_meanwhile_is_named(server: ApiServer, shown: Shown) -> None:
     forbidden = 'pods is forbidden: User "ada" cannot list resource "pods"'
 
