@@ -106,9 +106,9 @@ def index_of(pod: client.V1Pod) -> str:
     return str(pod.metadata.annotations["batch.kubernetes.io/job-completion-index"])
 
 
-def test_dataset_equals_the_local_one_though_a_pod_is_killed_twice_and_gpus_are_missing(
-    labeler: Labeler, gpus: int, reference: dict[str, str]
-) -> None:
+@pytest.fixture(scope="module")
+def train(labeler: Labeler, gpus: int) -> str:
+    """A folder on the volume, labelled while all GPUs but one are taken for a while and a pod is killed twice."""
     with (
         labeler.holding_gpus(num_left=1) as give_back,
         labeler.submit("--out", "train", *OPTIONS, *PODS) as command,
@@ -116,26 +116,32 @@ def test_dataset_equals_the_local_one_though_a_pod_is_killed_twice_and_gpus_are_
         command.await_line("Insufficient nvidia.com/gpu")
         kill_twice(labeler, give_back)
         assert command.end() == 0, command.written
-    assert labeler.sums("train") == reference
+    return "train"
+
+
+def test_dataset_equals_the_local_one_though_a_pod_is_killed_twice_and_gpus_are_missing(
+    labeler: Labeler, train: str, reference: dict[str, str]
+) -> None:
+    assert labeler.sums(train) == reference
     [job] = labeler.jobs("responses")
     assert job.status
     assert (job.status.completed_indexes, job.status.failed) == ("0-3", 2)
 
 
-def test_only_shards_that_are_missing_are_made_again(labeler: Labeler, reference: dict[str, str]) -> None:
+def test_only_shards_that_are_missing_are_made_again(labeler: Labeler, train: str, reference: dict[str, str]) -> None:
     name = "part-{:05d}-of-00004.parquet"
-    labeler.remove(f"train/continuations/{name.format(1)}", f"train/dataset/{name.format(3)}")
+    labeler.remove(f"{train}/continuations/{name.format(1)}", f"{train}/dataset/{name.format(3)}")
     before = {stage: len(labeler.jobs(stage)) for stage in ("responses", "prefill", "continue", "verify", "dataset")}
-    with labeler.submit("--out", "train", *OPTIONS, *PODS) as command:
+    with labeler.submit("--out", train, *OPTIONS, *PODS) as command:
         assert command.end() == 0, command.written
     new = {stage: labeler.jobs(stage)[number:] for stage, number in before.items()}
     assert {stage: len(jobs) for stage, jobs in new.items() if jobs} == {"continue": 1, "dataset": 1}
     assert [job.spec.completions for jobs in new.values() for job in jobs if job.spec] == [1, 1]
-    assert labeler.sums("train") == reference
+    assert labeler.sums(train) == reference
 
 
-def test_folder_of_another_run_is_refused(labeler: Labeler) -> None:
-    with labeler.submit("--out", "train", *OPTIONS, *PODS, "--limit", "9") as command:
+def test_folder_of_another_run_is_refused(labeler: Labeler, train: str) -> None:
+    with labeler.submit("--out", train, *OPTIONS, *PODS, "--limit", "9") as command:
         assert command.end() == 1
     assert "plan.json: num_queries is 8, this run's is 9" in command.written
     assert labeler.jobs("plan") == []
