@@ -59,7 +59,7 @@ class ScaledComponent:
         self._namespace = namespace
         self._apps = client.AppsV1Api()
 
-    def replicas(self) -> PodCount:
+    def pods(self) -> PodCount:
         """Its pods at the moment."""
         deployment = self._apps.read_namespaced_deployment(f"{NAME}-{self.component}", self._namespace)
         assert deployment.spec

@@ -28,6 +28,14 @@ class Sample:
     demand: dict[str, float]
     pods: dict[str, PodCount]
 
+    def __str__(self) -> str:
+        """Tells it in a line."""
+        parts = [
+            f"{name}: demand {self.demand[name]:.1f}, {pods.ready} of {pods.wanted} pods ready"
+            for name, pods in self.pods.items()
+        ]
+        return " · ".join([self.phase, *parts])
+
 
 @dataclass(slots=True)
 class Record:
@@ -37,7 +45,8 @@ class Record:
         per_replica: Demand that one replica of each component is meant for.
         samples: In order.
         num_streams: Streams that have ended.
-        failures: What became of those that failed, or wrote another text than their reference.
+        failures: What became of those that failed or wrote another text than their reference, and of phases in which
+            nothing happened.
         failovers: Sequences that each component's pods handed over or lost.
     """
 
