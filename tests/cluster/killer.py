@@ -10,9 +10,12 @@ from kubernetes import client
 
 from tests.cluster import pods
 from tests.cluster.replicas import NUM_REPLICAS, Replicas
+from tests.integration.completions import tell
 
-MOST_AWAY = 2
-"""Pods that are away at once: enough for a whole slm or router service to be gone for a while."""
+MOST_AWAY = 3
+"""Pods that are away at once: enough for a whole service to be gone for a while."""
+MOST_RESTARTS = 2
+"""Kubernetes waits longer with each restart of a container. After so many the pod itself is deleted."""
 _REPLACED_TIMEOUT_S = 240.0
 _POLL_S = 0.5
 
@@ -40,17 +43,21 @@ class Killer:
 
         Args:
             component: Whose pod.
-            way: "delete" takes the pod away at once, "SIGKILL" ends its process, which starts again in the same pod.
+            way: "delete" takes the pod away at once; "SIGKILL" ends its process, which starts again in the same pod,
+                unless that has started again too often already.
         """
         victim = ""
         try:
             async with asyncio.timeout(_REPLACED_TIMEOUT_S):
                 victim = await self._choose(component)
+                if way == "SIGKILL" and _num_restarts(await self._read(victim)) >= MOST_RESTARTS:
+                    way = "delete"
                 if way == "SIGKILL":
                     await self._end_process(victim)
                 else:
                     await self._delete(component, victim)
             self.kills[f"{component} {way}"] += 1
+            tell("kills so far", self.kills.total())
         finally:
             self._dying.discard(victim)
             self.slots.release()
