@@ -47,6 +47,8 @@ class Command:
 
     def __init__(self, arguments: list[str], kubeconfig: Path, log: Path) -> None:
         self._log = log
+        # In a background job SIGINT is ignored, and children would inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with log.open("wb") as file:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "services.cli", *arguments],
