@@ -20,6 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAMESPACE/SERVICE:PORT",
         help="Prometheus of the cluster, which scrapes annotated pods.",
     )
+    cluster.addoption("--lose-node", metavar="NODE=COMMAND", help="A node that may be lost, and what takes it away.")
     cluster.addoption(
         "--cluster-access",
         choices=("auto", "direct", "forward"),

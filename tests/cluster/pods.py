@@ -16,11 +16,13 @@ _POLL_S = 0.3
 _KILL_PROCESS_1 = "import resource; resource.prlimit(1, resource.RLIMIT_CPU, (1, 1))"
 
 
-def of_component(api: client.CoreV1Api, namespace: str, component: str) -> list[client.V1Pod]:
-    """The pods of a component that aren't about to end."""
+def of_component(
+    api: client.CoreV1Api, namespace: str, component: str, *, ending: bool = False
+) -> list[client.V1Pod]:
+    """The pods of a component; those that are about to end only where asked for."""
     selector = f"app.kubernetes.io/component={component}"
     pods = api.list_namespaced_pod(namespace, label_selector=selector).items
-    return [pod for pod in pods if pod.metadata and pod.metadata.deletion_timestamp is None]
+    return [pod for pod in pods if ending or (pod.metadata and pod.metadata.deletion_timestamp is None)]
 
 
 def is_ready(pod: client.V1Pod) -> bool:
