@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 SCALED = ("slm", "llm")
 NUM_PROMPTS = 12
 PHASE_TIMEOUT_S = 420.0
-HOLD_S = 30.0
+HOLD_S = 20.0
 _INTERVAL_S = 2.0
 
 VALUES = """
@@ -270,7 +270,7 @@ def main() -> int:
             return 1
         finally:
             release.uninstall()
-    command = f"python -m tests.cluster.autoscaling --out {arguments.out}"
+    command = "python -m tests.cluster.autoscaling --out STEM"
     record.save(arguments.out, command=command, commit=code_commit(), values=VALUES.strip().splitlines())
     draw(record, arguments.out)
     check(record)

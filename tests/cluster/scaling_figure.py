@@ -40,7 +40,7 @@ def _draw_streams(panel: Axes, record: Record) -> None:
     panel.set_ylim(0, top)
     for phase, start in starts.items():
         panel.axvline(start, color=FAINT, linewidth=0.6)
-        panel.annotate(phase, (start, top), xytext=(3, -9), textcoords="offset points", fontsize=7.5, color=FAINT)
+        panel.annotate(phase, (start, top), xytext=(3, -9), textcoords="offset points", fontsize=6.5, color=FAINT)
 
 
 def _draw_component(panel: Axes, record: Record, component: str) -> None:
