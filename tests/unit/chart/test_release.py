@@ -17,8 +17,10 @@ from services.cli.__main__ import app
 from tests.unit.chart.helm import CHART, NAMESPACE, PRESETS, RELEASE, Helm, named, of_kind, values
 from tests.unit.chart.test_every_case import SETTINGS
 
-# Those that follow from where a pod runs.
-CHARTS_OWN = {"host", "port", "portFile", "replicaId", "metricsPort", "slm", "router", "llm", "redisUrl"}
+# Those that follow from where a pod runs, and the one that comes from a Secret.
+CHARTS_OWN = {
+    "host", "port", "portFile", "replicaId", "metricsPort", "slm", "router", "llm", "redisUrl", "redisPassword",
+}  # fmt: skip
 
 
 def _schema() -> dict[str, Any]:
