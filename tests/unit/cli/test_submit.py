@@ -1,6 +1,7 @@
 """`trivium label submit`, against an API server on loopback."""
 
 import _thread
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -57,6 +58,14 @@ def finish(server: ApiServer, job: Object) -> None:
     indexes = ",".join(map(str, range(job["spec"]["completions"])))
     job["status"] = {"completedIndexes": indexes, "conditions": [{"type": "Complete", "status": "True"}]}
     server.put("jobs", job)
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Ctrl-C works, also where the tests run as a background job, in which it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def interrupt_at(server: ApiServer, stage: str) -> None:
