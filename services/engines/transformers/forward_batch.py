@@ -71,23 +71,22 @@ def build_batch(rows: Sequence[Row], dtype: torch.dtype, device: torch.device, *
     is_token = np.arange(query_len) < query_lens[:, None]
     # Padding goes on counting from the row's start: it sees real keys, and its output is thrown away.
     position_ids = np.minimum((kv_lens - query_lens)[:, None] + np.arange(query_len), kv_len - 1)
-    input_ids = np.zeros(is_token.shape, dtype=np.int64)
-    input_ids[is_token] = np.concatenate([row.token_ids for row in rows])
-    write_slots = np.full(is_token.shape, PADDING_BLOCK * BLOCK_LEN, dtype=np.int64)
-    write_slots[is_token] = np.concatenate([row.slots[-len(row.token_ids) :] for row in rows])
-    read_slots = np.full((len(rows), kv_len), PADDING_BLOCK * BLOCK_LEN, dtype=np.int64)
-    read_slots[np.arange(kv_len) < kv_lens[:, None]] = np.concatenate([row.slots for row in rows])
+    input_ids = np.concatenate([row.token_ids for row in rows])
+    write_slots = np.concatenate([row.slots[-len(row.token_ids) :] for row in rows])
+    is_key = np.arange(kv_len) < kv_lens[:, None]
+    read_slots = _padded(is_key, np.concatenate([row.slots for row in rows]), PADDING_BLOCK * BLOCK_LEN)
     mask = None
     if query_len > 1 or kv_lens.min() < kv_len:
         mask = _causal_mask(torch.from_numpy(position_ids).to(device), kv_len, dtype)
-    begins = np.arange(len(rows)) * query_len
     packed_index = None
     if packs and not is_token.all():
         packed_index = torch.from_numpy(np.flatnonzero(is_token)).to(device)
-        input_ids, position_ids, write_slots = (
-            each[is_token][None] for each in (input_ids, position_ids, write_slots)
-        )
+        input_ids, position_ids, write_slots = input_ids[None], position_ids[is_token][None], write_slots[None]
         begins = query_lens.cumsum() - query_lens
+    else:
+        input_ids = _padded(is_token, input_ids, 0)
+        write_slots = _padded(is_token, write_slots, PADDING_BLOCK * BLOCK_LEN)
+        begins = np.arange(len(rows)) * query_len
     output_index = np.array(
         [begin + offset for begin, row in zip(begins, rows, strict=True) for offset in row.output_offsets], np.int64
     )
@@ -101,6 +100,13 @@ def build_batch(rows: Sequence[Row], dtype: torch.dtype, device: torch.device, *
         packed_index=packed_index,
         output_index=None if all_wanted else torch.from_numpy(output_index).to(device),
     )
+
+
+def _padded(is_filled: NDArray[np.bool_], values: NDArray[np.int64], padding: int) -> NDArray[np.int64]:
+    """`values` row by row at the places that are filled, `padding` elsewhere."""
+    padded = np.full(is_filled.shape, padding, dtype=np.int64)
+    padded[is_filled] = values
+    return padded
 
 
 def _causal_mask(positions: Tensor, kv_len: int, dtype: torch.dtype) -> Tensor:
