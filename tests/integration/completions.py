@@ -154,14 +154,14 @@ def noise(seed: int) -> common_pb2.SamplingParams:
     return common_pb2.SamplingParams(temperature=1e4, seed=seed)
 
 
-def endless_request(reference: Reference, num_tokens: int, *, eos_token_id: int, vocab_size: int) -> Any:
+def endless_request(reference: Reference, num_tokens: int, pair: ReferencePair) -> Any:
     """A request that runs to its limit: its noise draws no end of sequence before. The LLM writes every token."""
     start = len(reference.prompt_token_ids)
-    logits = np.zeros(vocab_size, dtype=np.float32)
+    logits = np.zeros(pair.slm.config.vocab_size, dtype=np.float32)
     for seed in itertools.count():
         params = SamplingParams(temperature=1e4, seed=seed)
         drawn = (sample_token(logits, params, start + index) for index in range(num_tokens))
-        if eos_token_id not in drawn:
+        if pair.tokenizer.eos_token_id not in drawn:
             break
     request = request_for(reference, sampling=noise(seed))
     request.max_new_tokens = num_tokens

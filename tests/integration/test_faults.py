@@ -188,10 +188,7 @@ async def test_orchestrator_killed_stream_resumes_elsewhere_without_gap_or_dupli
 async def test_resume_with_another_prompt_is_refused(
     pair: RunningPair, references: list[Reference], reference_pair: ReferencePair
 ) -> None:
-    request = endless_request(
-        references[0], 600, eos_token_id=reference_pair.tokenizer.eos_token_id,
-        vocab_size=reference_pair.slm.config.vocab_size,
-    )  # fmt: skip
+    request = endless_request(references[0], 600, reference_pair)
     request.request_id = "one name, two prompts"
     async with client(pair.front) as stub:
         call = stub.Generate(request)
@@ -206,10 +203,7 @@ async def test_resume_with_another_prompt_is_refused(
 async def test_sigterm_lets_a_running_stream_finish_refuses_new_ones_and_exits_0(
     pair: RunningPair, references: list[Reference], reference_pair: ReferencePair
 ) -> None:
-    request = endless_request(
-        references[0], 600, eos_token_id=reference_pair.tokenizer.eos_token_id,
-        vocab_size=reference_pair.slm.config.vocab_size,
-    )  # fmt: skip
+    request = endless_request(references[0], 600, reference_pair)
     async with (
         pair.running_orchestrator("stopped", "--drain-timeout-s", "120") as front,
         client(front) as stub,
@@ -232,10 +226,7 @@ async def test_sigterm_lets_a_running_stream_finish_refuses_new_ones_and_exits_0
 async def test_client_of_a_draining_orchestrator_goes_on_with_another_one(
     pair: RunningPair, references: list[Reference], reference_pair: ReferencePair
 ) -> None:
-    request = endless_request(
-        references[0], 600, eos_token_id=reference_pair.tokenizer.eos_token_id,
-        vocab_size=reference_pair.slm.config.vocab_size,
-    )  # fmt: skip
+    request = endless_request(references[0], 600, reference_pair)
     async with pair.running_orchestrator("leaving", "--drain-timeout-s", "120") as leaving:
         # Connects to the first that takes connections.
         async with open_channel(f"ipv4:{leaving.address},{pair.front.address}") as channel:
@@ -254,10 +245,7 @@ async def test_client_of_a_draining_orchestrator_goes_on_with_another_one(
 async def test_drain_that_takes_too_long_never_ends_a_stream_with_ok(
     pair: RunningPair, references: list[Reference], reference_pair: ReferencePair
 ) -> None:
-    request = endless_request(
-        references[0], 900, eos_token_id=reference_pair.tokenizer.eos_token_id,
-        vocab_size=reference_pair.slm.config.vocab_size,
-    )  # fmt: skip
+    request = endless_request(references[0], 900, reference_pair)
     async with pair.running_orchestrator("cut-off", "--drain-timeout-s", "0") as front, client(front) as stub:
         call = stub.Generate(request)
         completion = await begin(call)

@@ -243,10 +243,7 @@ async def test_chat_is_rendered_as_the_pair_was_trained(pair: RunningPair, refer
 
 
 def _endless(reference: Reference, pair: ReferencePair, num_tokens: int = 900) -> orchestrator_pb2.GenerateRequest:
-    vocab_size, eos = pair.slm.config.vocab_size, pair.tokenizer.eos_token_id
-    request: orchestrator_pb2.GenerateRequest = endless_request(
-        reference, num_tokens, eos_token_id=eos, vocab_size=vocab_size
-    )
+    request: orchestrator_pb2.GenerateRequest = endless_request(reference, num_tokens, pair)
     return request
 
 

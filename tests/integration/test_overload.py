@@ -54,10 +54,7 @@ async def test_four_times_the_bound_at_once_finishes_or_is_refused_at_once_with_
 async def test_request_that_waits_honours_its_deadline_and_can_be_cancelled(
     pair: RunningPair, references: list[Reference], reference_pair: ReferencePair
 ) -> None:
-    endless = endless_request(
-        references[0], 900, eos_token_id=reference_pair.tokenizer.eos_token_id,
-        vocab_size=reference_pair.slm.config.vocab_size,
-    )  # fmt: skip
+    endless = endless_request(references[0], 900, reference_pair)
     bounds = ("--max-active-requests", "1", "--max-waiting-requests", "3")
     async with pair.running_orchestrator("queueing", *bounds) as front, client(front) as stub:
         running = stub.Generate(endless)
