@@ -247,7 +247,6 @@ class RoutingCore:
             if token_id != slot.token_id:
                 self.num_answers_dropped += len(queries) - index - 1
                 return self._replace(position, token_id)
-            self._run_ahead.agreed()
         return self._advance()
 
     # --- events: the caller
@@ -307,6 +306,7 @@ class RoutingCore:
             self._check_end(slot.token_id)
             if self.accepted_len >= self._ending.max_len:
                 self._finish_reason = self._finish_reason or FinishReason.LENGTH
+        self._run_ahead.accepted(len(accepted))
         return tuple(accepted)
 
     def _check_end(self, token_id: int) -> None:
@@ -334,7 +334,7 @@ class RoutingCore:
 
     def _replace(self, position: int, token_id: int) -> list[Action]:
         """The LLM's token takes the place of a draft; what was drafted after it is void."""
-        self._run_ahead.disagreed(self._truncate(position + 1))
+        self._run_ahead.overruled(self._truncate(position + 1))
         self._slots[-1].token_id = token_id
         self._tokens[position] = token_id
         self._llm_held_len = min(self._llm_held_len, position)

@@ -14,8 +14,9 @@ class SlmSettings(EngineSettings):
     model_config = SettingsConfigDict(env_prefix="TRIVIUM_SLM_")
 
     draft_hold_ms: float = Field(
-        default=2.0,
+        default=5.0,
         ge=0,
         description="Milliseconds that drafts may wait for the next ones to share a message. A draft that its "
-        "sequence waits on is never held, nor is any where a step takes longer than this.",
+        "sequence waits on or that the model isn't sure of is never held, nor is any where a step takes longer than "
+        "this.",
     )

@@ -144,7 +144,7 @@ def test_answered_with_another_token_rewinds_the_slm_and_drops_later_drafts() ->
     core.scored(3, 0.1, 1)
     assert core.answered(1, [21]) == [
         Emit((AcceptedToken(21, Source.LLM, 0.9),)),
-        RewindSlm(2, (21,), 2, 6),
+        RewindSlm(2, (21,), 2, 7),
     ]
     assert core.num_drafts_dropped == 2
     assert not core.drafted(5, 14, 1)
@@ -208,21 +208,23 @@ def test_llm_needs_resends_from_there() -> None:
     assert core.llm_needs(2, 0) == [AskLlm(3, 0, (7, 8, 11), (3,))]
 
 
-def test_run_ahead_disagreement_halves_and_saturation_stops_it() -> None:
+def test_run_ahead_dropped_drafts_halve_accepted_tokens_deepen_and_saturation_stops_it() -> None:
     run_ahead = RunAhead(8)
-    run_ahead.disagreed(0)
+    run_ahead.overruled(0)
     assert run_ahead.depth == 8
-    run_ahead.disagreed(3)
+    run_ahead.overruled(3)
     assert run_ahead.depth == 4
-    run_ahead.agreed()
-    assert run_ahead.depth == 5
+    run_ahead.accepted(3)
+    assert run_ahead.depth == 7
+    run_ahead.accepted(3)
+    assert run_ahead.depth == 8
     run_ahead.slm_saturated = True
     assert run_ahead.depth == 0
 
 
-def test_run_ahead_minimum_above_maximum_is_refused() -> None:
-    with pytest.raises(ValueError, match="minimum"):
-        RunAhead(2, minimum=3)
+def test_run_ahead_below_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 0, got -1"):
+        RunAhead(-1)
 
 
 def test_scores_lost_redrafts_from_the_first_unscored_position_and_voids_queries_behind_it() -> None:

@@ -7,15 +7,20 @@ from services.slm.pacing import DraftPacer, join_steps
 STOP = 2
 
 
-def step(*rows: tuple[int, int, int], opened: tuple[Opened, ...] = (), num_waiting: int = 0) -> DraftStep:
-    """Rows of (sequence_id, position, token_id)."""
+def step(
+    *rows: tuple[int, int, int], opened: tuple[Opened, ...] = (), num_waiting: int = 0, lead: float = 9.0
+) -> DraftStep:
+    """Rows of (sequence_id, position, token_id); in the last one, the largest logit is `lead` above the others."""
+    top_logits = np.full((len(rows), 100), len(rows), np.float32)
+    top_logits[:, 0] += 9.0
+    top_logits[-1, 0] = len(rows) + lead
     return DraftStep(
         sequence_ids=[row[0] for row in rows],
         positions=[row[1] for row in rows],
         epochs=[1] * len(rows),
         token_ids=[row[2] for row in rows],
         hidden_states=np.full((len(rows), 3), len(rows), np.float32),
-        top_logits=np.full((len(rows), 100), len(rows), np.float32),
+        top_logits=top_logits,
         opened=list(opened),
         num_waiting_sequences=num_waiting,
     )
@@ -39,6 +44,12 @@ def test_last_draft_of_a_window_is_never_held(pacer: DraftPacer) -> None:
 
 def test_stop_token_is_never_held(pacer: DraftPacer) -> None:
     assert not pacer.drafted(step((7, 8, STOP)), 0.001)
+
+
+def test_draft_that_the_model_is_not_sure_of_is_never_held(pacer: DraftPacer) -> None:
+    # A lead of 6.8 over 99 others is a share of 90.07%, one of 6.7 a share of 89.1%.
+    assert pacer.drafted(step((7, 8, 5), (8, 8, 5), lead=6.8), 0.001)
+    assert not pacer.drafted(step((7, 8, 5), (8, 8, 5), lead=6.7), 0.001)
 
 
 def test_step_that_takes_longer_than_the_hold_is_sent_at_once(pacer: DraftPacer) -> None:
