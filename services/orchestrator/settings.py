@@ -55,7 +55,7 @@ class OrchestratorSettings(ProcessSettings):
         256, ge=0, description="Requests that wait for their turn, first come first served; more are refused at once."
     )
     stream_interval_ms: int = Field(
-        20, ge=0, description="Least milliseconds between two messages of one answer. 0 sends each token at once."
+        50, ge=0, description="Least milliseconds between two messages of one answer. 0 sends each token at once."
     )
 
     @field_validator("slm", "router", "llm")
