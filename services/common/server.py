@@ -113,9 +113,8 @@ def create_server(
         guard: Guards the service's calls.
         settings: Settings of this process.
     """
-    server = grpc.aio.server(
-        interceptors=[guard], options=server_options(settings.max_message_mb, settings.keepalive_s)
-    )
+    options = server_options(settings.max_message_mb, settings.keepalive_s, settings.max_connection_age_s)
+    server = grpc.aio.server(interceptors=[guard], options=options)
     service.register(server)
     health_pb2_grpc.add_HealthServicer_to_server(lifecycle.health, server)
     if settings.reflection:

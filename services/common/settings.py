@@ -72,6 +72,12 @@ class ProcessSettings(BaseSettings):
     keepalive_s: float = Field(
         default=20.0, ge=1, description="Seconds between keepalive pings on a quiet connection."
     )
+    max_connection_age_s: float = Field(
+        default=0,
+        ge=0,
+        description="Seconds after which a client is told to connect anew, perhaps to another replica. Calls that "
+        "run then go on where they are. 0 keeps connections.",
+    )
     drain_timeout_s: float = Field(
         default=30.0, ge=0, description="Seconds that running work may take after SIGTERM before it is cut off."
     )

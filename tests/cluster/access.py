@@ -21,7 +21,7 @@ from tests.cluster.pods import await_ready, bare_pod
 CHOICES = ("auto", "direct", "forward")
 _PROBE_TIMEOUT_S = 1.0
 _FORWARDED = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) ")
-_RELAY = (Path(__file__).parent / "relay.py").read_text(encoding="utf-8")
+_RELAY = (Path(__file__).parents[1] / "relay.py").read_text(encoding="utf-8")
 _RELAY_PORT = 8080
 
 
@@ -72,7 +72,7 @@ class ForwardedAccess(Access):
     @contextmanager
     def to_service(self, namespace: str, name: str, port: int) -> Iterator[str]:
         """See `Access`."""
-        command = ["python3", "-c", _RELAY, str(_RELAY_PORT), name, str(port)]
+        command = ["python3", "-c", _RELAY, str(_RELAY_PORT), f"{name}:{port}"]
         pod = self._api.create_namespaced_pod(namespace, bare_pod("relay-", self._relay_image, command))
         assert pod.metadata is not None
         relay = str(pod.metadata.name)

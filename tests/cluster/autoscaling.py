@@ -88,7 +88,8 @@ def _all_at(number: int, *components: str) -> Callable[[Sample], bool]:
 _LITTLE = {"llm": 1, "slm": 1}
 PHASES = (
     Phase("a little", _LITTLE, _all_at(1, *SCALED)),
-    Phase("LLM path", {"llm": 16, "slm": 0}, _all_at(3, "llm")),
+    # Few enough that one SLM replica keeps up with three of the LLM.
+    Phase("LLM path", {"llm": 10, "slm": 0}, _all_at(3, "llm")),
     Phase("a little again", _LITTLE, _all_at(1, *SCALED)),
     Phase("SLM path", {"llm": 0, "slm": 24}, _all_at(3, "slm")),
     Phase("a little at last", _LITTLE, _all_at(1, *SCALED)),

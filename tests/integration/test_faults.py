@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import grpc
@@ -21,6 +21,7 @@ from evaluation.exactness import Reference
 from evaluation.reference.pair import WEIGHTS_DIR, ReferencePair
 from services.cli.redis_server import RedisServer
 from services.common.channels import open_channel
+from tests.integration.clients import Clients
 from tests.integration.completions import (
     Completion,
     assert_is_reference,
@@ -37,12 +38,14 @@ from tests.integration.completions import (
 )
 from tests.integration.pair import Replica, RunningPair, front_info, llm_info, running
 from tests.integration.processes import run_to_end
+from tests.relay import Relay
 from tests.serving import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 RECOVERY_S = 60.0
 """Enough for a busy machine: a process that is started again loads its model first."""
+CONNECTION_AGE_S = 2
 
 
 class Streams:
@@ -240,6 +243,34 @@ async def test_client_of_a_draining_orchestrator_goes_on_with_another_one(
             await rest_of(call, completion)
             assert len(completion.token_ids) == 600
         assert await leaving.process.until_exited() == 0
+
+
+async def test_clients_whose_connections_get_too_old_leave_an_orchestrator_before_it_drains(
+    pair: RunningPair, references: list[Reference], reference_pair: ReferencePair
+) -> None:
+    clients = Clients(references, reference_pair.tokenizer)
+    async with AsyncExitStack() as stack:
+        leaving, staying = [
+            await stack.enter_async_context(
+                pair.running_orchestrator(name, "--max-connection-age-s", str(CONNECTION_AGE_S))
+            )
+            for name in ("leaving", "staying")
+        ]
+        # What a Service does: leads every new connection to an orchestrator that isn't about to end.
+        service = Relay(leaving.address)
+        await stack.enter_async_context(service.listening("127.0.0.1", 0))
+        streaming = [asyncio.create_task(clients.run(service.address)) for _ in range(8)]
+        await until(lambda: clients.num_streams >= 8, timeout_s=RECOVERY_S)
+        service.target = staying.address
+        await asyncio.sleep(1.1 * CONNECTION_AGE_S + 0.5)
+        num_before = clients.num_streams
+        leaving.process.signal(signal.SIGTERM)
+        assert await leaving.process.until_exited() == 0
+        await until(lambda: clients.num_streams >= num_before + 16, timeout_s=RECOVERY_S)
+        clients.stopping = True
+        await asyncio.gather(*streaming)
+        assert service.num_connections >= 2 * len(streaming)
+        assert (await front_info(staying)).load.num_requests_finished >= 16
 
 
 async def test_drain_that_takes_too_long_never_ends_a_stream_with_ok(

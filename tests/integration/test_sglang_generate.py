@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from evaluation.exactness import compare, reference_decodings, suite_prompts
 from evaluation.reference.pair import WEIGHTS_DIR, ReferencePair
 from tests.integration.pair import Replica, RunningPair, running
+from tests.integration.test_metrics import documented, served
+from tests.scraping import free_port, scrape
 
 pytest.importorskip("services.engines.sglang", exc_type=ModuleNotFoundError)
 
@@ -24,17 +27,25 @@ async def test_generate_with_both_models_on_sglang_equals_transformers(
     references = reference_decodings(
         reference_pair, suite_prompts(reference_pair, NUM_PROMPTS), [reference_pair.description.threshold]
     )
+    ports = {role: free_port() for role in ("slm", "llm")}
     slm, llm = (
         Replica(
-            f"services.{role}", "--engine", "sglang", "--model", str(WEIGHTS_DIR / role), directory=tmp_path / role
+            f"services.{role}", "--engine", "sglang", "--model", str(WEIGHTS_DIR / role),
+            "--metrics-port", str(port), directory=tmp_path / role,
         )
-        for role in ("slm", "llm")
-    )
+        for role, port in ports.items()
+    )  # fmt: skip
     async with AsyncExitStack() as stack:
         for replica in (slm, llm):
             await stack.enter_async_context(running(replica))
         front = await stack.enter_async_context(pair.running_orchestrator("sglang-front", llm=llm.address, slm=slm))
         on_sglang = await compare(front.address, references, depths=(4,), concurrencies=(8,))
+        for role, port in ports.items():
+            metrics = await asyncio.to_thread(scrape, port)
+            assert served(metrics) == documented(role)
+            assert metrics.values[f"trivium_{role}_active_sequences"] == 0
+            assert metrics.values[f"trivium_{role}_rows_total"] >= metrics.values[f"trivium_{role}_passes_total"] > 0
+            assert metrics.values[f"trivium_{role}_kv_tokens_used"] == 0
     on_transformers = await compare(pair.front.address, references, depths=(4,), concurrencies=(8,))
     for (outcome,) in (on_sglang, on_transformers):
         assert outcome.num_compared == NUM_PROMPTS

@@ -2,10 +2,19 @@
 The objects of a gRPC service: slm, router, llm and orchestrator differ in their environment and their values alone.
 */}}
 
-{{/* Seconds from the end of a pod to its kill: it leaves the endpoints, drains, and has time to close. */}}
+{{/*
+Seconds that a pod goes on as if nothing was: callers learn from the endpoints that it goes, before it refuses anything.
+Connections of clients, which hear nothing of endpoints, get too old meanwhile; gRPC varies their age by a tenth.
+*/}}
+{{- define "trivium.leavePeriod" -}}
+{{- $age := int ((get .root.Values .component).settings.maxConnectionAgeS | default 0) -}}
+{{ add (int .root.Values.shutdown.leaveEndpointsS) (ternary (add 1 (div (add (mul 11 $age) 9) 10)) 0 (gt $age 0)) }}
+{{- end -}}
+
+{{/* Seconds from the end of a pod to its kill: callers leave it, it drains, and has time to close. */}}
 {{- define "trivium.gracePeriod" -}}
 {{- $values := get .root.Values .component -}}
-{{ add (int .root.Values.shutdown.leaveEndpointsS) (ceil $values.settings.drainTimeoutS) (int .root.Values.shutdown.marginS) }}
+{{ add (int (include "trivium.leavePeriod" .)) (ceil $values.settings.drainTimeoutS) (int .root.Values.shutdown.marginS) }}
 {{- end -}}
 
 {{- define "trivium.probes" -}}
@@ -98,10 +107,9 @@ spec:
             {{- end }}
           {{- include "trivium.probes" . | nindent 10 }}
           lifecycle:
-            {{- /* Callers learn from the endpoints that the pod goes, before it refuses anything. */}}
             preStop:
               sleep:
-                seconds: {{ .root.Values.shutdown.leaveEndpointsS }}
+                seconds: {{ include "trivium.leavePeriod" . }}
           resources:
             {{- include "trivium.resources" . | nindent 12 }}
           securityContext:

@@ -91,8 +91,19 @@ def test_grace_period_is_longer_than_leaving_and_draining(helm: Helm, component:
     manifests = helm.render(values(f"{component}.settings.drainTimeoutS={drain_s}"))
     spec = named(manifests, "Deployment", component)["spec"]["template"]["spec"]
     assert environment(manifests, component)[f"TRIVIUM_{component.upper()}_DRAIN_TIMEOUT_S"] == str(drain_s)
-    assert container(manifests, component)["lifecycle"]["preStop"]["sleep"]["seconds"] == 3
-    assert spec["terminationGracePeriodSeconds"] == 3 + drain_s + 15
+    # Connections of the orchestrator's clients live for 10 seconds, give or take one.
+    leave_s = 3 + 12 if component == "orchestrator" else 3
+    assert container(manifests, component)["lifecycle"]["preStop"]["sleep"]["seconds"] == leave_s
+    assert spec["terminationGracePeriodSeconds"] == leave_s + drain_s + 15
+
+
+@pytest.mark.parametrize(("age_s", "leave_s"), [(0, 3), (1, 3 + 3), (30, 3 + 34), (45, 3 + 51)])
+def test_orchestrator_takes_requests_until_the_last_connection_is_too_old(
+    helm: Helm, age_s: int, leave_s: int
+) -> None:
+    manifests = helm.render(values(f"orchestrator.settings.maxConnectionAgeS={age_s}"))
+    assert environment(manifests, "orchestrator")["TRIVIUM_ORCHESTRATOR_MAX_CONNECTION_AGE_S"] == str(age_s)
+    assert container(manifests, "orchestrator")["lifecycle"]["preStop"]["sleep"]["seconds"] == leave_s
 
 
 @pytest.mark.parametrize("component", COMPONENTS)

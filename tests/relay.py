@@ -1,0 +1,76 @@
+"""Relays TCP connections: `python3 relay.py LISTEN_PORT HOST:PORT`.
+
+Inside a cluster, a Service that is reached through it behaves as it does for a client there: every connection may go
+to another pod, and none to a pod that is about to end. Where there is no cluster, it stands for the Service.
+Imports nothing but the standard library, since a pod runs its text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+
+
+class Relay:
+    """Leads connections on.
+
+    Args:
+        target: "host:port", to which new connections lead from now on.
+    """
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.num_connections = 0
+        self.address = ""
+        """Where it listens, "host:port"."""
+
+    @contextlib.asynccontextmanager
+    async def listening(self, host: str, port: int) -> AsyncIterator[asyncio.Server]:
+        """Takes connections while the context is open; ends them with it."""
+        tasks: set[asyncio.Task[None]] = set()
+
+        async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            # One that asyncio made would report its end as an error.
+            task = asyncio.create_task(self._relay(reader, writer))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+        async with await asyncio.start_server(take, host, port) as server:
+            host, port = server.sockets[0].getsockname()
+            self.address = f"{host}:{port}"
+            try:
+                yield server
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.num_connections += 1
+        host, _, port = self.target.rpartition(":")
+        with contextlib.closing(writer):
+            try:
+                to_reader, to_writer = await asyncio.open_connection(host, int(port))
+            except OSError:
+                return
+            with contextlib.closing(to_writer):
+                await asyncio.gather(_copy(reader, to_writer), _copy(to_reader, writer))
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+async def _main(port: int, target: str) -> None:
+    async with Relay(target).listening("0.0.0.0", port) as server:
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(int(sys.argv[1]), sys.argv[2]))
