@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 
 
@@ -22,7 +23,8 @@ class Relay:
 
     def __init__(self, target: str) -> None:
         self.target = target
-        self.num_connections = 0
+        self.num_open: Counter[str] = Counter()
+        """Connections that are open, by what they lead to."""
         self.address = ""
         """Where it listens, "host:port"."""
 
@@ -48,15 +50,17 @@ class Relay:
                 await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.num_connections += 1
-        host, _, port = self.target.rpartition(":")
-        with contextlib.closing(writer):
+        target = self.target
+        host, _, port = target.rpartition(":")
+        self.num_open[target] += 1
+        # Where nobody listens, the client finds its connection closed.
+        with contextlib.suppress(OSError), contextlib.closing(writer):
             try:
                 to_reader, to_writer = await asyncio.open_connection(host, int(port))
-            except OSError:
-                return
-            with contextlib.closing(to_writer):
-                await asyncio.gather(_copy(reader, to_writer), _copy(to_reader, writer))
+                with contextlib.closing(to_writer):
+                    await asyncio.gather(_copy(reader, to_writer), _copy(to_reader, writer))
+            finally:
+                self.num_open[target] -= 1
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -259,17 +259,17 @@ async def test_clients_whose_connections_get_too_old_leave_an_orchestrator_befor
         # What a Service does: leads every new connection to an orchestrator that isn't about to end.
         service = Relay(leaving.address)
         await stack.enter_async_context(service.listening("127.0.0.1", 0))
-        streaming = [asyncio.create_task(clients.run(service.address)) for _ in range(8)]
-        await until(lambda: clients.num_streams >= 8, timeout_s=RECOVERY_S)
-        service.target = staying.address
-        await asyncio.sleep(1.1 * CONNECTION_AGE_S + 0.5)
-        num_before = clients.num_streams
-        leaving.process.signal(signal.SIGTERM)
-        assert await leaving.process.until_exited() == 0
-        await until(lambda: clients.num_streams >= num_before + 16, timeout_s=RECOVERY_S)
-        clients.stopping = True
-        await asyncio.gather(*streaming)
-        assert service.num_connections >= 2 * len(streaming)
+        async with asyncio.TaskGroup() as streaming:
+            for _ in range(8):
+                streaming.create_task(clients.run(service.address))
+            await until(lambda: clients.num_streams >= 8, timeout_s=RECOVERY_S)
+            service.target = staying.address
+            await until(lambda: not service.num_open[leaving.address], timeout_s=RECOVERY_S)
+            num_before = clients.num_streams
+            leaving.process.signal(signal.SIGTERM)
+            assert await leaving.process.until_exited() == 0
+            await until(lambda: clients.num_streams >= num_before + 16, timeout_s=RECOVERY_S)
+            clients.stopping = True
         assert (await front_info(staying)).load.num_requests_finished >= 16
 
 

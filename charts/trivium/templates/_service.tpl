@@ -8,7 +8,7 @@ Connections of clients, which hear nothing of endpoints, get too old meanwhile; 
 */}}
 {{- define "trivium.leavePeriod" -}}
 {{- $age := int ((get .root.Values .component).settings.maxConnectionAgeS | default 0) -}}
-{{ add (int .root.Values.shutdown.leaveEndpointsS) (ternary (add 1 (div (add (mul 11 $age) 9) 10)) 0 (gt $age 0)) }}
+{{ add (int .root.Values.shutdown.leaveEndpointsS) (ternary (add 2 (div (add (mul 11 $age) 9) 10)) 0 (gt $age 0)) }}
 {{- end -}}
 
 {{/* Seconds from the end of a pod to its kill: callers leave it, it drains, and has time to close. */}}

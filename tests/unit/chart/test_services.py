@@ -92,12 +92,12 @@ def test_grace_period_is_longer_than_leaving_and_draining(helm: Helm, component:
     spec = named(manifests, "Deployment", component)["spec"]["template"]["spec"]
     assert environment(manifests, component)[f"TRIVIUM_{component.upper()}_DRAIN_TIMEOUT_S"] == str(drain_s)
     # Connections of the orchestrator's clients live for 10 seconds, give or take one.
-    leave_s = 3 + 12 if component == "orchestrator" else 3
+    leave_s = 3 + 13 if component == "orchestrator" else 3
     assert container(manifests, component)["lifecycle"]["preStop"]["sleep"]["seconds"] == leave_s
     assert spec["terminationGracePeriodSeconds"] == leave_s + drain_s + 15
 
 
-@pytest.mark.parametrize(("age_s", "leave_s"), [(0, 3), (1, 3 + 3), (30, 3 + 34), (45, 3 + 51)])
+@pytest.mark.parametrize(("age_s", "leave_s"), [(0, 3), (1, 3 + 4), (30, 3 + 35), (45, 3 + 52)])
 def test_orchestrator_takes_requests_until_the_last_connection_is_too_old(
     helm: Helm, age_s: int, leave_s: int
 ) -> None:
