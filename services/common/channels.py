@@ -30,21 +30,16 @@ def _shared_options(max_message_mb: int, keepalive_s: float) -> ChannelOptions:
 
 
 def server_options(
-    max_message_mb: int = DEFAULT_MAX_MESSAGE_MB,
-    keepalive_s: float = DEFAULT_KEEPALIVE_S,
-    max_connection_age_s: float = 0,
+    max_message_mb: int = DEFAULT_MAX_MESSAGE_MB, keepalive_s: float = DEFAULT_KEEPALIVE_S
 ) -> ChannelOptions:
     """Returns the options of a server.
 
     Args:
         max_message_mb: Largest message in or out, in MiB.
         keepalive_s: Seconds between pings on a quiet connection.
-        max_connection_age_s: Seconds, give or take a tenth, after which a client is told to connect anew; 0 is never.
     """
-    age = [("grpc.max_connection_age_ms", int(max_connection_age_s * 1000))] if max_connection_age_s else []
     return [
         *_shared_options(max_message_mb, keepalive_s),
-        *age,
         ("grpc.http2.min_ping_interval_without_data_ms", _LEAST_PING_INTERVAL_MS),
         # Two processes on one port would each get half of the calls; the second one has to fail instead.
         ("grpc.so_reuseport", 0),

@@ -18,7 +18,6 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from services.common.channels import server_options
 from services.common.interceptors import CallGuard
 from services.common.lifecycle import Lifecycle
 from services.common.logs import configure_logging
@@ -113,8 +112,7 @@ def create_server(
         guard: Guards the service's calls.
         settings: Settings of this process.
     """
-    options = server_options(settings.max_message_mb, settings.keepalive_s, settings.max_connection_age_s)
-    server = grpc.aio.server(interceptors=[guard], options=options)
+    server = grpc.aio.server(interceptors=[guard], options=settings.server_options)
     service.register(server)
     health_pb2_grpc.add_HealthServicer_to_server(lifecycle.health, server)
     if settings.reflection:

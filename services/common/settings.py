@@ -20,6 +20,8 @@ from uuid import uuid4
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, NoDecode, SettingsConfigDict, SettingsError
 
+from services.common.channels import ChannelOptions, server_options
+
 _SERVICE_LINK = re.compile(r"(_SERVICE_(HOST|PORT)|_PORT)(_|$)")
 
 
@@ -72,12 +74,6 @@ class ProcessSettings(BaseSettings):
     keepalive_s: float = Field(
         default=20.0, ge=1, description="Seconds between keepalive pings on a quiet connection."
     )
-    max_connection_age_s: float = Field(
-        default=0,
-        ge=0,
-        description="Seconds after which a client is told to connect anew, perhaps to another replica. Calls that "
-        "run then go on where they are. 0 keeps connections.",
-    )
     drain_timeout_s: float = Field(
         default=30.0, ge=0, description="Seconds that running work may take after SIGTERM before it is cut off."
     )
@@ -91,6 +87,11 @@ class ProcessSettings(BaseSettings):
         max_length=128,
         description="Name of this process among its replicas, unique for its lifetime. Random unless set.",
     )
+
+    @property
+    def server_options(self) -> ChannelOptions:
+        """Options of the gRPC server."""
+        return server_options(self.max_message_mb, self.keepalive_s)
 
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from services.common.channels import ChannelOptions
 from services.common.settings import CommaList, ProcessSettings
 from services.orchestrator.discovery import Target
 
@@ -57,6 +58,18 @@ class OrchestratorSettings(ProcessSettings):
     stream_interval_ms: int = Field(
         50, ge=0, description="Least milliseconds between two messages of one answer. 0 sends each token at once."
     )
+    max_connection_age_s: float = Field(
+        0,
+        ge=0,
+        description="Seconds after which a client is told to connect anew, perhaps to another orchestrator. Answers "
+        "that run then go on where they are. 0 keeps connections.",
+    )
+
+    @property
+    def server_options(self) -> ChannelOptions:
+        """Options of the gRPC server."""
+        age_ms = int(self.max_connection_age_s * 1000)
+        return [*super().server_options, *([("grpc.max_connection_age_ms", age_ms)] if age_ms else [])]
 
     @field_validator("slm", "router", "llm")
     @classmethod
