@@ -1,11 +1,12 @@
-"""A progress bar for labelling.
+"""Progress bars for labelling.
 
-Owns how a run looks on a terminal; anywhere else it prints one line a stage.
+Owns how a run looks on a terminal, one bar a stage; anywhere else it prints one line a stage.
 """
 
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -21,42 +22,61 @@ from rich.progress import (
 from rich.text import Text
 
 
-class LabelProgress:
-    """A `pipeline.Watcher` on a console: one bar a stage. A context manager.
+class StageBars:
+    """One bar a stage, of which the last one moves. A context manager.
 
     Args:
-        console: Where it is shown.
+        console: Where they are shown.
+        columns: What stands behind a stage's name, its bar and its number of shards.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *columns: ProgressColumn) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("shards"),
-            TextColumn("{task.fields[items]:,} {task.fields[counts]}"),
-            _Rate(),
+            *columns,
             TimeElapsedColumn(),
             console=console,
         )
         self._task: TaskID | None = None
-        self._num_items = 0
 
-    def __enter__(self) -> LabelProgress:
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end_stage()
+        self._end_bar()
         self._progress.stop()
+
+    def _start_bar(self, stage: str, num_shards: int, num_done: int, **fields: Any) -> None:
+        self._end_bar()
+        self._task = self._progress.add_task(stage, total=num_shards, completed=num_done, **fields)
+
+    def _end_bar(self) -> None:
+        if self._task is not None:
+            self._progress.stop_task(self._task)
+
+
+class LabelProgress(StageBars):
+    """A `pipeline.Watcher` on a console.
+
+    Args:
+        console: Where it is shown.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(
+            console, TextColumn("shards"), TextColumn("{task.fields[items]:,} {task.fields[counts]}"), _Rate()
+        )
+        self._num_items = 0
 
     def start_stage(self, name: str, counts: str, num_shards: int, num_done: int) -> None:
         """Starts a bar; shards that are there already count as done."""
-        self._end_stage()
         self._num_items = 0
-        self._task = self._progress.add_task(name, total=num_shards, completed=num_done, items=0, counts=counts)
+        self._start_bar(name, num_shards, num_done, items=0, counts=counts)
 
     def add_items(self, num_items: int) -> None:
         """Counts items."""
@@ -68,10 +88,6 @@ class LabelProgress:
         """Moves the bar."""
         if self._task is not None:
             self._progress.advance(self._task)
-
-    def _end_stage(self) -> None:
-        if self._task is not None:
-            self._progress.stop_task(self._task)
 
 
 class _Rate(ProgressColumn):

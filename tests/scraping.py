@@ -1,17 +1,21 @@
-"""Scrapes /metrics of a process, as Prometheus does."""
+"""Scrapes /metrics of a process, as Prometheus does, and reads what the operators' page says of it."""
 
 from __future__ import annotations
 
+import re
 import socket
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.common.server import Service
 from services.common.telemetry import Telemetry
+
+PAGE = Path(__file__).parents[1] / "charts" / "trivium" / "METRICS.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,18 @@ def scrape(port: int) -> Scrape:
         {f"{family.name}_total" if family.type == "counter" else family.name: family.type for family in families},
         {value for family in families for sample in family.samples for value in sample.labels.values()},
     )
+
+
+def documented(service: str) -> dict[str, str]:
+    """Type of each metric in a service's table of METRICS.md."""
+    section = re.split(r"^## ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    [table] = [part for part in section if part.startswith(f"{service}\n")]
+    return dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", table, flags=re.MULTILINE))
+
+
+def served(page: Scrape) -> dict[str, str]:
+    """Type of each of Trivium's own metrics."""
+    return {name: kind for name, kind in page.types.items() if name.startswith("trivium_")}
 
 
 def free_port() -> int:

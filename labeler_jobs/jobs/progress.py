@@ -2,46 +2,27 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from rich.console import Console
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TextColumn
 from rich.text import Text
 
+from labeler_jobs.progress import StageBars
 
-class JobProgress:
-    """A `submission.View` on a console. A context manager.
+
+class JobProgress(StageBars):
+    """A `submission.View` on a console.
 
     Args:
         console: Where it is shown.
     """
 
     def __init__(self, console: Console) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[pods]}"),
-            TimeElapsedColumn(),
-            console=console,
-        )
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> JobProgress:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end()
-        self._progress.stop()
+        super().__init__(console, TextColumn("{task.fields[pods]}"))
 
     def start(self, stage: str, num_shards: int, num_done: int) -> None:
         """Starts a bar; shards that are there already count as done."""
-        self._end()
-        self._task = self._progress.add_task(stage, total=num_shards, completed=num_done, pods="")
+        self._start_bar(stage, num_shards, num_done, pods="")
 
     def update(self, num_done: int, num_running: int, num_failed: int) -> None:
         """Moves the bar."""
@@ -58,10 +39,10 @@ class JobProgress:
         self._progress.console.print(Text(title, style="bold"), soft_wrap=True)
         self._progress.console.print(Padding(Text(_harmless(log.rstrip())), (0, 0, 0, 2)), soft_wrap=True)
 
-    def _end(self) -> None:
+    def _end_bar(self) -> None:
         if self._task is not None:
             self._progress.update(self._task, pods="")
-            self._progress.stop_task(self._task)
+        super()._end_bar()
 
 
 def _harmless(text: str) -> str:

@@ -18,7 +18,6 @@ from kubernetes import client
 
 from tests.cluster.pods import await_ready, bare_pod
 
-CHOICES = ("auto", "direct", "forward")
 _PROBE_TIMEOUT_S = 1.0
 _FORWARDED = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) ")
 _RELAY = (Path(__file__).parents[1] / "relay.py").read_text(encoding="utf-8")

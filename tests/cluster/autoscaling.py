@@ -27,9 +27,10 @@ from evaluation.exactness import Reference, reference_decodings, suite_prompts
 from evaluation.in_process import SLM_ONLY
 from evaluation.reference.pair import load_pair
 from services.cli.console import err
-from tests.cluster.access import CHOICES, Access, way_in
+from tests.cluster.access import Access, way_in
 from tests.cluster.load import Load
 from tests.cluster.namespaces import new_namespace
+from tests.cluster.options import add_options, add_prometheus_option
 from tests.cluster.release import NAME, PORTS, Release, image_settings, light_image
 from tests.cluster.scaling import PodCount, Prometheus, ScaledComponent
 from tests.cluster.scaling_figure import draw
@@ -246,10 +247,8 @@ def measure(
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster.autoscaling", description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="where results go, without a suffix")
-    parser.add_argument("--prometheus", default="monitoring/prometheus:9090", help="namespace/Service:port")
-    parser.add_argument("--image-registry", default="", help="registry and path before the images' names")
-    parser.add_argument("--image-tag", default="", help="tag of the images (default: the chart's appVersion)")
-    parser.add_argument("--cluster-access", choices=CHOICES, default="auto", help="how Services are reached")
+    add_options(parser.add_argument)
+    add_prometheus_option(parser.add_argument)
     return parser.parse_args()
 
 

@@ -23,9 +23,10 @@ from services.cli.console import out
 from services.cli.figures import summary
 from services.cli.smoke_command import QUESTION
 from tests.cluster import pods
-from tests.cluster.access import CHOICES, Access, way_in
+from tests.cluster.access import Access, way_in
 from tests.cluster.commands import run
 from tests.cluster.namespaces import new_namespace, objects_in
+from tests.cluster.options import add_options
 from tests.cluster.release import COMPONENTS, NAME, PORTS, Release, image_settings, light_image
 
 _IMAGES_TIMEOUT_S = 30.0
@@ -109,9 +110,7 @@ def _sizes_table(api: client.CoreV1Api, names: set[str]) -> Table:
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster.demo", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--image-registry", default="", help="registry and path before the images' names")
-    parser.add_argument("--image-tag", default="", help="tag of the images (default: the chart's appVersion)")
-    parser.add_argument("--cluster-access", choices=CHOICES, default="auto", help="how Services are reached")
+    add_options(parser.add_argument)
     return parser.parse_args()
 
 

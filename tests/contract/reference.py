@@ -13,12 +13,10 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM
 
+from evaluation.in_process import NEAR_TIE
 from services.engines.base import GREEDY, TOP_LOGITS, SamplingParams
 from services.engines.fakes import fake_next_token
 from services.engines.sampling import sample_token
-
-NEAR_TIE = 1e-4
-"""Two tokens whose logits are closer than this may come out either way: rounding depends on the batch."""
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2
-from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+from trivium.v1 import orchestrator_pb2_grpc
 
 from evaluation.exactness import Reference
 from evaluation.reference.pair import WEIGHTS_DIR, ReferencePair
 from services.cli.redis_server import RedisServer
 from services.common.channels import open_channel
-from tests.integration.clients import Clients
 from tests.integration.completions import (
     Completion,
     assert_is_reference,
@@ -32,20 +31,17 @@ from tests.integration.completions import (
     generate,
     read_into,
     request_for,
-    rest_of,
     status_of,
     tell,
 )
 from tests.integration.pair import Replica, RunningPair, front_info, llm_info, running
 from tests.integration.processes import run_to_end
-from tests.relay import Relay
 from tests.serving import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 RECOVERY_S = 60.0
 """Enough for a busy machine: a process that is started again loads its model first."""
-CONNECTION_AGE_S = 2
 
 
 class Streams:
@@ -203,89 +199,6 @@ async def test_resume_with_another_prompt_is_refused(
         call.cancel()
 
 
-async def test_sigterm_lets_a_running_stream_finish_refuses_new_ones_and_exits_0(
-    pair: RunningPair, references: list[Reference], reference_pair: ReferencePair
-) -> None:
-    request = endless_request(references[0], 600, reference_pair)
-    async with (
-        pair.running_orchestrator("stopped", "--drain-timeout-s", "120") as front,
-        client(front) as stub,
-        client(front) as other_stub,
-    ):
-        await other_stub.Cancel(orchestrator_pb2.CancelRequest(request_id="connects"))
-        call = stub.Generate(request)
-        completion = await begin(call)
-        front.process.signal(signal.SIGTERM)
-        await until(lambda: _takes_no_connections(front), timeout_s=RECOVERY_S)
-        # Its client is told to connect elsewhere, and here nobody listens any more.
-        error = await status_of(other_stub.Generate(request_for(references[0])))
-        assert error.code() == grpc.StatusCode.UNAVAILABLE
-        await rest_of(call, completion)
-        assert len(completion.token_ids) == 600
-        assert completion.usage.num_completion_tokens == 600
-        assert await front.process.until_exited() == 0
-
-
-async def test_client_of_a_draining_orchestrator_goes_on_with_another_one(
-    pair: RunningPair, references: list[Reference], reference_pair: ReferencePair
-) -> None:
-    request = endless_request(references[0], 600, reference_pair)
-    async with pair.running_orchestrator("leaving", "--drain-timeout-s", "120") as leaving:
-        # Connects to the first that takes connections.
-        async with open_channel(f"ipv4:{leaving.address},{pair.front.address}") as channel:
-            stub = orchestrator_pb2_grpc.OrchestratorServiceStub(channel)
-            call = stub.Generate(request)
-            completion = await begin(call)
-            leaving.process.signal(signal.SIGTERM)
-            await until(lambda: _takes_no_connections(leaving), timeout_s=RECOVERY_S)
-            assert leaving.process.is_alive, "the stream was over before clients were sent away"
-            assert_is_reference(await generate(stub, request_for(references[0])), references[0])
-            await rest_of(call, completion)
-            assert len(completion.token_ids) == 600
-        assert await leaving.process.until_exited() == 0
-
-
-async def test_clients_whose_connections_get_too_old_leave_an_orchestrator_before_it_drains(
-    pair: RunningPair, references: list[Reference], reference_pair: ReferencePair
-) -> None:
-    clients = Clients(references, reference_pair.tokenizer)
-    async with AsyncExitStack() as stack:
-        leaving, staying = [
-            await stack.enter_async_context(
-                pair.running_orchestrator(name, "--max-connection-age-s", str(CONNECTION_AGE_S))
-            )
-            for name in ("leaving", "staying")
-        ]
-        # What a Service does: leads every new connection to an orchestrator that isn't about to end.
-        service = Relay(leaving.address)
-        await stack.enter_async_context(service.listening("127.0.0.1", 0))
-        async with asyncio.TaskGroup() as streaming:
-            for _ in range(8):
-                streaming.create_task(clients.run(service.address))
-            await until(lambda: clients.num_streams >= 8, timeout_s=RECOVERY_S)
-            service.target = staying.address
-            await until(lambda: not service.num_open[leaving.address], timeout_s=RECOVERY_S)
-            num_before = clients.num_streams
-            leaving.process.signal(signal.SIGTERM)
-            assert await leaving.process.until_exited() == 0
-            await until(lambda: clients.num_streams >= num_before + 16, timeout_s=RECOVERY_S)
-            clients.stopping = True
-        assert (await front_info(staying)).load.num_requests_finished >= 16
-
-
-async def test_drain_that_takes_too_long_never_ends_a_stream_with_ok(
-    pair: RunningPair, references: list[Reference], reference_pair: ReferencePair
-) -> None:
-    request = endless_request(references[0], 900, reference_pair)
-    async with pair.running_orchestrator("cut-off", "--drain-timeout-s", "0") as front, client(front) as stub:
-        call = stub.Generate(request)
-        completion = await begin(call)
-        front.process.signal(signal.SIGTERM)
-        assert (await status_of(call, completion)).code() == grpc.StatusCode.UNAVAILABLE
-        assert completion.finish is None
-        assert await front.process.until_exited() == 0
-
-
 async def test_router_of_another_slm_is_refused_by_name_of_both_sides(
     pair: RunningPair, references: list[Reference], tmp_path: Path
 ) -> None:
@@ -348,13 +261,3 @@ async def _serves(llm: Replica) -> bool:
 
 async def _index_is(front: Replica, *, available: bool) -> bool:
     return (await front_info(front)).load.prefix_index_available == available
-
-
-async def _takes_no_connections(front: Replica) -> bool:
-    host, _, port = front.address.rpartition(":")
-    try:
-        _, writer = await asyncio.open_connection(host, int(port))
-    except ConnectionRefusedError:
-        return True
-    writer.close()
-    return False

@@ -14,24 +14,12 @@ from evaluation.exactness import Reference
 from evaluation.reference.pair import WEIGHTS_DIR
 from tests.integration.completions import client, cycled, generate, request_for
 from tests.integration.pair import Replica, RunningPair, running
-from tests.scraping import Scrape, free_port, scrape
+from tests.scraping import Scrape, documented, free_port, scrape, served
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
-PAGE = Path(__file__).parents[2] / "charts" / "trivium" / "METRICS.md"
 SERVICES = ("orchestrator", "slm", "llm", "router")
 NUM_REQUESTS = 16
-
-
-def documented(service: str) -> dict[str, str]:
-    """Type of each metric in a service's table."""
-    section = re.split(r"^## ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    [table] = [part for part in section if part.startswith(f"{service}\n")]
-    return dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", table, flags=re.MULTILINE))
-
-
-def served(page: Scrape) -> dict[str, str]:
-    return {name: kind for name, kind in page.types.items() if name.startswith("trivium_")}
 
 
 @asynccontextmanager

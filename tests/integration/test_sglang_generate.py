@@ -11,8 +11,7 @@ import pytest
 from evaluation.exactness import compare, reference_decodings, suite_prompts
 from evaluation.reference.pair import WEIGHTS_DIR, ReferencePair
 from tests.integration.pair import Replica, RunningPair, running
-from tests.integration.test_metrics import documented, served
-from tests.scraping import free_port, scrape
+from tests.scraping import documented, free_port, scrape, served
 
 pytest.importorskip("services.engines.sglang", exc_type=ModuleNotFoundError)
 

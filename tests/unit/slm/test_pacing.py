@@ -5,14 +5,16 @@ from services.engines.base import DraftStep, Opened
 from services.slm.pacing import DraftPacer, join_steps
 
 STOP = 2
+SURE = 9.0
+"""How far the largest logit is above the others, for a draft that may be held."""
 
 
 def step(
-    *rows: tuple[int, int, int], opened: tuple[Opened, ...] = (), num_waiting: int = 0, lead: float = 9.0
+    *rows: tuple[int, int, int], opened: tuple[Opened, ...] = (), num_waiting: int = 0, lead: float = SURE
 ) -> DraftStep:
     """Rows of (sequence_id, position, token_id); in the last one, the largest logit is `lead` above the others."""
     top_logits = np.full((len(rows), 100), len(rows), np.float32)
-    top_logits[:, 0] += 9.0
+    top_logits[:, 0] += SURE
     top_logits[-1, 0] = len(rows) + lead
     return DraftStep(
         sequence_ids=[row[0] for row in rows],
