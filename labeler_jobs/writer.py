@@ -111,7 +111,6 @@ class GreedyWriter:
         Raises:
             InvalidRequest: A prefix is empty, or an id is outside the vocabulary.
             ContextLengthExceeded: A prefix leaves no room for one token.
-            CapacityExceeded: A single row doesn't fit into the engine's KV budget.
         """
         context_len = min(self.info.context_len, self._context_len or self.info.context_len)
         run = _Run(

@@ -6,6 +6,7 @@ Owns the queue of drafted tokens and the worker thread. Doesn't know gRPC.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -45,7 +46,7 @@ class Batcher:
 
     Args:
         score: Scores rows. Called on a thread of its own, unless the last call took less than a millisecond.
-        max_batch_rows: Most rows in one forward. No single `Rows` may have more.
+        max_batch_rows: Most rows in one forward. Larger `Rows` take several, one after another.
         max_waiting_rows: Rows that may wait before `submit` does.
     """
 
@@ -90,7 +91,9 @@ class Batcher:
     def _take(self) -> list[Rows]:
         batch: list[Rows] = []
         num_rows = 0
-        while self._waiting and num_rows + len(self._waiting[0].token_ids) <= self._max_batch_rows:
+        while self._waiting:
+            if batch and num_rows + len(self._waiting[0].token_ids) > self._max_batch_rows:
+                break
             rows = self._waiting.popleft()
             self._count_waiting(-len(rows.token_ids))
             if rows.is_wanted():
@@ -104,17 +107,21 @@ class Batcher:
         start = time.perf_counter()
         self.num_rows_in_batch = sum(len(rows.token_ids) for rows in batch)
         # Concatenating also copies, which torch wants: what was received is read-only.
-        probabilities = self._score(
+        columns = (
             np.concatenate([rows.token_ids for rows in batch]),
             np.concatenate([rows.hidden_states for rows in batch]),
             np.concatenate([rows.top_logits for rows in batch]),
+        )
+        parts = range(0, self.num_rows_in_batch, self._max_batch_rows)
+        probabilities = np.concatenate(
+            [self._score(*(column[part : part + self._max_batch_rows] for column in columns)) for part in parts]
         )
         self._forward_s = time.perf_counter() - start
         self.num_rows_in_batch = 0
         return probabilities
 
     def _deliver(self, batch: list[Rows], probabilities: NDArray[np.float32]) -> None:
-        self.num_steps += 1
+        self.num_steps += math.ceil(len(probabilities) / self._max_batch_rows)
         self.num_rows += len(probabilities)
         start = 0
         for rows in batch:

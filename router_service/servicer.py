@@ -22,6 +22,9 @@ from services.common.lifecycle import Lifecycle
 from services.common.telemetry import Telemetry
 from services.common.tensors import pack, unpack
 
+_NUM_TOP_LOGITS = 100
+"""As `ScoreRequest.top_logits` has them."""
+
 SERVICE_NAME = router_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name
 
 
@@ -82,7 +85,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
     Args:
         load: Loads the router; called on a thread.
         lifecycle: The state of this process.
-        max_batch_rows: Most rows in one forward, and in one request.
+        max_batch_rows: Most rows in one forward.
         max_waiting_rows: Rows that may wait before no more requests are read.
         max_pending_bytes: Most bytes of scores that may wait for a slow reader, per stream.
     """
@@ -98,7 +101,6 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
     ) -> None:
         self._load = load
         self._lifecycle = lifecycle
-        self._max_batch_rows = max_batch_rows
         self._max_pending_bytes = max_pending_bytes
         self._streams: set[_Stream] = set()
         self._scorer: RowScorer
@@ -113,8 +115,17 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         router_pb2_grpc.add_RouterServiceServicer_to_server(self, server)
 
     async def start(self) -> None:
-        """Loads the router and warms it up."""
+        """Loads the router and warms it up.
+
+        Raises:
+            ValueError: It can't be loaded, or reads another number of logits than SLM services send.
+        """
         self._scorer = await asyncio.to_thread(self._load)
+        if self._scorer.num_top_logits != _NUM_TOP_LOGITS:
+            raise ValueError(
+                f"{self._scorer.info.checkpoint}: num_top_logits is {self._scorer.num_top_logits}, "
+                f"and SLM services send {_NUM_TOP_LOGITS}"
+            )
         await asyncio.to_thread(self._scorer.warm_up, 1)
 
     async def run(self) -> None:
@@ -203,8 +214,8 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
     def _token_ids(self, request: router_pb2.ScoreRequest) -> NDArray[np.int64]:
         vocab_size = self._scorer.info.vocab_size
         token_ids = np.array(request.token_ids, dtype=np.int64)
-        if not 0 < len(token_ids) <= self._max_batch_rows:
-            raise InvalidRequest(f"token_ids: expected 1 to {self._max_batch_rows} rows, got {len(token_ids)}")
+        if not len(token_ids):
+            raise InvalidRequest("token_ids: there are none")
         if (largest := token_ids.max()) >= vocab_size:
             raise InvalidRequest(f"token_ids: {largest} is outside the vocabulary of {vocab_size}")
         return token_ids

@@ -21,9 +21,7 @@ class RouterSettings(ProcessSettings):
     )
     device: str = Field(default="cpu", min_length=1, description='torch device, e.g. "cpu" or "cuda".')
     num_threads: int = Field(default=1, ge=0, description="CPU threads of a forward pass. 0 leaves torch's default.")
-    max_batch_rows: int = Field(
-        default=1024, ge=1, description="Most drafted tokens in one forward pass, and in one request."
-    )
+    max_batch_rows: int = Field(default=1024, ge=1, description="Most drafted tokens in one forward pass.")
     max_waiting_rows: int = Field(
         default=8192,
         ge=1,

@@ -16,4 +16,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(cluster.addoption)
     add_prometheus_option(cluster.addoption)
     cluster.addoption("--kills", type=int, default=12, help="Pods that are killed during streams.")
+    cluster.addoption(
+        "--labels-access",
+        choices=("ReadWriteMany", "ReadWriteOnce"),
+        default="ReadWriteMany",
+        help="Access mode of the volume of labels. ReadWriteOnce does where all pods run on one node.",
+    )
     cluster.addoption("--lose-node", metavar="NODE=COMMAND", help="A node that may be lost, and what takes it away.")

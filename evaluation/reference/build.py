@@ -40,6 +40,7 @@ from labeler_jobs.progress import LabelProgress
 from labeler_jobs.statistics import STATISTICS_FILE
 from router_service.build import build_checkpoint
 from router_service.config_file import load_router_config
+from router_service.training_bar import TrainingBar
 
 logger = logging.getLogger(__name__)
 
@@ -166,9 +167,11 @@ class Build:
             training = recipe.training.model_copy(update={"max_epochs": self.scale.router_epochs})
             recipe = recipe.model_copy(update={"training": training})
         train, validation = (self._labels(split) / "dataset" for split in ("train", "validation"))
-        description = build_checkpoint(
-            recipe, train, validation, self.weights / "slm", self.weights / "llm", self.weights / "router"
-        )
+        with TrainingBar(recipe, Console(stderr=True)) as bar:
+            description = build_checkpoint(
+                recipe, train, validation, self.weights / "slm", self.weights / "llm", self.weights / "router",
+                show_steps=bar.steps, on_epoch=bar.end_epoch,
+            )  # fmt: skip
         logger.info("router: %s", description.metrics)
 
 

@@ -10,11 +10,16 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from labeler_jobs.jobs.manifest import RUN_LABEL, STAGE_LABEL
+from labeler_jobs.jobs.situation import why_ended
 from services.cli.kube_survey import COMPONENT, Object, Survey, is_ready
 
 _UNPULLED = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
 _UNMADE = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _SERIOUS = ("WARNING", "ERROR", "CRITICAL")
+# Components whose values aren't those of a service.
+_LABELER, _REDIS, _TEST = "labeler", "redis", "test"
+_ENDED = ("Succeeded", "Failed")
 _GPUS = re.compile(r"Insufficient ([\w.-]+/[\w.-]*\w)")
 _SECRET = re.compile(r'secret "([^"]+)" not found')
 _KEY = re.compile(r"couldn't find key (\S+) in Secret [^/]+/(\S+)")
@@ -68,7 +73,42 @@ def _pods(seen: Survey) -> Iterator[str]:
     for pod in seen.pods:
         if is_ready(pod) or pod["status"].get("phase") == "Succeeded" or "deletionTimestamp" in pod["metadata"]:
             continue
-        yield _unscheduled(pod) or _container_fault(pod, seen) or _not_ready(pod, seen)
+        if pod["status"].get("phase") != "Failed":
+            yield _unscheduled(pod) or _container_fault(pod, seen) or _not_ready(pod, seen)
+        elif not _is_replaced(pod, seen):
+            yield _container_fault(pod, seen) or _ended(pod, seen)
+
+
+def _is_replaced(pod: Object, seen: Survey) -> bool:
+    """Whether a pod that failed is history: another one is there, or its Job goes on, is complete or is gone."""
+    owners = pod["metadata"].get("ownerReferences", [])
+    if uids := [owner["uid"] for owner in owners if owner["kind"] == "Job"]:
+        mine = [job for job in seen.jobs if job["metadata"]["uid"] in uids]
+        return not any(_has_failed(job) and not _is_superseded(job, seen) for job in mine)
+    return any(component_of(other) == component_of(pod) and _is_alive(other) for other in seen.pods)
+
+
+def _has_failed(job: Object) -> bool:
+    conditions = job.get("status", {}).get("conditions", [])
+    return any(item["type"] == "Failed" and item["status"] == "True" for item in conditions)
+
+
+def _is_superseded(job: Object, seen: Survey) -> bool:
+    """Whether a later Job makes what this one didn't."""
+    return any(
+        _run_and_stage(other) == _run_and_stage(job)
+        and other["metadata"]["creationTimestamp"] > job["metadata"]["creationTimestamp"]
+        for other in seen.jobs
+    )
+
+
+def _run_and_stage(job: Object) -> tuple[str, str]:
+    labels = job["metadata"]["labels"]
+    return labels.get(RUN_LABEL, job["metadata"]["uid"]), labels.get(STAGE_LABEL, "")
+
+
+def _is_alive(pod: Object) -> bool:
+    return pod["status"].get("phase") not in _ENDED and "deletionTimestamp" not in pod["metadata"]
 
 
 def _unscheduled(pod: Object) -> str:
@@ -76,17 +116,27 @@ def _unscheduled(pod: Object) -> str:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             name, message = component_of(pod), _one_line(condition.get("message", ""))
             if gpus := _GPUS.search(message):
-                wanted = _wanted(pod, gpus[1])
-                return (
-                    f"{name}: no node has {wanted} {gpus[1]} free: add nodes, lower {name}.gpus or the replicas, or, "
-                    f"if an update waits, set {name}.rollout to {{maxSurge: 0, maxUnavailable: 1}} ({message})"
-                )
+                return f"{name}: no node has {_wanted(pod, gpus[1])} {gpus[1]} free: {_fewer_gpus(name)} ({message})"
             if "PersistentVolumeClaim" in message or "persistentvolumeclaim" in message:
                 return f"{name}: waits for its volume ({message}); `kubectl get pvc` lists the claims"
-            return (
-                f"{name}: no node takes it ({message}): see {name}.resources, nodeSelector, tolerations and affinity"
-            )
+            return f"{name}: no node takes it ({message}): {_more_room(name)}"
     return ""
+
+
+def _fewer_gpus(name: str) -> str:
+    if name == _LABELER:
+        return "add nodes, or submit with a lower --parallelism or --gpus, whose default is labeler.gpus"
+    return (
+        f"add nodes, lower {name}.gpus or {name}.replicas, or, if an update waits, set {name}.rollout to "
+        "{maxSurge: 0, maxUnavailable: 1}"
+    )
+
+
+def _more_room(name: str) -> str:
+    if name == _TEST:
+        return "make room on the nodes"
+    asked = "cpu, maxMemoryMb" if name == _REDIS else "resources"
+    return f"see {name}.{asked}, nodeSelector, tolerations and affinity"
 
 
 def _container_fault(pod: Object, seen: Survey) -> str:
@@ -119,11 +169,14 @@ def _unmade(message: str, namespace: str) -> str:
 
 
 def _crash(name: str, pod: Object, status: Object, ended: Object) -> str:
-    times = f"ended {status['restartCount'] + ('terminated' in status.get('state', {}))} times, last"
+    is_over = "terminated" in status.get("state", {})
+    times = f"ended {status['restartCount'] + is_over} times, last"
     if ended.get("reason") == "OOMKilled":
         limit = pod["spec"]["containers"][0].get("resources", {}).get("limits", {}).get("memory", "its limit")
-        return f"{times} because it used more memory than {limit}: raise {name}.resources.limits.memory"
-    said = _last_serious(ended.get("message", "")) or "its log tells why: kubectl logs --previous"
+        setting = "redis.maxMemoryMb" if name == _REDIS else f"{name}.resources.limits.memory"
+        return f"{times} because it used more memory than {limit}: raise {setting}"
+    log = "kubectl logs" if is_over else "kubectl logs --previous"
+    said = _last_serious(ended.get("message", "")) or f"its log tells why: {log}"
     return f"{times} with exit code {ended['exitCode']}: {said}"
 
 
@@ -131,8 +184,17 @@ def _not_ready(pod: Object, seen: Survey) -> str:
     name = component_of(pod)
     if said := _last_serious(seen.logs.get(pod["metadata"]["name"], "")):
         return f"{name}: runs, but doesn't serve: {said}"
-    pods = f"kubectl -n {seen.namespace} describe pods -l {COMPONENT}={name}"
-    return f"{name}: isn't ready yet: give it time to load, or see what `{pods}` tells"
+    return f"{name}: isn't ready yet: give it time to load, or see what `{_describe(name, seen)}` tells"
+
+
+def _ended(pod: Object, seen: Survey) -> str:
+    """A pod that was ended from outside: evicted, or its node was shut down."""
+    name = component_of(pod)
+    return f"{name}: ended ({_one_line(why_ended(pod))}): see what `{_describe(name, seen)}` tells"
+
+
+def _describe(name: str, seen: Survey) -> str:
+    return f"kubectl -n {seen.namespace} describe pods -l {COMPONENT}={name}"
 
 
 def _scaled(seen: Survey) -> Iterator[str]:

@@ -35,6 +35,7 @@ class Survey:
         release: Its name.
         workloads: Its Deployments and StatefulSets.
         pods: Its pods.
+        jobs: Its labelling Jobs.
         claims: Its PersistentVolumeClaims.
         storage_classes: Names of the cluster's StorageClasses; None where they may not be read.
         default_storage_class: Name of the default one; empty without one.
@@ -47,6 +48,7 @@ class Survey:
     release: str
     workloads: list[Object] = field(default_factory=list)
     pods: list[Object] = field(default_factory=list)
+    jobs: list[Object] = field(default_factory=list)
     claims: list[Object] = field(default_factory=list)
     storage_classes: list[str] | None = None
     default_storage_class: str = ""
@@ -80,6 +82,7 @@ def survey(namespace: str | None, release: str, context: str | None) -> Survey:
     ):
         found.workloads += reader.items(kind, call, label_selector=selector)
     found.pods = reader.items("pods", core.list_namespaced_pod, label_selector=selector)
+    found.jobs = reader.items("jobs", client.BatchV1Api(api).list_namespaced_job, label_selector=selector)
     found.claims = reader.items(
         "persistentvolumeclaims", core.list_namespaced_persistent_volume_claim, label_selector=selector
     )

@@ -5,18 +5,14 @@ Owns what is shown; the work is `router_service.build`'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from router_service.build import build_checkpoint
 from router_service.calibrate import Target
 from router_service.checkpoint import DESCRIPTION_FILE
-from router_service.config_file import RouterRecipe, load_router_config
+from router_service.config_file import load_router_config
 from router_service.description import RouterDescription
-from router_service.routing_data import Batch
-from router_service.training_state import EpochRecord
+from router_service.training_bar import TrainingBar
 from services.cli.console import err, note, out
 from services.cli.errors import CliError
 from services.cli.model_folder import large_model_folder, small_model_folder
@@ -36,7 +32,7 @@ def run_train(options: TrainOptions) -> None:
     try:
         recipe = load_router_config(options.config)
         pair = load_pair(find_pair(options.pair))
-        with _TrainingBar(recipe) as bar:
+        with TrainingBar(recipe, err) as bar:
             description = build_checkpoint(
                 recipe, options.data, options.validation, small_model_folder(pair.slm), large_model_folder(pair.llm),
                 options.out, options.seed, Target(*options.target),
@@ -48,42 +44,6 @@ def run_train(options: TrainOptions) -> None:
         raise CliError(str(error)) from error
     out.print(_summary(description))
     note(f"written to {options.out}; curves and sweep are in {options.out / 'training'}")
-
-
-class _TrainingBar:
-    """A bar for the epoch that runs, with the last validation loss beside it."""
-
-    def __init__(self, recipe: RouterRecipe) -> None:
-        self._max_epochs = recipe.training.max_epochs
-        self._told = ""
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("steps  {task.fields[told]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=err,
-        )
-        self._task = self._progress.add_task("reading", total=None, told="")
-
-    def __enter__(self) -> _TrainingBar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-
-    def steps(self, batches: Iterable[Batch], num_steps: int, epoch: int) -> Iterable[Batch]:
-        description = f"epoch {epoch} of at most {self._max_epochs}"
-        self._progress.reset(self._task, total=num_steps, description=description, told=self._told)
-        for batch in batches:
-            yield batch
-            self._progress.advance(self._task)
-
-    def end_epoch(self, record: EpochRecord) -> None:
-        self._told = f"validation loss {record.validation_loss:.4f}, AUC {record.validation_auc:.4f}"
-        self._progress.update(self._task, told=self._told)
 
 
 def _summary(description: RouterDescription) -> Table:

@@ -48,6 +48,12 @@ class PrefixConflict(TriviumError):
         self.need_from = need_from
 
 
+class SequenceTaken(TriviumError):
+    """Another stream has the sequence. It may be the caller's own, of which only the caller knows that it is dead."""
+
+    code = grpc.StatusCode.ABORTED
+
+
 class RouterModelMismatch(TriviumError):
     """The router was trained for another SLM."""
 

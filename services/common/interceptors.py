@@ -26,7 +26,7 @@ _Handler = Callable[[Any, Any], Any]
 _Call = Callable[[Any, Any], Awaitable[Any]]
 
 ALWAYS_TAKEN = frozenset({"GetServerInfo", "Cancel"})
-"""Methods that are answered while draining: they end work or describe it, and start none."""
+"""Methods that are answered for as long as the server listens: they end work or describe it, and start none."""
 
 
 class CallGuard(grpc.aio.ServerInterceptor):

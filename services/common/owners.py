@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Generic, TypeVar
 
-from services.common.errors import InvalidRequest
+from services.common.errors import SequenceTaken
 
 StreamT = TypeVar("StreamT")
 
@@ -32,9 +32,9 @@ class SequenceOwners(Generic[StreamT]):
         self.idle.clear()
 
     def refuse_foreign(self, sequence_id: int, stream: StreamT) -> None:
-        """Raises InvalidRequest where another stream has the sequence."""
+        """Raises SequenceTaken where another stream has the sequence."""
         if self._streams.get(sequence_id, stream) is not stream:
-            raise InvalidRequest(f"sequence_id: {sequence_id} belongs to another stream")
+            raise SequenceTaken(f"sequence_id: {sequence_id} belongs to another stream")
 
     def forget(self, sequence_id: int) -> StreamT | None:
         """Notes that a sequence is closed. Returns the stream that had it, else None."""

@@ -73,7 +73,11 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a model is; mirrors `trivium.v1.ModelInfo`."""
+    """What a model is; mirrors `trivium.v1.ModelInfo`.
+
+    `context_len` is the longest sequence that the engine takes: the model's own context, or all of the KV budget if
+    that is less. A longer one would wait for room that never comes.
+    """
 
     model_id: str
     revision: str

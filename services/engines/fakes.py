@@ -73,6 +73,7 @@ class _Sequence:
 class _FakeEngine:
     def __init__(self, options: EngineOptions) -> None:
         self._options = options
+        self._context_len = min(_CONTEXT_LEN, options.kv_cache_tokens)
         self._sequences: dict[int, _Sequence] = {}
         self._wake = asyncio.Event()
         self._stopped = False
@@ -88,7 +89,7 @@ class _FakeEngine:
             hidden_size=_HIDDEN_SIZE,
             tokenizer_sha256=hashlib.sha256(b"fake").hexdigest(),
             num_parameters=1000,
-            context_len=_CONTEXT_LEN,
+            context_len=self._context_len,
             eos_token_ids=(0,),
             engine="fake",
         )
@@ -170,8 +171,8 @@ class FakeSlmEngine(_FakeEngine):
         if not token_ids:
             raise InvalidRequest("token_ids: the prefix is empty")
         self._check_token_ids(token_ids)
-        if len(token_ids) >= _CONTEXT_LEN:
-            raise ContextLengthExceeded(f"token_ids: {len(token_ids)} tokens leave no room in {_CONTEXT_LEN}")
+        if len(token_ids) >= self._context_len:
+            raise ContextLengthExceeded(f"token_ids: {len(token_ids)} tokens leave no room in {self._context_len}")
         self._check_room(len(token_ids))
         self._sequences[sequence_id] = _Sequence(list(token_ids), epoch, draft_until, stop_token_ids, sampling)
         self._wake.set()
@@ -206,7 +207,7 @@ class FakeSlmEngine(_FakeEngine):
 
     async def step(self) -> DraftStep:
         """Drafts one token for as many sequences as fit; see `SlmEngine.step`."""
-        rows, num_waiting = await self._wait_for(_may_draft)
+        rows, num_waiting = await self._wait_for(self._may_draft)
         step = DraftStep(
             [], [], [], [], _features(rows, _HIDDEN_SIZE), _features(rows, TOP_LOGITS), [], [], num_waiting
         )
@@ -224,6 +225,10 @@ class FakeSlmEngine(_FakeEngine):
             sequence.at_stop_token = token_id in sequence.stop_token_ids
         return step
 
+    def _may_draft(self, sequence: _Sequence) -> bool:
+        end = min(sequence.draft_until, self._context_len)
+        return not sequence.at_stop_token and len(sequence.token_ids) < end
+
 
 class FakeLlmEngine(_FakeEngine):
     """`LlmEngine` whose answers are `fake_next_token(options.model, prefix)`."""
@@ -233,7 +238,7 @@ class FakeLlmEngine(_FakeEngine):
         base_len, queries = extension.base_len, extension.query_positions
         end = base_len + len(extension.token_ids)
         if base_len < 0:
-            raise InvalidRequest(f"base_len: {base_len} is negative")
+            raise InvalidRequest(f"base_length: {base_len} is negative")
         if not extension.token_ids:
             raise InvalidRequest("token_ids: there are none")
         if not queries or list(queries) != sorted(set(queries)) or not base_len < queries[0] <= queries[-1] <= end:
@@ -244,9 +249,9 @@ class FakeLlmEngine(_FakeEngine):
             raise PrefixNotFound(f"sequence_id: {extension.sequence_id} is not held", need_from=0)
         held = len(sequence.token_ids) if sequence else 0
         if base_len > held:
-            raise PrefixConflict(f"base_len: {base_len} tokens are expected, {held} are held", need_from=held)
-        if end > _CONTEXT_LEN:
-            raise ContextLengthExceeded(f"token_ids: {end} tokens don't fit into {_CONTEXT_LEN}")
+            raise PrefixConflict(f"base_length: {base_len} tokens are expected, {held} are held", need_from=held)
+        if end > self._context_len:
+            raise ContextLengthExceeded(f"token_ids: {end} tokens don't fit into {self._context_len}")
         self._check_room(end - held)
         sequence = self._sequences.setdefault(extension.sequence_id, _Sequence([]))
         sequence.token_ids[base_len:] = extension.token_ids
@@ -270,10 +275,6 @@ class FakeLlmEngine(_FakeEngine):
         prefixes = [sequence.token_ids[:position] for position in extension.query_positions]
         token_ids = [fake_next_token(self._options.model, prefix, extension.sampling) for prefix in prefixes]
         return Answer(sequence_id, extension.pass_id, token_ids, 0, len(extension.token_ids))
-
-
-def _may_draft(sequence: _Sequence) -> bool:
-    return not sequence.at_stop_token and len(sequence.token_ids) < min(sequence.draft_until, _CONTEXT_LEN)
 
 
 def _features(rows: Sequence[int], width: int) -> NDArray[np.float32]:

@@ -214,8 +214,9 @@ class Driver:
         self._llm.release(sequence)
 
     def _find(self, request_id: str) -> RunningSequence | None:
-        running = (sequence for sequence in self._sequences.values() if sequence.task.request_id == request_id)
-        return next(running, None)
+        """The request of this name. One that has ended may still be there, since its client is slow to read."""
+        found = [sequence for sequence in self._sequences.values() if sequence.task.request_id == request_id]
+        return max(found, key=lambda sequence: sequence.running, default=None)
 
     def _refuse_second(self, task: GenerationTask) -> None:
         """One request id, one stream: a client that resumes takes its own stream over, another one is refused."""

@@ -86,6 +86,8 @@ class Link(Generic[CommandT, ResponseT, InfoT]):
         self.target = target
         self.replica_id = ""
         """Name of the replica that is connected, or was last."""
+        self.context_len = 0
+        """Longest sequence that it takes, in tokens; of a model alone."""
         self.ready = False
         self.draining = False
         """The replica takes nothing new; what it has goes on."""

@@ -59,6 +59,7 @@ class LlmSide(ModelSide[llm_pb2.ExtendCommand, llm_pb2.ExtendResponse, LlmInfo])
         """Checks that a replica belongs to the pair."""
         refuse_draining(info.replica)
         self._gate.admit_llm(info.model)
+        self._gate.refuse_unpaired()
 
     def open(
         self, channel: grpc.aio.Channel
@@ -116,8 +117,8 @@ class LlmSide(ModelSide[llm_pb2.ExtendCommand, llm_pb2.ExtendResponse, LlmInfo])
         elif policy is LlmLossPolicy.FAIL and sequence.task.threshold <= 1:
             sequence.fail(PeerUnavailable(f"llm: no replica for {self._grace_s:g} s, and llm_loss_policy is FAIL"))
 
-    def _replica_id(self, info: LlmInfo) -> str:
-        return info.replica.replica_id
+    def _identity(self, info: LlmInfo) -> tuple[str, int]:
+        return info.replica.replica_id, info.model.context_length
 
     def _held_prefixes(self, sequence: RunningSequence) -> Mapping[str, int]:
         return sequence.hits.llm

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from services.common.errors import CapacityExceeded, error_for_code
+from services.common.errors import CapacityExceeded, ContextLengthExceeded, error_for_code
 from services.orchestrator.link import CommandT, InfoT, Link, ResponseT
 from services.orchestrator.pair_gate import PairGate
 from services.orchestrator.placement import choose_replica
@@ -86,8 +86,10 @@ class ModelSide(ABC, Generic[CommandT, ResponseT, InfoT]):
         """Gives a sequence to a replica, unless it has one. If there is none, it gets the next one that is ready."""
         if self._link_of(sequence) is not None or not sequence.running:
             return
+        available = [link for link in self.links if link.available]
+        roomy = [link for link in available if link.context_len >= sequence.max_len]
         link = choose_replica(
-            (link for link in self.links if link.available and not link.full),
+            (link for link in roomy if not link.full),
             self._held_prefixes(sequence),
             max_extra_load=_MAX_EXTRA_SEQUENCES,
             draw=self._draw,
@@ -95,8 +97,14 @@ class ModelSide(ABC, Generic[CommandT, ResponseT, InfoT]):
         if link is not None:
             link.num_sequences += 1
             self._place(sequence, link)
-        elif any(link.available for link in self.links):
+        elif roomy or (available and sequence.completion):
+            # A replica that takes more may come back; one that has begun isn't given up.
             self._attach_later(sequence)
+        elif available:
+            longest = max(link.context_len for link in available)
+            sequence.fail(
+                ContextLengthExceeded(f"max_new_tokens: {sequence.max_len} tokens in all; replicas take {longest}")
+            )
         else:
             self._left_alone(sequence)
 
@@ -110,7 +118,7 @@ class ModelSide(ABC, Generic[CommandT, ResponseT, InfoT]):
 
     def on_ready(self, link: Link[CommandT, ResponseT, InfoT], info: InfoT) -> None:
         """Gives the replica the sequences that wait for one."""
-        link.replica_id = self._replica_id(info)
+        link.replica_id, link.context_len = self._identity(info)
         for sequence in list(self._sequences.values()):
             self.attach(sequence)
 
@@ -161,7 +169,8 @@ class ModelSide(ABC, Generic[CommandT, ResponseT, InfoT]):
         """There is no replica for a sequence; it gets the next one that is ready."""
 
     @abstractmethod
-    def _replica_id(self, info: InfoT) -> str: ...
+    def _identity(self, info: InfoT) -> tuple[str, int]:
+        """A replica's id, and the longest sequence that it takes."""
 
     @abstractmethod
     def _held_prefixes(self, sequence: RunningSequence) -> Mapping[str, int]:

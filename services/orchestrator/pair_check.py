@@ -5,6 +5,7 @@ Owns the rules. Pure: descriptions in, a summary or an error out.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from trivium.v1 import common_pb2, router_pb2
@@ -19,6 +20,7 @@ class ServedPair:
     """A pair that fits together.
 
     Args:
+        identity: 16 bytes that differ for pairs that may write other tokens: of other models or another router.
         context_len: Longest sequence that both models take, in tokens.
         vocab_size: Ids below it are valid for both models.
         eos_token_ids: Ids that end a sequence, of either model.
@@ -29,6 +31,7 @@ class ServedPair:
         sweep: Threshold and LLM usage of each row of the router's validation sweep; empty where it carries none.
     """
 
+    identity: bytes
     context_len: int
     vocab_size: int
     eos_token_ids: frozenset[int]
@@ -80,6 +83,7 @@ def check_pair(
     _check_models(slm, llm, tokenizer_sha256, num_tokenizer_ids)
     _check_router(slm, router)
     return ServedPair(
+        identity=_pair_identity(slm, llm, router),
         context_len=min(slm.context_length, llm.context_length),
         vocab_size=min(slm.vocab_size, llm.vocab_size),
         eos_token_ids=frozenset(slm.eos_token_ids) | frozenset(llm.eos_token_ids),
@@ -89,6 +93,16 @@ def check_pair(
         default_threshold=router.default_threshold,
         sweep=_sweep(router),
     )
+
+
+def model_identity(info: common_pb2.ModelInfo) -> tuple[object, ...]:
+    """What two replicas of one model have in common."""
+    return (info.model_id, info.revision, info.num_parameters, info.vocab_size, info.tokenizer_sha256)
+
+
+def _pair_identity(slm: common_pb2.ModelInfo, llm: common_pb2.ModelInfo, router: router_pb2.RouterInfo) -> bytes:
+    named = repr((model_identity(slm), model_identity(llm), router.weights_sha256))
+    return hashlib.blake2b(named.encode(), digest_size=16).digest()
 
 
 def _sweep(router: router_pb2.RouterInfo) -> tuple[tuple[float, float], ...]:

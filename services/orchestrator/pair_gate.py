@@ -12,7 +12,7 @@ from typing import NoReturn
 from trivium.v1 import common_pb2, router_pb2
 
 from services.common.errors import PeerUnavailable, ReplicaMismatch, TriviumError
-from services.orchestrator.pair_check import ServedPair, check_pair
+from services.orchestrator.pair_check import ServedPair, check_pair, model_identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class PairMembers:
 
 class PairGate:
     """Collects one description of each kind; once they fit together, they are the pair until the process ends.
+
+    Only its context may become shorter: a replica may come that takes less, since its KV budget is smaller.
 
     Args:
         tokenizer_sha256: Fingerprint of the orchestrator's own tokenizer.
@@ -73,8 +75,19 @@ class PairGate:
             )
         self._admit(replace(self.members, router=info))
 
+    def refuse_unpaired(self) -> None:
+        """Keeps every replica out until the pair is complete: it may turn out to belong to another one.
+
+        Raises:
+            PeerUnavailable: The pair isn't complete.
+        """
+        if self.pair is None:
+            known = {"SLM": self.members.slm, "LLM": self.members.llm, "router": self.members.router}
+            missing = " and ".join(kind for kind, info in known.items() if info is None)
+            raise PeerUnavailable(f"the pair isn't complete: it waits for the {missing}")
+
     def _same(self, kind: str, known: common_pb2.ModelInfo | None, info: common_pb2.ModelInfo) -> None:
-        if self.pair and known and _identity(known) != _identity(info):
+        if self.pair and known and model_identity(known) != model_identity(info):
             self._refuse(
                 ReplicaMismatch(
                     f"{kind}: a replica serves {info.model_id!r} (revision {info.revision!r}, "
@@ -85,6 +98,9 @@ class PairGate:
 
     def _admit(self, members: PairMembers) -> None:
         if self.pair:
+            models = [info for info in (members.slm, members.llm) if info]
+            context_len = min(self.pair.context_len, *(info.context_length for info in models))
+            self.pair = replace(self.pair, context_len=context_len)
             return
         if members.slm and members.llm and members.router:
             try:
@@ -114,7 +130,3 @@ def refuse_draining(replica: common_pb2.ReplicaInfo) -> None:
     """
     if replica.draining:
         raise PeerUnavailable(f"replica {replica.replica_id} is about to stop")
-
-
-def _identity(info: common_pb2.ModelInfo) -> tuple[object, ...]:
-    return (info.model_id, info.revision, info.num_parameters, info.vocab_size, info.tokenizer_sha256)

@@ -59,7 +59,7 @@ class PrefixIndex:
     Args:
         url: `redis://`, `rediss://` or `unix://`; None for an index that never knows anything.
         password: Redis's, for a URL that holds none.
-        pair_identity: At most 64 bytes; KV caches are shared within a pair alone.
+        pair_identity: At most 64 bytes; blocks and logs are shared within a pair alone.
         timeout_ms: Longest that a call waits for Redis.
         ttl_s: Blocks and locations that weren't used for this long are forgotten.
         log_ttl_s: Token logs that weren't appended to for this long are forgotten.
@@ -72,13 +72,14 @@ class PrefixIndex:
         self,
         url: str | None,
         *,
-        pair_identity: bytes,
+        pair_identity: bytes = b"",
         password: str | None = None,
         timeout_ms: int = 50,
         ttl_s: int = 3600,
         log_ttl_s: int = 900,
     ) -> None:
-        self._pair_identity = pair_identity
+        self.pair_identity = pair_identity
+        """May be set later, but before the first request."""
         self._ttl_s = ttl_s
         self._log_ttl_s = log_ttl_s
         self._redis = RedisLink(url, timeout_ms / 1000, password) if url else None
@@ -158,21 +159,16 @@ class PrefixIndex:
         await self._run_script(prefix_scripts.DROP_REPLICA, [_DROPPED], f"{kind}:{replica_id}", self._ttl_s)
 
     async def append_logs(self, batches: Sequence[LogBatch]) -> None:
-        """Appends to the logs of running requests, in one round trip. Appending a batch again changes nothing."""
+        """Appends to the logs of running requests, in one round trip. One at position 0 begins its log anew."""
         if self._redis and batches:
-            await self._redis.run_all(
-                [
-                    ("EVAL", prefix_scripts.APPEND_LOG, 1, _log_key(batch.request_id), *self._log_arguments(batch))
-                    for batch in batches
-                ]
-            )
+            await self._redis.run_all([self._append_command(batch) for batch in batches])
 
     async def read_log(self, request_id: str) -> TokenLog | None:
         """Reads the log of a request; None if there is none, or it can't be read.
 
         A batch that was lost while Redis was away ends it early. That costs decoding the rest again, no more.
         """
-        entries: dict[bytes, bytes] = await self._run("HGETALL", _log_key(request_id)) or {}
+        entries: dict[bytes, bytes] = await self._run("HGETALL", self._log_key(request_id)) or {}
         fingerprint = entries.pop(b"fingerprint", None)
         if fingerprint is None:
             return None
@@ -186,16 +182,20 @@ class PrefixIndex:
 
         One whose client went away is left to expire: the client may come back for the rest.
         """
-        await self._run("DEL", _log_key(request_id))
+        await self._run("DEL", self._log_key(request_id))
 
-    def _log_arguments(self, batch: LogBatch) -> tuple[bytes | int, ...]:
-        return (batch.fingerprint, batch.position, pack_tokens(batch.tokens), self._log_ttl_s)
+    def _log_key(self, request_id: str) -> str:
+        return f"{_PREFIX}:log:{self.pair_identity.hex()}:{request_id}"
+
+    def _append_command(self, batch: LogBatch) -> tuple[bytes | str | int, ...]:
+        arguments = (batch.fingerprint, batch.position, pack_tokens(batch.tokens), self._log_ttl_s)
+        return ("EVAL", prefix_scripts.APPEND_LOG, 1, self._log_key(batch.request_id), *arguments)
 
     def _block_keys(self, token_ids: Sequence[int]) -> list[str]:
         # Hashing is the larger part of a call, so it isn't done for nothing.
         if not self.available:
             return []
-        return [f"{_PREFIX}:block:{digest.hex()}" for digest in block_hashes(token_ids, self._pair_identity)]
+        return [f"{_PREFIX}:block:{digest.hex()}" for digest in block_hashes(token_ids, self.pair_identity)]
 
     async def _run_script(self, script: str, keys: Sequence[str], *arguments: bytes | str | int) -> Any:
         return await self._run("EVAL", script, len(keys), *keys, *arguments)
@@ -206,10 +206,6 @@ class PrefixIndex:
 
 def _sequence_key(sequence_id: int) -> str:
     return f"{_PREFIX}:sequence:{sequence_id}"
-
-
-def _log_key(request_id: str) -> str:
-    return f"{_PREFIX}:log:{request_id}"
 
 
 def _grouped(reply: list[Any] | None, size: int) -> list[tuple[Any, ...]]:

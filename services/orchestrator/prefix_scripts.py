@@ -99,7 +99,8 @@ redis.call('EXPIRE', KEYS[1], ARGV[2])
 
 APPEND_LOG = """
 -- KEYS: log   ARGV: fingerprint, position, packed batch, TTL in seconds
-if redis.call('HGET', KEYS[1], 'fingerprint') ~= ARGV[1] then
+-- A request that begins anew begins its log anew: two lives of it may differ where a float's last bits decide.
+if ARGV[2] == '0' or redis.call('HGET', KEYS[1], 'fingerprint') ~= ARGV[1] then
   redis.call('DEL', KEYS[1])
   redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1])
 end

@@ -92,6 +92,7 @@ class RouterSide:
         """Checks that a replica belongs to the pair."""
         refuse_draining(info.replica)
         self._gate.admit_router(info.router)
+        self._gate.refuse_unpaired()
 
     def open(
         self, channel: grpc.aio.Channel

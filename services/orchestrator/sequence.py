@@ -95,11 +95,10 @@ class RunningSequence:
     _error: Exception | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        max_len = len(self.task.prompt_token_ids) + self.task.max_new_tokens
         self.core = RoutingCore(
             self.task.prompt_token_ids,
             threshold=self.task.threshold,
-            ending=Ending(self.eos_token_ids, max_len, self._on_accept),
+            ending=Ending(self.eos_token_ids, self.max_len, self._on_accept),
             run_ahead=self.run_ahead,
             resumed=self.resumed,
         )
@@ -111,6 +110,11 @@ class RunningSequence:
     def running(self) -> bool:
         """True until it has finished, failed or was cancelled."""
         return self.core.finish_reason is None and self._error is None
+
+    @property
+    def max_len(self) -> int:
+        """Tokens that it may come to have, prompt and completion together."""
+        return len(self.task.prompt_token_ids) + self.task.max_new_tokens
 
     @property
     def num_llm_tokens(self) -> int:

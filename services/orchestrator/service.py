@@ -37,11 +37,9 @@ class OrchestratorService:
         self._lifecycle = lifecycle
         self._drain_timeout_s = settings.drain_timeout_s
         tokenizer = load_tokenizer(settings.tokenizer, settings.tokenizer_revision)
-        fingerprint = tokenizer_sha256(tokenizer)
-        self._gate = PairGate(fingerprint, len(tokenizer), self._on_pair)
+        self._gate = PairGate(tokenizer_sha256(tokenizer), len(tokenizer), self._on_pair)
         self._index = PrefixIndex(
             settings.redis_url.get_secret_value() if settings.redis_url else None,
-            pair_identity=bytes.fromhex(fingerprint),
             password=settings.redis_password.get_secret_value() if settings.redis_password else None,
             timeout_ms=settings.redis_timeout_ms,
             ttl_s=settings.redis_ttl_s,
@@ -104,4 +102,5 @@ class OrchestratorService:
                 # Callers learn what doesn't fit, instead of that something is still starting.
                 self._lifecycle.refusal = outcome
         else:
+            self._index.pair_identity = outcome.identity
             self._paired.set()

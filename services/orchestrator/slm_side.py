@@ -53,6 +53,7 @@ class SlmSide(ModelSide[slm_pb2.DraftCommand, slm_pb2.DraftResponse, SlmInfo]):
         """Checks that a replica belongs to the pair."""
         refuse_draining(info.replica)
         self._gate.admit_slm(info.model)
+        self._gate.refuse_unpaired()
 
     def open(
         self, channel: grpc.aio.Channel
@@ -89,8 +90,8 @@ class SlmSide(ModelSide[slm_pb2.DraftCommand, slm_pb2.DraftResponse, SlmInfo]):
             rows.append(row)
         self._router.score(rows, response)
 
-    def _replica_id(self, info: SlmInfo) -> str:
-        return info.replica.replica_id
+    def _identity(self, info: SlmInfo) -> tuple[str, int]:
+        return info.replica.replica_id, info.model.context_length
 
     def _held_prefixes(self, sequence: RunningSequence) -> Mapping[str, int]:
         return sequence.hits.slm

@@ -9,7 +9,7 @@ and the counts of what is drafted; what the messages look like is the servicer's
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +100,19 @@ class DraftPacer:
                     may_hold = False
         self.num_drafts += len(step.sequence_ids)
         return may_hold
+
+
+def select_rows(step: DraftStep, rows: Sequence[int] | NDArray[np.intp]) -> DraftStep:
+    """Some rows of a step; all that isn't a row stays."""
+    return replace(
+        step,
+        sequence_ids=[step.sequence_ids[row] for row in rows],
+        positions=[step.positions[row] for row in rows],
+        epochs=[step.epochs[row] for row in rows],
+        token_ids=[step.token_ids[row] for row in rows],
+        hidden_states=step.hidden_states[rows],
+        top_logits=step.top_logits[rows],
+    )
 
 
 def join_steps(steps: Sequence[DraftStep]) -> DraftStep:

@@ -10,17 +10,18 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
+import numpy as np
 from trivium.v1 import slm_pb2, slm_pb2_grpc
 
 from services.common.duplex import Outbox
-from services.common.errors import PrefixNotFound
+from services.common.errors import PrefixNotFound, TriviumError
 from services.common.lifecycle import Lifecycle
 from services.common.telemetry import Telemetry
 from services.common.tensors import pack
 from services.engines import wire
-from services.engines.base import DraftStep, SlmEngine
+from services.engines.base import DraftStep, Refusal, SlmEngine
 from services.engines.model_servicer import ModelServicer
-from services.slm.pacing import DraftPacer, join_steps
+from services.slm.pacing import DraftPacer, join_steps, select_rows
 
 SERVICE_NAME = slm_pb2.DESCRIPTOR.services_by_name["SlmService"].full_name
 
@@ -59,7 +60,7 @@ class SlmServicer(ModelServicer[SlmEngine, slm_pb2.DraftResponse], slm_pb2_grpc.
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
-            step = await self._engine.step()
+            step = self._usable(await self._engine.step())
             self._held.append(step)
             if not self._pacer.drafted(step, loop.time() - began):
                 self._send_held()
@@ -160,6 +161,18 @@ class SlmServicer(ModelServicer[SlmEngine, slm_pb2.DraftResponse], slm_pb2_grpc.
             self._engine.grant(sequence_id, draft_until=command.draft_until)
             self._pacer.granted(sequence_id, self._window_end(command.draft_until))
 
+    def _usable(self, step: DraftStep) -> DraftStep:
+        """Refuses sequences whose features aren't finite: a router would refuse the whole step batch for them."""
+        finite = np.isfinite(step.hidden_states).all(axis=1) & np.isfinite(step.top_logits).all(axis=1)
+        if finite.all():
+            return step
+        for row in np.flatnonzero(~finite):
+            sequence_id = step.sequence_ids[row]
+            error = TriviumError(f"hidden_states, top_logits: not finite for the token at {step.positions[row]}")
+            step.refusals.append(Refusal(sequence_id, error))
+            self._engine.close(sequence_id)
+        return select_rows(step, np.flatnonzero(finite))
+
     def _window_end(self, draft_until: int) -> int:
         return min(draft_until, self._engine.info.context_len)
 
@@ -201,20 +214,13 @@ class SlmServicer(ModelServicer[SlmEngine, slm_pb2.DraftResponse], slm_pb2_grpc.
 
 
 def _response(step: DraftStep, rows: list[int]) -> slm_pb2.DraftResponse:
-    if len(rows) == len(step.sequence_ids):
-        return slm_pb2.DraftResponse(
-            sequence_ids=step.sequence_ids,
-            positions=step.positions,
-            epochs=step.epochs,
-            token_ids=step.token_ids,
-            hidden_states=pack(step.hidden_states),
-            top_logits=pack(step.top_logits),
-        )
+    if len(rows) < len(step.sequence_ids):
+        step = select_rows(step, rows)
     return slm_pb2.DraftResponse(
-        sequence_ids=[step.sequence_ids[row] for row in rows],
-        positions=[step.positions[row] for row in rows],
-        epochs=[step.epochs[row] for row in rows],
-        token_ids=[step.token_ids[row] for row in rows],
-        hidden_states=pack(step.hidden_states[rows]),
-        top_logits=pack(step.top_logits[rows]),
+        sequence_ids=step.sequence_ids,
+        positions=step.positions,
+        epochs=step.epochs,
+        token_ids=step.token_ids,
+        hidden_states=pack(step.hidden_states),
+        top_logits=pack(step.top_logits),
     )

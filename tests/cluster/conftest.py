@@ -107,6 +107,13 @@ def num_kills(request: pytest.FixtureRequest) -> int:
     return number
 
 
+@pytest.fixture(scope="session")
+def labels_access(request: pytest.FixtureRequest) -> str:
+    """Access mode of the volume of labels: `--labels-access`."""
+    mode: str = request.config.getoption("--labels-access")
+    return mode
+
+
 def _found(binary: str) -> str:
     path = shutil.which(binary)
     if path is None:

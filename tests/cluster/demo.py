@@ -25,7 +25,7 @@ from services.cli.smoke_command import QUESTION
 from tests.cluster import pods
 from tests.cluster.access import Access, way_in
 from tests.cluster.commands import run
-from tests.cluster.namespaces import new_namespace, objects_in
+from tests.cluster.namespaces import left_in, new_namespace, objects_in
 from tests.cluster.options import add_options
 from tests.cluster.release import COMPONENTS, NAME, PORTS, Release, image_settings, light_image
 
@@ -66,7 +66,7 @@ def run_demo(api: client.CoreV1Api, release: Release, access: Access, steps: Ste
         _ask(release, access)
     with steps.step("uninstalled"):
         release.uninstall()
-    left = objects_in(api, release.namespace) - before
+    left = left_in(api, release.namespace, before)
     assert not left, f"left behind: {', '.join(sorted(left))}"
 
 

@@ -13,8 +13,15 @@ from kubernetes.client.exceptions import ApiException
 
 POD_SECURITY = {"pod-security.kubernetes.io/enforce": "restricted"}
 """Pods that break the level `restricted` are refused, as they would be in a cluster that is run with care."""
-GONE_TIMEOUT_S = 180.0
+GONE_TIMEOUT_S = 360.0
+"""A namespace goes once every API could be asked for what it holds, and one of them may be served by a pod on a node
+that was lost."""
+LEFT_TIMEOUT_S = 30.0
+"""What belongs to an object that is gone is collected a little later."""
 _POLL_S = 0.5
+# Records and what follows from Services and pods: the cluster makes it and takes it away.
+_UNCOUNTED = ("events", "endpoints", "endpointslices")
+_METRICS = "metrics.k8s.io"
 
 
 @contextmanager
@@ -40,16 +47,42 @@ def volumes_of(api: client.CoreV1Api, namespace: str) -> list[str]:
 
 
 def objects_in(api: client.CoreV1Api, namespace: str) -> set[str]:
-    """The objects of a namespace that an installation may leave, as "kind/name"."""
-    listed: list[tuple[str, list[Any]]] = [
-        ("pod", api.list_namespaced_pod(namespace).items),
-        ("service", api.list_namespaced_service(namespace).items),
-        ("secret", api.list_namespaced_secret(namespace).items),
-        ("claim", api.list_namespaced_persistent_volume_claim(namespace).items),
-        ("config", api.list_namespaced_config_map(namespace).items),
-        ("account", api.list_namespaced_service_account(namespace).items),
-    ]
-    return {f"{kind}/{item.metadata.name}" for kind, items in listed for item in items}
+    """The objects of a namespace that an installation may leave, of every kind, as "kind/name"."""
+    found = set()
+    for root in _api_roots(api):
+        for kind in _listable_kinds(api, root):
+            items = _get(api, f"{root}/namespaces/{namespace}/{kind}")["items"]
+            found |= {f"{kind}/{item['metadata']['name']}" for item in items}
+    return found
+
+
+def left_in(api: client.CoreV1Api, namespace: str, before: set[str]) -> set[str]:
+    """What a namespace goes on to hold beyond what it held before."""
+    deadline = time.monotonic() + LEFT_TIMEOUT_S
+    while (left := objects_in(api, namespace) - before) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    return left
+
+
+def _api_roots(api: client.CoreV1Api) -> Iterator[str]:
+    """Paths of all APIs, each at the version that the server prefers, but for those of measurements."""
+    yield "/api/v1"
+    for group in _get(api, "/apis")["groups"]:
+        if not group["name"].endswith(_METRICS):
+            yield f"/apis/{group['preferredVersion']['groupVersion']}"
+
+
+def _listable_kinds(api: client.CoreV1Api, root: str) -> list[str]:
+    kinds = [kind for kind in _get(api, root)["resources"] if kind["namespaced"] and "list" in kind["verbs"]]
+    return [kind["name"] for kind in kinds if kind["name"] not in _UNCOUNTED]
+
+
+def _get(api: client.CoreV1Api, path: str) -> Any:
+    """What the API server answers, for paths that the client has no method for."""
+    server = api.api_client
+    answer = server.call_api(*server.param_serialize("GET", path, auth_settings=["BearerToken"]))
+    answer.read()
+    return server.response_deserialize(answer, {"2XX": "object"}).data
 
 
 def _await_gone(api: client.CoreV1Api, name: str) -> None:

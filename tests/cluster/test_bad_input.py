@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 TOLD_TIMEOUT_S = 240.0
 
 BROKEN = """
+images: {gpu: {repository: trivium-that-is-nowhere}}
 redis: {passwordSecret: {name: nowhere}}
 llm: {gpus: 16}
 slm: {settings: {model: /opt/nowhere}}

@@ -6,7 +6,7 @@ import pytest
 from kubernetes import client
 
 from tests.cluster import pods
-from tests.cluster.namespaces import objects_in
+from tests.cluster.namespaces import left_in, objects_in
 from tests.cluster.release import COMPONENTS, Release
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -17,9 +17,12 @@ def test_preset_installs_passes_its_test_and_leaves_nothing(release: Release, ku
     before = objects_in(kube, namespace)
 
     release.install()
-    assert all(pods.is_ready(pod) for item in COMPONENTS for pod in pods.of_component(kube, namespace, item))
+    for component in COMPONENTS:
+        found = pods.of_component(kube, namespace, component)
+        assert found, f"{component} has no pods"
+        assert all(map(pods.is_ready, found)), component
     written = release.test()
     release.uninstall()
 
     assert "by the SLM" in written
-    assert objects_in(kube, namespace) == before
+    assert left_in(kube, namespace, before) == set()

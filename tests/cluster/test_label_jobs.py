@@ -39,12 +39,14 @@ def labeler(
     helm: str,
     namespace: str,
     images: tuple[str, ...],
+    labels_access: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Labeler:
     directory = tmp_path_factory.mktemp("labeler")
     submitter = f"labeler.submitters[0].{{}},labeler.submitters[0].namespace={namespace}"
     submitter = submitter.format("kind=ServiceAccount,labeler.submitters[0].name=submitter")
-    install(helm, kubectl, namespace, *images, "labeler.enabled=true", f"labeler.queueName={QUEUE}", submitter)
+    queue, access = f"labeler.queueName={QUEUE}", f"labeler.claim.accessModes={{{labels_access}}}"
+    install(helm, kubectl, namespace, *images, "labeler.enabled=true", queue, access, submitter)
     template = kube.read_namespaced_pod_template("trivium-labeler", namespace)
     assert template.template
     assert template.template.spec

@@ -105,8 +105,10 @@ async def test_rewind_while_a_step_runs_drops_the_stale_draft(
     step = asyncio.ensure_future(slm.engine.step())
     for _ in range(num_yields):
         await asyncio.sleep(0)
-    if not step.done():
-        slm.rewind(1, 22, [3])
+    if step.done() and num_yields > 1:
+        slm.take(await step)
+        pytest.skip("the step is over by then")
+    slm.rewind(1, 22, [3])
     slm.take(await step)
     await slm.until(lambda: min(len(slm.token_ids[1]), len(slm.token_ids[2])) >= 30)
     assert_follows(slm_reference, slm.token_ids[1], 23)

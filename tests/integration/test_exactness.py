@@ -25,7 +25,10 @@ async def test_services_write_the_reference_decoding(
     outcomes = await compare(pair.front.address, chosen, depths=DEPTHS, concurrencies=(num_streams,))
 
     tell("tokens compared", sum(outcome.num_tokens for outcome in outcomes))
-    tell("near ties", sum(outcome.num_excused for outcome in outcomes))
+    num_near_ties = sum(outcome.num_excused for outcome in outcomes)
+    tell("near ties", num_near_ties)
+    # A handful of a thousand completions at most: more would be a difference that is explained away.
+    assert num_near_ties <= len(outcomes)
     assert len(outcomes) == 3 * len(DEPTHS)
     assert all(outcome.num_compared == num_prompts for outcome in outcomes)
     assert not [outcome for outcome in outcomes if outcome.num_different]

@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message_factory import GetMessageClass
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from trivium.v1 import common_pb2, orchestrator_pb2
 
 from evaluation.exactness import Reference
 from evaluation.reference.corpus import draw_sample
 from evaluation.reference.pair import ReferencePair
+from services.cli.client import local_channel
 from tests.integration.completions import (
     FIRST_HELD_OUT,
     assert_is_reference,
@@ -98,10 +104,35 @@ async def test_cancelled_stream_frees_its_slots_everywhere_within_a_second(
             await until(_is_idle(pair), timeout_s=20)
             return time.monotonic() - ended
 
-    # The machine may be busy with others; what counts is that it can be done.
     latencies = [await frees_in_s() for _ in range(3)]
     tell("slots freed after, s", [round(latency, 3) for latency in latencies])
-    assert min(latencies) < 1.0
+    # The machine may be busy with others once.
+    assert median(latencies) < 1.0
+
+
+async def test_client_that_knows_nothing_but_reflection_streams(
+    pair: RunningPair, routed_references: list[Reference]
+) -> None:
+    reference = routed_references[0]
+
+    def ask() -> list[Any]:
+        with local_channel(pair.front.address) as channel:
+            pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+            method = pool.FindServiceByName("trivium.v1.OrchestratorService").FindMethodByName("Generate")
+            request_type, response_type = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+            call = channel.unary_stream(
+                f"/{method.containing_service.full_name}/{method.name}",
+                request_serializer=request_type.SerializeToString,
+                response_deserializer=response_type.FromString,
+            )
+            prompt = {"tokenIds": {"tokenIds": list(reference.prompt_token_ids)}, "threshold": reference.threshold}
+            return list(call(ParseDict(prompt, request_type())))
+
+    responses = await asyncio.to_thread(ask)
+    assert len(responses) > 1
+    written = [token_id for response in responses for token_id in response.token_ids]
+    assert written == [token.token_id for token in reference.completion]
+    assert responses[-1].finish.usage.num_completion_tokens == len(written)
 
 
 async def test_cancel_of_an_unknown_request_says_so(pair: RunningPair) -> None:

@@ -209,6 +209,26 @@ async def test_log_of_another_request_with_the_same_id_replaces_it(index: Prefix
     assert list(log.tokens) == MORE_TOKENS
 
 
+async def test_log_of_a_request_that_begins_anew_holds_nothing_of_its_earlier_life(index: PrefixIndex) -> None:
+    await index.append_logs([LogBatch("r", b"print", 0, TOKENS)])
+    await index.append_logs([LogBatch("r", b"print", 2, MORE_TOKENS)])
+    await index.append_logs([LogBatch("r", b"print", 0, MORE_TOKENS)])
+    log = await index.read_log("r")
+    assert log is not None
+    assert list(log.tokens) == MORE_TOKENS
+
+
+async def test_log_of_another_pair_is_another_log(index: PrefixIndex, redis_server: RedisServer) -> None:
+    await index.append_logs([LogBatch("r", b"print", 0, TOKENS)])
+    async with started_index(redis_server.url) as other:
+        other.pair_identity = b"other"
+        assert await other.read_log("r") is None
+        await other.append_logs([LogBatch("r", b"print", 0, MORE_TOKENS)])
+    log = await index.read_log("r")
+    assert log is not None
+    assert list(log.tokens) == TOKENS
+
+
 async def test_log_closed_or_unknown_reads_none(index: PrefixIndex) -> None:
     await index.append_logs([LogBatch("r", b"one", 0, TOKENS)])
     await index.close_log("r")

@@ -12,6 +12,7 @@ from trivium.v1 import orchestrator_pb2
 from evaluation.reference.pair import WEIGHTS_DIR
 from labeler_jobs.models import render_prompt
 from services.common.tokenizer import load_tokenizer
+from services.orchestrator.pair_check import check_pair
 from services.orchestrator.prefix_index import PrefixIndex
 from tests.integration.completions import client, generate, tell
 from tests.integration.pair import Replica, RunningPair, front_info, llm_info
@@ -25,8 +26,11 @@ BLOCK_LEN = 16
 
 @asynccontextmanager
 async def shared_index(pair: RunningPair) -> AsyncIterator[PrefixIndex]:
-    identity = bytes.fromhex((await front_info(pair.front)).slm.tokenizer_sha256)
-    index = PrefixIndex(pair.redis.url, pair_identity=identity, timeout_ms=2000)
+    info = await front_info(pair.front)
+    served = check_pair(
+        info.slm, info.llm, info.router, tokenizer_sha256=info.slm.tokenizer_sha256, num_tokenizer_ids=1
+    )
+    index = PrefixIndex(pair.redis.url, pair_identity=served.identity, timeout_ms=2000)
     await index.start()
     try:
         yield index

@@ -1,6 +1,7 @@
 {{/*
 NetworkPolicies: one ingress policy per edge of the call graph, and one egress policy per component that lists its own
-edges. A component without an edge in a direction can't be reached, or reach anything, that way.
+edges. A component without an edge in a direction can't be reached, or reach anything, that way. A list of peers without
+any leaves its rule out: Kubernetes takes an empty list for everyone.
 */}}
 
 {{/* Lets .from call .component at its gRPC port. */}}
@@ -32,7 +33,8 @@ from, which may be the Hugging Face Hub; .more is a rule of its own.
 */}}
 {{- define "trivium.egress" -}}
 {{- $root := .root -}}
-{{- $hub := and .location (not (hasPrefix "/" .location)) (not .root.Values.huggingFace.offline) -}}
+{{- $peers := .root.Values.networkPolicy -}}
+{{- $hub := and .location (not (hasPrefix "/" .location)) (not .root.Values.huggingFace.offline) $peers.hubPeers -}}
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata:
@@ -47,11 +49,13 @@ spec:
   policyTypes: [Egress]
   {{- if or .to .more $hub }}
   egress:
+    {{- with $peers.dnsPeers }}
     - to:
-        {{- toYaml .root.Values.networkPolicy.dnsPeers | nindent 8 }}
+        {{- toYaml . | nindent 8 }}
       ports:
         - {protocol: UDP, port: 53}
         - {protocol: TCP, port: 53}
+    {{- end }}
     {{- range .to }}
     - to:
         - podSelector:
@@ -65,7 +69,7 @@ spec:
     {{- end }}
     {{- if $hub }}
     - to:
-        {{- toYaml .root.Values.networkPolicy.hubPeers | nindent 8 }}
+        {{- toYaml $peers.hubPeers | nindent 8 }}
       ports:
         - {protocol: TCP, port: 443}
     {{- end }}

@@ -54,7 +54,8 @@ spec:
   replicas: {{ $values.replicas }}
   {{- end }}
   revisionHistoryLimit: 3
-  progressDeadlineSeconds: {{ add (int $values.startupTimeoutS) 300 }}
+  minReadySeconds: {{ .root.Values.rollout.minReadyS }}
+  progressDeadlineSeconds: {{ add (int $values.startupTimeoutS) (int .root.Values.rollout.minReadyS) 300 }}
   strategy:
     type: RollingUpdate
     rollingUpdate:
@@ -72,15 +73,13 @@ spec:
         {{- toYaml . | nindent 8 }}
         {{- end }}
       annotations:
-        kubectl.kubernetes.io/default-container: {{ .component }}
+        {{- $annotations := dict "kubectl.kubernetes.io/default-container" .component }}
         {{- if and .root.Values.metrics.enabled .root.Values.metrics.annotations }}
-        prometheus.io/scrape: "true"
-        prometheus.io/port: {{ .root.Values.metrics.port | quote }}
-        prometheus.io/path: /metrics
+        {{- $_ := set $annotations "prometheus.io/scrape" "true" }}
+        {{- $_ := set $annotations "prometheus.io/port" (toString .root.Values.metrics.port) }}
+        {{- $_ := set $annotations "prometheus.io/path" "/metrics" }}
         {{- end }}
-        {{- with $values.podAnnotations }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
+        {{- merge (dict) $values.podAnnotations $annotations | toYaml | nindent 8 }}
     spec:
       {{- include "trivium.podBase" . | nindent 6 }}
       {{- with include "trivium.topologySpread" . | trim }}

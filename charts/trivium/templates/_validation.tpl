@@ -39,6 +39,9 @@ What the schema can't see: values that each are right and don't fit together. Al
 {{- $found = append $found (printf "%s.settings.device is %s: the image %s has no CUDA, set %s.image to gpu" $name $settings.device $values.image $name) -}}
 {{- end -}}
 {{- end -}}
+{{- if and (eq ($settings.engine | default "transformers") "sglang") (ne $values.image "gpu") -}}
+{{- $found = append $found (printf "%s.settings.engine is sglang: the image %s has no SGLang, set %s.image to gpu" $name $values.image $name) -}}
+{{- end -}}
 {{- if and (gt $ranks 1) (not $values.shmSize) -}}
 {{- $found = append $found (printf "%s.settings.tpSize is %d: its ranks need shared memory, set %s.shmSize" $name $ranks $name) -}}
 {{- end -}}
@@ -99,6 +102,11 @@ What the schema can't see: values that each are right and don't fit together. Al
 {{- define "trivium.validateShared" -}}
 {{- $found := list -}}
 {{- $values := .Values -}}
+{{- range $component := list "slm" "router" "llm" "orchestrator" -}}
+{{- if and $values.metrics.enabled (eq (toString $values.metrics.port) (include "trivium.port" (dict "component" $component))) -}}
+{{- $found = append $found (printf "metrics.port is %v, which %s takes calls at: set another" $values.metrics.port $component) -}}
+{{- end -}}
+{{- end -}}
 {{- if not $values.router.settings.checkpoint -}}
 {{- $found = append $found "router.settings.checkpoint is empty: name the directory of a router that was trained for this pair, e.g. in modelCache.mountPath" -}}
 {{- end -}}

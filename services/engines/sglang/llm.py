@@ -49,7 +49,7 @@ class SglangLlmEngine(SglangEngine[ExtendedSequence]):
         held = [] if before is None else before.token_ids
         if extension.base_len > len(held):
             raise PrefixConflict(
-                f"base_len: {extension.base_len} tokens are to be kept, {len(held)} are held", need_from=len(held)
+                f"base_length: {extension.base_len} tokens are to be kept, {len(held)} are held", need_from=len(held)
             )
         self._check_room(extension.base_len + len(extension.token_ids) - len(held))
         if before is not None:
@@ -79,7 +79,7 @@ class SglangLlmEngine(SglangEngine[ExtendedSequence]):
         if not extension.token_ids:
             raise InvalidRequest("token_ids: there are none")
         if base_len < 0:
-            raise InvalidRequest(f"base_len: {base_len} is negative")
+            raise InvalidRequest(f"base_length: {base_len} is negative")
         self._check_token_ids(extension.token_ids)
         if not positions:
             raise InvalidRequest("query_positions: there are none")

@@ -46,4 +46,5 @@ def describe(options: EngineOptions) -> ModelInfo:
     except OSError:
         # The file is optional; the configuration then names the end-of-sequence tokens.
         model.generation_config = GenerationConfig.from_model_config(config)
-    return replace(describe_model(model, options), engine="sglang")
+    info = describe_model(model, options)
+    return replace(info, engine="sglang", context_len=min(info.context_len, options.kv_cache_tokens))

@@ -104,7 +104,8 @@ class TransformersEngine(Generic[S]):
     def _load(self) -> tuple[ModelRunner, ModelInfo]:
         model = load_model(self._options)
         info = describe_model(model, self._options)
-        return make_runner(model, self._blocks.num_blocks), info
+        context_len = min(info.context_len, self._blocks.num_capacity_tokens)
+        return make_runner(model, self._blocks.num_blocks), replace(info, context_len=context_len)
 
     def _set_threads(self) -> None:
         if self._options.num_threads > 0:

@@ -103,7 +103,7 @@ class TransformersLlmEngine(TransformersEngine[ExtendedSequence]):
         base_len, end = extension.base_len, extension.base_len + len(extension.token_ids)
         queries = extension.query_positions
         if base_len < 0:
-            raise InvalidRequest(f"base_len: {base_len} is negative")
+            raise InvalidRequest(f"base_length: {base_len} is negative")
         if not extension.token_ids:
             raise InvalidRequest("token_ids: there are none")
         if not queries:
@@ -118,7 +118,7 @@ class TransformersLlmEngine(TransformersEngine[ExtendedSequence]):
             raise PrefixNotFound(f"sequence_id: {extension.sequence_id} is not held", need_from=0)
         if sequence is not None and base_len > len(sequence.token_ids):
             held = len(sequence.token_ids)
-            raise PrefixConflict(f"base_len: {base_len} tokens are expected, {held} are held", need_from=held)
+            raise PrefixConflict(f"base_length: {base_len} tokens are expected, {held} are held", need_from=held)
         if end > self.info.context_len:
             raise ContextLengthExceeded(
                 f"token_ids: {end} tokens don't fit into a context of {self.info.context_len}"

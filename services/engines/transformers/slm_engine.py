@@ -98,6 +98,8 @@ class TransformersSlmEngine(TransformersEngine[DraftedSequence]):
             sequence.free()
             raise
         sequence.epoch, sequence.draft_until = epoch, draft_until
+        # One that was given up and is opened again before the step that gave it up has told.
+        self._refusals = [refusal for refusal in self._refusals if refusal.sequence_id != sequence_id]
         self._counts.num_tokens_reused += num_reused
         self._sequences[sequence_id] = sequence
         self._wake.set()

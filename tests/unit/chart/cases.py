@@ -6,7 +6,8 @@ from tests.unit.chart.helm import KEDA, PROMETHEUS_OPERATOR, Values, values
 
 _ROUTER = "router.settings.checkpoint=/models/routers/mine"
 _R1 = "values-r1-1.5b-32b"
-_QWEN3 = "values-qwen3-0.6b-8b"
+_QWEN3 = "values-qwen3-0.6b-32b"
+_QWEN3_8B = "llm.settings.model=Qwen/Qwen3-8B,llm.settings.tpSize=1,llm.gpus=1,labeler.gpus=1"
 _COMPONENTS = ("slm", "router", "llm", "orchestrator")
 
 
@@ -18,21 +19,11 @@ CASES: dict[str, Values] = {
     "defaults": values(),
     "reference": values(preset="values-reference"),
     "r1": values(_ROUTER, preset=_R1, apis=(KEDA,)),
-    "qwen3-0.6b-8b": values(_ROUTER, preset=_QWEN3, apis=(KEDA,)),
-    "qwen3-0.6b-32b": values(
-        _ROUTER,
-        "llm.settings.model=Qwen/Qwen3-32B,llm.settings.tpSize=2,llm.gpus=2",
-        preset=_QWEN3,
-        apis=(KEDA,),
-    ),
-    "qwen3-0.6b-30b-a3b": values(
-        _ROUTER,
-        "llm.settings.model=Qwen/Qwen3-30B-A3B,llm.settings.tpSize=2,llm.gpus=2",
-        preset=_QWEN3,
-        apis=(KEDA,),
-    ),
-    "qwen3-1.7b-8b": values(_ROUTER, "slm.settings.model=Qwen/Qwen3-1.7B", preset=_QWEN3, apis=(KEDA,)),
-    "qwen3-4b-8b": values(_ROUTER, "slm.settings.model=Qwen/Qwen3-4B", preset=_QWEN3, apis=(KEDA,)),
+    "qwen3-0.6b-32b": values(_ROUTER, preset=_QWEN3, apis=(KEDA,)),
+    "qwen3-0.6b-30b-a3b": values(_ROUTER, "llm.settings.model=Qwen/Qwen3-30B-A3B", preset=_QWEN3, apis=(KEDA,)),
+    "qwen3-0.6b-8b": values(_ROUTER, _QWEN3_8B, preset=_QWEN3, apis=(KEDA,)),
+    "qwen3-1.7b-8b": values(_ROUTER, _QWEN3_8B, "slm.settings.model=Qwen/Qwen3-1.7B", preset=_QWEN3, apis=(KEDA,)),
+    "qwen3-4b-8b": values(_ROUTER, _QWEN3_8B, "slm.settings.model=Qwen/Qwen3-4B", preset=_QWEN3, apis=(KEDA,)),
     "r1 without autoscaling": values(_ROUTER, *_each("autoscaling.kind=none"), preset=_R1),
     "r1 with hpa": values(_ROUTER, *_each("autoscaling.kind=hpa"), preset=_R1),
     "r1 router on a slice of a GPU": values(
@@ -92,6 +83,13 @@ networkPolicy:
   clients: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: apps}}}]
 """
     ),
+    "no peers": values(
+        text="""
+slm: {settings: {model: a/b}}
+llm: {settings: {model: c/d}}
+networkPolicy: {prometheus: [], dnsPeers: [], hubPeers: []}
+"""
+    ),
     "registry and digests": values(
         "images.registry=registry.example.com/ml,images.tag=1.2.3,images.pullSecrets={pull}",
         f"images.cpu.digest=sha256:{'ab' * 32}",
@@ -99,9 +97,12 @@ networkPolicy:
     "labeler": values("labeler.enabled=true"),
     "labeler on GPUs": values(
         _ROUTER,
-        "labeler.enabled=true,labeler.image=gpu,labeler.gpus=2,labeler.shmSize=8Gi,labeler.queueName=labels",
+        "labeler.enabled=true,labeler.queueName=labels",
         preset=_R1,
         apis=(KEDA,),
+    ),
+    "labeler for an object store": values(
+        "labeler.enabled=true,labeler.volume=false,labeler.secret=store,labeler.verifier.model=Qwen/Qwen3-8B"
     ),
     "labeler for someone": values(
         text="""

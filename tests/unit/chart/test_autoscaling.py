@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.unit.chart.helm import CHART, KEDA, Helm, Manifest, Values, named, of_kind, values
+from tests.unit.chart.helm import CHART, KEDA, PRESETS, Helm, Manifest, Values, named, of_kind, values
 
 COMPONENTS = ("slm", "router", "llm", "orchestrator")
 
@@ -120,10 +120,13 @@ def test_next_pod_goes_only_after_one_could_drain(
     assert _down(behavior) == (window_s, [{"type": "Pods", "value": 1, "periodSeconds": period_s}])
 
 
-@pytest.mark.parametrize("preset", ["values-r1-1.5b-32b", "values-qwen3-0.6b-8b"])
+@pytest.mark.parametrize("preset", PRESETS[1:])
 def test_gpu_presets_scale_every_component(helm: Helm, preset: str) -> None:
     manifests = helm.render(values("router.settings.checkpoint=/models/r", preset=preset, apis=(KEDA,)))
     assert len(of_kind(manifests, "ScaledObject")) == len(COMPONENTS)
+    # The Service of the prometheus-community chart has HTTP's own port.
+    addresses = {_trigger(manifests, component)["metadata"]["serverAddress"] for component in COMPONENTS}
+    assert addresses == {"http://prometheus-server.monitoring.svc"}
 
 
 def test_reference_preset_scales_nothing(helm: Helm) -> None:

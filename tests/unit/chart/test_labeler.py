@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from labeler_jobs.chat_endpoint import EndpointSettings
 from labeler_jobs.jobs import rights
-from labeler_jobs.jobs.manifest import GPU_RESOURCE_ANNOTATION
+from labeler_jobs.jobs.manifest import GPU_RESOURCE_ANNOTATION, ManifestError, resolve_out
 from services.cli.submit import template_name
-from tests.unit.chart.helm import CHART, KEDA, RELEASE, Helm, named, of_kind, values
+from tests.unit.chart.helm import CHART, KEDA, PRESETS, RELEASE, Helm, named, of_kind, values
 
 TEMPLATE = "templates/labeler/podtemplate.yaml"
 
@@ -30,20 +31,50 @@ def test_pod_template_writes_to_the_claim_and_never_restarts(helm: Helm) -> None
     assert {"name": "labels", "mountPath": "/out"} in container["volumeMounts"]
 
 
-def test_pod_template_has_gpus_shared_memory_and_the_model_cache(helm: Helm) -> None:
-    manifests = helm.render(
-        values(
-            "router.settings.checkpoint=/models/r",
-            "labeler.enabled=true,labeler.image=gpu,labeler.gpus=2,labeler.shmSize=8Gi",
-            preset="values-r1-1.5b-32b",
-            apis=(KEDA,),
-        )
-    )
+@pytest.mark.parametrize("preset", PRESETS[1:])
+def test_gpu_presets_label_with_what_the_large_model_has(helm: Helm, preset: str) -> None:
+    settings = ("router.settings.checkpoint=/models/r", "labeler.enabled=true")
+    manifests = helm.render(values(*settings, preset=preset, apis=(KEDA,)))
     spec = named(manifests, "PodTemplate", "labeler")["template"]["spec"]
-    [container] = spec["containers"]
-    assert container["image"] == "trivium-gpu:0.1.0"
+    llm = named(manifests, "Deployment", "llm")["spec"]["template"]["spec"]
+    [container], [theirs] = spec["containers"], llm["containers"]
+    assert (container["image"], container["resources"]) == ("trivium-gpu:0.1.0", theirs["resources"])
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 2
+    assert spec["tolerations"] == llm["tolerations"]
+    assert [item for item in spec["volumes"] if item["name"] != "labels"] == llm["volumes"]
     assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/tmp", "/dev/shm", "/models", "/labels"}
+
+
+def test_verifier_behind_a_url_gets_its_model_and_the_keys_of_the_secret(
+    helm: Helm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifests = helm.render(values("labeler.enabled=true,labeler.secret=keys,labeler.verifier.model=judge"))
+    [container] = named(manifests, "PodTemplate", "labeler")["template"]["spec"]["containers"]
+    assert container["envFrom"] == [{"secretRef": {"name": "keys"}}]
+    for item in container["env"]:
+        monkeypatch.setenv(item["name"], item["value"])
+    monkeypatch.setenv("TRIVIUM_VERIFIER_API_KEY", "of the Secret")
+    settings = EndpointSettings(base_url="http://judge/v1")  # type: ignore[arg-type, call-arg]
+    assert settings.model == "judge"
+    assert settings.api_key is not None
+
+
+def test_pods_have_neither_a_secret_nor_a_verifier_unless_named(helm: Helm) -> None:
+    manifests = helm.render(values("labeler.enabled=true"))
+    [container] = named(manifests, "PodTemplate", "labeler")["template"]["spec"]["containers"]
+    assert "envFrom" not in container
+    assert [item["name"] for item in container["env"]] == ["HF_HOME"]
+
+
+def test_labels_go_to_a_url_where_there_is_no_volume(helm: Helm) -> None:
+    manifests = helm.render(values("labeler.enabled=true,labeler.volume=false"))
+    template = named(manifests, "PodTemplate", "labeler")
+    spec = template["template"]["spec"]
+    assert of_kind(manifests, "PersistentVolumeClaim") == []
+    assert [volume["name"] for volume in spec["volumes"]] == ["tmp"]
+    assert resolve_out(template, "s3://bucket/labels") == "s3://bucket/labels"
+    with pytest.raises(ManifestError):
+        resolve_out(template, "train")
 
 
 def test_existing_claim_is_taken_and_none_created(helm: Helm) -> None:

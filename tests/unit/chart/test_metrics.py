@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.chart.helm import PROMETHEUS_OPERATOR, Helm, Manifest, named, of_kind, values
+from tests.unit.chart.helm import CHART, PROMETHEUS_OPERATOR, Helm, Manifest, named, of_kind, values
 
 COMPONENTS = ("slm", "router", "llm", "orchestrator")
 
@@ -29,6 +29,15 @@ def test_annotations_name_the_port(helm: Helm, component: str) -> None:
 def test_annotations_can_be_left_out(helm: Helm, setting: str) -> None:
     manifests = helm.render(values("metrics.enabled=true", setting))
     assert all(_annotations(manifests, component) == {} for component in COMPONENTS)
+
+
+def test_labels_of_the_pod_monitor_come_before_common_ones(helm: Helm) -> None:
+    text = "{commonLabels: {team: a}, metrics: {podMonitor: {enabled: true, labels: {team: b}}}}"
+    rendered = helm.run(
+        "template", "demo", str(CHART), "--values", "-", "--api-versions", PROMETHEUS_OPERATOR,
+        "--show-only", "templates/metrics/podmonitor.yaml", stdin=text,
+    )  # fmt: skip
+    assert [line.strip() for line in rendered.splitlines() if "team:" in line] == ["team: b"]
 
 
 def test_pod_monitor_finds_every_service_by_its_port_name(helm: Helm) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
-from tests.unit.chart.helm import Helm, Manifest, container, environment, named, of_kind, values
+from tests.unit.chart.helm import CHART, Helm, Manifest, container, environment, named, of_kind, values
+from tests.unit.chart.kubernetes_schemas import problems
+from tests.unit.chart.pod_security import violations
 
 COMPONENTS = ("slm", "router", "llm", "orchestrator")
+SLM = "templates/slm/deployment.yaml"
 
 
 def _models_volume(manifests: list[Manifest], component: str) -> Manifest:
@@ -49,6 +53,22 @@ def test_claim_outlives_the_release_only_if_asked(helm: Helm) -> None:
     assert kept["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
     gone = named(helm.render(values("modelCache.kind=claim")), "PersistentVolumeClaim", "models")
     assert "annotations" not in gone["metadata"]
+
+
+def test_pod_that_copies_a_router_is_admitted_and_writes_to_the_claim_as_the_charts_user(helm: Helm) -> None:
+    page = (CHART / "README.md").read_text(encoding="utf-8")
+    pod = yaml.safe_load(page.partition("<<'END'\n")[2].partition("\nEND\n")[0])
+    assert problems(pod, "1.36") == violations(pod["spec"]) == []
+    rendered = helm.run("template", "trivium", str(CHART), "--set", "modelCache.kind=claim", "--show-only", SLM)
+    theirs = yaml.safe_load(rendered)["spec"]["template"]["spec"]
+    [models] = pod["spec"]["volumes"]
+    [copies], [runs] = pod["spec"]["containers"], theirs["containers"]
+    assert models in theirs["volumes"]
+    assert copies["volumeMounts"][0] in runs["volumeMounts"]
+    assert copies["image"] == runs["image"]
+    # The chart's has another policy on top, for speed.
+    assert pod["spec"]["securityContext"].items() <= theirs["securityContext"].items()
+    assert copies["securityContext"] == runs["securityContext"]
 
 
 def test_existing_claim_is_mounted_and_none_created(helm: Helm) -> None:

@@ -111,6 +111,21 @@ def test_hub_is_reached_only_by_those_who_load_from_it(helm: Helm, component: st
     assert _egress_blocks(helm.render(values()), component) == []
 
 
+def test_empty_lists_of_peers_let_no_one_through(helm: Helm) -> None:
+    manifests = helm.render(CASES["no peers"])
+    rules = [rule for policy in of_kind(manifests, "NetworkPolicy") for rule in policy["spec"].get("egress", [])]
+    assert {item["port"] for rule in rules for item in rule["ports"]} == {PORTS[target] for _, target in CALLS}
+    assert _graph(manifests, {name: 9464 for name in PORTS if name != "redis"}) == set()
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "external redis"])
+def test_rules_name_their_peers_but_for_clients(helm: Helm, case: str) -> None:
+    policies = of_kind(helm.render(CASES[case]), "NetworkPolicy")
+    named = [policy for policy in policies if not policy["metadata"]["name"].endswith("clients-to-orchestrator")]
+    rules = [rule for policy in named for key in ("ingress", "egress") for rule in policy["spec"].get(key, [])]
+    assert all(rule.get("from") or rule.get("to") for rule in rules)
+
+
 def test_external_redis_is_reached_at_its_port_and_peers(helm: Helm) -> None:
     [block] = _egress_blocks(helm.render(CASES["external redis somewhere"]), "orchestrator")
     assert block == {"cidr": "10.3.0.0/16"}

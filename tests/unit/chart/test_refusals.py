@@ -38,6 +38,20 @@ BAD: dict[str, tuple[Values, str]] = {
         values("slm.env.TRIVIUM_SLM_DEVICE=cuda"),
         "invalid propertyName 'TRIVIUM_SLM_DEVICE'",
     ),
+    "variable that the chart sets": (values("llm.env.HF_HOME=/mnt"), "invalid propertyName 'HF_HOME'"),
+    "labelling variable that the chart sets": (values("labeler.env.HF_TOKEN=x"), "invalid propertyName 'HF_TOKEN'"),
+    "pod label that the chart selects by": (
+        values(text="slm: {podLabels: {app.kubernetes.io/component: other}}"),
+        "invalid propertyName 'app.kubernetes.io/component'",
+    ),
+    "Redis label that the chart selects by": (
+        values(text="redis: {podLabels: {app.kubernetes.io/name: other}}"),
+        "invalid propertyName 'app.kubernetes.io/name'",
+    ),
+    "common label that the chart sets": (
+        values(text="commonLabels: {app.kubernetes.io/version: '2'}"),
+        "invalid propertyName 'app.kubernetes.io/version'",
+    ),
     "empty model": (values("llm.settings.model="), "/llm/settings/model"),
     "relative mount path": (values("modelCache.mountPath=models"), "/modelCache/mountPath"),
     "address without a scheme": (values("autoscaling.prometheusAddress=prom:9090"), "/autoscaling/prometheusAddress"),
@@ -62,6 +76,14 @@ BAD: dict[str, tuple[Values, str]] = {
     "cuda in the image for CPUs": (
         values("slm.settings.device=cuda,slm.gpus=1"),
         "the image cpu has no CUDA, set slm.image to gpu",
+    ),
+    "sglang in the image for CPUs": (
+        values("llm.settings.engine=sglang"),
+        "llm.settings.engine is sglang: the image cpu has no SGLang, set llm.image to gpu",
+    ),
+    "metrics at the port for calls": (
+        values("metrics.port=50051"),
+        "metrics.port is 50051, which slm takes calls at: set another",
     ),
     "GPUs that no rank uses": (
         values(_ROUTER, "llm.gpus=4", preset=_R1, apis=(KEDA,)),

@@ -71,6 +71,14 @@ def test_notes_name_the_next_commands(helm: Helm) -> None:
         assert command in notes
 
 
+def test_notes_say_where_to_read_how_a_router_gets_into_the_volume(helm: Helm) -> None:
+    install = ("install", RELEASE, str(CHART), "--dry-run=client", "--set", "modelCache.kind=claim")
+    hint = '"Models, router, token" in the chart\'s README.md'
+    assert hint in helm.run(*install, "--set", "router.settings.checkpoint=/models/routers/mine")
+    assert hint not in helm.run(*install)
+    assert "\n## Models, router, token\n" in (CHART / "README.md").read_text(encoding="utf-8")
+
+
 def test_every_object_is_in_the_releases_namespace_with_its_labels(helm: Helm) -> None:
     for manifest in helm.render(values("labeler.enabled=true,modelCache.kind=claim")):
         metadata = manifest["metadata"]

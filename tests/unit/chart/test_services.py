@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.chart.helm import CHART, Helm, container, environment, named, of_kind, pods, values
+from tests.unit.chart.helm import CHART, PRESETS, Helm, Values, container, environment, named, of_kind, pods, values
 
 COMPONENTS = ("slm", "router", "llm", "orchestrator")
+SLM = "templates/slm/deployment.yaml"
 R1 = ("router.settings.checkpoint=/models/routers/mine", *(f"{name}.autoscaling.kind=none" for name in COMPONENTS))
 
 
@@ -139,8 +140,9 @@ def test_tokenizer_is_the_small_models_unless_named(helm: Helm) -> None:
     assert "TRIVIUM_ORCHESTRATOR_TOKENIZER_REVISION" not in found
 
 
-def test_tensor_parallel_llm_has_its_gpus_and_shared_memory(helm: Helm) -> None:
-    manifests = helm.render(values(*R1, preset="values-r1-1.5b-32b"))
+@pytest.mark.parametrize("preset", PRESETS[1:])
+def test_tensor_parallel_llm_has_its_gpus_and_shared_memory(helm: Helm, preset: str) -> None:
+    manifests = helm.render(values(*R1, preset=preset))
     item = container(manifests, "llm")
     assert item["resources"]["limits"]["nvidia.com/gpu"] == 2
     assert {"name": "shm", "mountPath": "/dev/shm"} in item["volumeMounts"]
@@ -159,6 +161,17 @@ def test_gpu_slices_have_the_name_given(helm: Helm) -> None:
 def test_update_without_spare_gpus_takes_before_it_gives(helm: Helm) -> None:
     strategy = named(helm.render(values(*R1, preset="values-r1-1.5b-32b")), "Deployment", "llm")["spec"]["strategy"]
     assert strategy["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize(("asked", "seconds"), [(values(), 30), (values(preset="values-reference"), 5)])
+def test_update_goes_on_once_new_pods_are_known(helm: Helm, component: str, asked: Values, seconds: int) -> None:
+    manifests = helm.render(asked)
+    spec = named(manifests, "Deployment", component)["spec"]
+    assert spec["minReadySeconds"] == seconds
+    # Or else an update that goes well would count as stuck.
+    probe = container(manifests, component)["startupProbe"]
+    assert spec["progressDeadlineSeconds"] > probe["periodSeconds"] * probe["failureThreshold"] + seconds
 
 
 def test_pods_are_spread_over_nodes_within_a_revision(helm: Helm) -> None:
@@ -180,6 +193,13 @@ def test_labels_and_annotations_of_pods_are_added(helm: Helm) -> None:
     metadata = named(helm.render(values(text=text)), "Deployment", "slm")["spec"]["template"]["metadata"]
     assert {"a": "1", "b": "2"}.items() <= metadata["labels"].items()
     assert metadata["annotations"]["c"] == "3"
+
+
+def test_annotations_of_pods_come_before_the_charts(helm: Helm) -> None:
+    text = "slm: {podAnnotations: {prometheus.io/port: '8080'}}"
+    rendered = helm.run("template", "demo", str(CHART), "--values", "-", "--show-only", SLM, stdin=text)
+    assert rendered.count("prometheus.io/port:") == 1
+    assert 'prometheus.io/port: "8080"' in rendered
 
 
 def test_names_of_a_release_that_is_called_like_the_chart_are_short(helm: Helm) -> None:

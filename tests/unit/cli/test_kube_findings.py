@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from services.cli.kube_findings import findings
 from services.cli.kube_survey import Object, Survey
+
+VALUES = Path(__file__).parents[3] / "charts" / "trivium" / "values.yaml"
+SERVICES = ["slm", "router", "llm", "orchestrator"]
 
 
 def _labels(component: str) -> dict[str, str]:
@@ -43,6 +49,37 @@ def _running() -> Object:
 def _survey(*pods: Object, **fields: Any) -> Survey:
     workload = {"metadata": {"name": "trivium-llm", "labels": _labels("llm")}, "status": {}}
     return Survey("ml", "trivium", **{"workloads": [workload], "pods": list(pods), **fields})
+
+
+def _evicted(component: str, **metadata: Any) -> Object:
+    status = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}
+    pod = _pod(component, status=status, name="evicted")
+    pod["metadata"].update(metadata)
+    return pod
+
+
+def _ready(component: str) -> Object:
+    return _pod(component, status={"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]})
+
+
+def _job(condition: str, *, uid: str = "job-1", created: str = "2026-01-01T00:00:00Z") -> Object:
+    labels = {**_labels("labeler"), "trivium/run": "r", "trivium/stage": "responses"}
+    conditions = [{"type": condition, "status": "True"}] if condition else []
+    return {
+        "metadata": {"uid": uid, "labels": labels, "creationTimestamp": created},
+        "status": {"conditions": conditions},
+    }
+
+
+def _labelling(status: Object) -> Object:
+    pod = _pod("labeler", status={"phase": "Failed", **status})
+    pod["metadata"]["ownerReferences"] = [{"kind": "Job", "uid": "job-1"}]
+    return pod
+
+
+def _died(exit_code: int, reason: str = "Error") -> Object:
+    ended = {"terminated": {"exitCode": exit_code, "reason": reason}}
+    return {"containerStatuses": [{"image": "i", "restartCount": 0, "state": ended}]}
 
 
 def _claim(storage_class: str | None, labels: dict[str, str] | None = None) -> Object:
@@ -154,3 +191,71 @@ def test_refused_pods_and_unscaled_components_are_told() -> None:
     first, second = findings(Survey("ml", "trivium", workloads=[workload], scaled=[scaled]))
     assert first.startswith("slm: its pods are refused: violates PodSecurity")
     assert second.startswith("llm: KEDA doesn't scale it (no Prometheus)")
+
+
+def test_failed_pod_that_was_replaced_is_no_problem() -> None:
+    assert findings(_survey(_evicted("llm"), _ready("llm"))) == []
+
+
+def test_replacement_that_can_not_run_is_the_only_problem() -> None:
+    [line] = findings(_survey(_evicted("llm"), _pod("llm", status=_waiting("ErrImagePull"))))
+    assert "can't be pulled" in line
+
+
+@pytest.mark.parametrize("other", [_ready("slm"), _evicted("llm"), _evicted("llm", deletionTimestamp="now")])
+def test_failed_pod_that_nothing_replaces_says_why_it_ended(other: Object) -> None:
+    [line] = findings(_survey(_evicted("llm"), other))
+    assert line.startswith(
+        "llm: ended (The node was low on resource: memory.): see what `kubectl -n ml describe pods"
+    )
+
+
+@pytest.mark.parametrize("jobs", [[_job("")], [_job("Complete")], [_job("FailureTarget")], []])
+def test_failed_labelling_pod_is_no_problem_while_its_job_has_not_failed(jobs: list[Object]) -> None:
+    assert findings(_survey(_labelling(_died(1)), jobs=jobs)) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (_died(3), "labeler: ended 1 times, last with exit code 3: its log tells why: kubectl logs"),
+        (_died(137, "OOMKilled"), "raise labeler.resources.limits.memory"),
+        ({"reason": "Evicted"}, "labeler: ended (Evicted)"),
+    ],
+)
+def test_failed_pod_of_a_failed_job_is_told(status: Object, told: str) -> None:
+    others = _pod("labeler", status={"phase": "Succeeded"}), _ready("labeler")
+    [line] = findings(_survey(_labelling(status), *others, jobs=[_job("Failed")]))
+    assert told in line
+    assert "--previous" not in line
+
+
+def test_failed_job_is_no_problem_once_it_was_submitted_again() -> None:
+    later = _job("", uid="job-2", created="2026-01-02T00:00:00Z")
+    assert findings(_survey(_labelling(_died(1)), jobs=[_job("Failed"), later])) == []
+
+
+@pytest.mark.parametrize(
+    ("components", "status"),
+    [
+        ([*SERVICES, "labeler"], _unscheduled("0/2 nodes are available: 2 Insufficient nvidia.com/gpu.")),
+        ([*SERVICES, "labeler", "redis", "test"], _unscheduled("0/2 nodes are available: 2 Insufficient cpu.")),
+        ([*SERVICES, "labeler", "redis"], _crashed(137, reason="OOMKilled")),
+    ],
+)
+def test_values_that_advice_names_are_values_of_the_chart(components: list[str], status: Object) -> None:
+    values = yaml.safe_load(VALUES.read_text(encoding="utf-8"))
+    for component in components:
+        [line] = findings(_survey(_pod(component, status=status)))
+        for name in re.findall(rf"\b{component}(?:\.\w+)+", line):
+            found = values
+            for part in name.split("."):
+                assert part in found, name
+                found = found[part]
+
+
+def test_labelling_pod_that_waits_for_gpus_is_told_of_the_options_of_submit() -> None:
+    [line] = findings(_survey(_pod("labeler", status=_unscheduled("0/2 nodes: 2 Insufficient nvidia.com/gpu."))))
+    assert "--parallelism or --gpus, whose default is labeler.gpus" in line
+    assert "rollout" not in line
+    assert "replicas" not in line

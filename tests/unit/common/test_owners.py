@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.common.errors import InvalidRequest
+from services.common.errors import SequenceTaken
 from services.common.owners import SequenceOwners
 
 
@@ -21,7 +21,7 @@ def test_refuse_foreign_lets_only_the_owner_and_the_unknown_pass() -> None:
     owners.claim(1, "a")
     owners.refuse_foreign(1, "a")
     owners.refuse_foreign(2, "b")
-    with pytest.raises(InvalidRequest, match="1 belongs to another stream"):
+    with pytest.raises(SequenceTaken, match="1 belongs to another stream"):
         owners.refuse_foreign(1, "b")
     assert (owners.get(1), owners.get(2), owners.of("a"), owners.of("b")) == ("a", None, [1], [])
 

@@ -3,7 +3,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from labeler_jobs.writer import GreedyWriter
-from services.common.errors import CapacityExceeded, ContextLengthExceeded
+from services.common.errors import ContextLengthExceeded
 from services.engines.base import EngineOptions
 from services.engines.fakes import FakeSlmEngine, fake_next_token
 
@@ -67,6 +67,6 @@ def test_kv_budget_too_small_for_all_rows_still_writes_them_all() -> None:
 
 def test_row_that_no_budget_holds_is_an_error() -> None:
     with GreedyWriter(FakeSlmEngine(EngineOptions("large", kv_cache_tokens=8)), max_open=2) as writer:
-        with pytest.raises(CapacityExceeded, match="kv_cache_tokens"):
+        with pytest.raises(ContextLengthExceeded, match="context of 8"):
             writer.write([[1], [2] * 9], 3)
         assert writer.write([[1]], 3) == [plain([1], 3)]

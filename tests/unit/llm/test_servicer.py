@@ -131,7 +131,7 @@ async def test_commands_of_one_message_are_answered_in_one_step() -> None:
     ("command", "code", "need_from", "word"),
     [
         (_extend(9, 4, [1], [5]), grpc.StatusCode.NOT_FOUND, 0, "sequence_id"),
-        (_extend(1, 5, [1], [6]), grpc.StatusCode.ABORTED, 3, "base_len"),
+        (_extend(1, 5, [1], [6]), grpc.StatusCode.ABORTED, 3, "base_length: 5"),
         (_extend(1, 3, [], [4]), grpc.StatusCode.INVALID_ARGUMENT, None, "token_ids"),
         (_extend(1, 3, [128], [4]), grpc.StatusCode.INVALID_ARGUMENT, None, "vocabulary"),
         (_extend(1, 3, [1], []), grpc.StatusCode.INVALID_ARGUMENT, None, "query_positions"),
@@ -256,7 +256,7 @@ async def test_foreign_sequence_cannot_be_extended_or_released() -> None:
         await _answer(owner)
         await intruder.write(_request(_release(1), _extend(1, 0, [2], [1])))
         error = await _error(intruder)
-        assert (CODES[error.code], error.sequence_id) == (grpc.StatusCode.INVALID_ARGUMENT, 1)
+        assert (CODES[error.code], error.sequence_id) == (grpc.StatusCode.ABORTED, 1)
         await owner.write(_request(_extend(1, 1, [2], [2])))
         assert list((await _answer(owner)).token_ids) == _expected([1, 2], [2])
 

@@ -116,9 +116,25 @@ async def test_llm_out_of_room_in_mid_sequence_is_waited_for_and_keeps_nothing()
 
 
 async def test_prompt_without_room_at_admission_is_refused_with_the_reason() -> None:
-    async with running_cluster(slms=[slm_replica(kv_cache_tokens=64)]) as cluster:
-        with pytest.raises(CapacityExceeded, match="kv_cache_tokens"):
-            await cluster.run(make_task(prompt_token_ids=tuple([5] * 65)))
+    slm = slm_replica(kv_cache_tokens=64)
+    async with running_cluster(slms=[slm], llms=[llm_replica(_GatedLlm)]) as cluster:
+        first = make_task("first", prompt_token_ids=tuple([5] * 63), max_new_tokens=1, threshold=0.0)
+        async with cluster.driver.sequence(first):
+            await until(lambda: slm.num_sequences == 1, timeout_s=PATIENCE_S)
+            with pytest.raises(CapacityExceeded, match="kv_cache_tokens"):
+                await cluster.run(make_task("second", max_new_tokens=9))
+        await until(lambda: cluster.is_empty, timeout_s=PATIENCE_S)
+
+
+@pytest.mark.parametrize("short", ["slm", "llm"])
+async def test_sequence_longer_than_any_replica_takes_fails_instead_of_waiting(short: str) -> None:
+    make_replica = slm_replica if short == "slm" else llm_replica
+    small: dict[str, Any] = {f"{short}s": [make_replica(kv_cache_tokens=40)]}
+    async with running_cluster(**small) as cluster:
+        with pytest.raises(ContextLengthExceeded, match=r"^max_new_tokens: 60 .* 40$"):
+            await cluster.run(make_task(max_new_tokens=57))
+        fits = make_task(max_new_tokens=37)
+        assert await cluster.run(fits) == reference_decoding(fits)
         await until(lambda: cluster.is_empty, timeout_s=PATIENCE_S)
 
 
@@ -200,11 +216,35 @@ async def test_draining_replica_gets_no_new_sequence_and_keeps_what_it_has() -> 
             assert await old == reference_decoding(make_task("old", threshold=0.0))
 
 
-async def test_replica_without_room_leaves_a_new_sequence_to_one_that_has_some() -> None:
-    slms = [slm_replica(kv_cache_tokens=2), slm_replica()]
+@pytest.mark.parametrize("kv_cache_tokens", [2, 70])
+async def test_replica_without_room_leaves_a_new_sequence_to_one_that_has_some(kv_cache_tokens: int) -> None:
+    # The one takes no such sequence at all, the other one at a time.
+    slms = [slm_replica(kv_cache_tokens=kv_cache_tokens), slm_replica()]
     async with running_cluster(slms=slms) as cluster:
         await _assert_all_are_references(cluster, _tasks(4))
         assert cluster.driver.num_slm_replicas == 2
+
+
+async def test_replica_of_another_model_that_came_before_the_pair_was_complete_serves_nothing() -> None:
+    slms = [slm_replica(revision="old"), slm_replica(revision="new")]
+    async with running_cluster(slms=slms) as cluster:
+        await until(lambda: cluster.driver.num_slm_replicas == 1, timeout_s=PATIENCE_S)
+        await _assert_all_are_references(cluster, _tasks(6))
+        assert cluster.driver.num_slm_replicas == 1
+        assert sorted(slm.engine.load.num_steps > 0 for slm in slms) == [False, True]
+
+
+async def test_cancel_finds_the_running_one_of_two_with_the_same_name() -> None:
+    async with running_cluster(llms=[llm_replica(_GatedLlm)]) as cluster:
+        task = make_task(threshold=0.0)
+        # The client of the first doesn't read, so that it stays although it has been resumed.
+        async with (
+            cluster.driver.sequence(task) as old,
+            cluster.driver.sequence(make_task(threshold=0.0, resume_from=1)) as resumed,
+        ):
+            assert not old.running
+            assert cluster.driver.cancel(task.request_id)
+            assert not resumed.running
 
 
 async def test_request_that_waits_runs_when_another_has_ended_and_can_be_cancelled() -> None:

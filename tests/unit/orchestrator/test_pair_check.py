@@ -57,6 +57,7 @@ def check(**changes: Any) -> ServedPair:
 
 def test_check_vocabularies_padded_differently_make_a_pair() -> None:
     assert check() == ServedPair(
+        identity=check().identity,
         context_len=2048,
         vocab_size=151_936,
         eos_token_ids=frozenset({7, 9}),
@@ -65,6 +66,20 @@ def test_check_vocabularies_padded_differently_make_a_pair() -> None:
         llm_params_b=32.0,
         default_threshold=0.5,
     )
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"slm": make_slm(model_id="other")},
+        {"slm": make_slm(revision="v2")},
+        {"llm": make_llm(model_id="other")},
+        {"llm": make_llm(num_parameters=8_000_000_000)},
+        {"router": make_router(weights_sha256="cc" * 32)},
+    ],
+)
+def test_pairs_of_other_weights_have_another_identity(members: dict[str, Any]) -> None:
+    assert check(**members).identity != check().identity == check(llm=make_llm(context_length=512)).identity
 
 
 @pytest.mark.parametrize(("llm_usage_rate", "expected"), [(0.0, 1.556), (0.125, 5.556), (1.0, 33.556)])

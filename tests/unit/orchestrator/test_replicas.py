@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing, suppress
 from typing import Any
 
+import pytest
+
+from tests.relay import Relay
 from tests.serving import until
 from tests.unit.orchestrator.cluster import (
     Cluster,
@@ -54,6 +58,58 @@ async def test_new_address_of_a_name_is_used_and_a_gone_one_hands_its_sequences_
         finally:
             await second.kill()
         await first.start()
+
+
+class _HalfOpen(Relay):
+    """Leads connections to a replica. Their ends towards the orchestrator can die without the replica's noticing."""
+
+    def __init__(self, replica: FakeReplica) -> None:
+        super().__init__("")
+        self._replica = replica
+        self._near: list[asyncio.StreamWriter] = []
+        self._far: list[asyncio.StreamWriter] = []
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_replica, to_replica = await asyncio.open_connection(self._replica.host, self._replica.port)
+        self._near.append(writer)
+        self._far.append(to_replica)
+        with closing(writer), closing(to_replica):
+            await asyncio.gather(_copy(reader, to_replica), _copy(from_replica, writer))
+
+    def break_near(self) -> list[asyncio.StreamWriter]:
+        """Resets the orchestrator's ends; returns the replica's, which stay."""
+        far, self._far = self._far, []
+        for writer in self._near:
+            writer.transport.abort()
+        self._near.clear()
+        return far
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+
+
+@pytest.mark.parametrize("kind", ["slm", "llm"])
+async def test_connection_of_which_only_the_orchestrator_sees_the_end_pauses_the_stream(kind: str) -> None:
+    replica = slm_replica() if kind == "slm" else llm_replica()
+    half_open = _HalfOpen(replica)
+    async with half_open.listening("127.0.0.1", 0):
+        settings: dict[str, Any] = {f"{kind}s": [replica], kind: (half_open.address,)}
+        async with running_cluster(**settings) as cluster:
+            task = make_task(**LONG)
+            running = asyncio.create_task(cluster.run(task))
+            await until(lambda: cluster.driver.num_peer_messages > 20, timeout_s=PATIENCE_S)
+            far = half_open.break_near()
+            # Meanwhile the replica says that the sequence is another stream's.
+            await asyncio.sleep(1)
+            assert not running.done()
+            for writer in far:
+                writer.close()
+            async with asyncio.timeout(PATIENCE_S):
+                assert await running == reference_decoding(task)
+            await until(lambda: cluster.is_empty, timeout_s=PATIENCE_S)
 
 
 async def test_resolver_that_fails_while_sequences_run_costs_nothing() -> None:

@@ -159,6 +159,17 @@ async def test_forward_holds_at_most_max_batch_rows() -> None:
         assert max(router.scorer.batch_sizes) <= 8
 
 
+async def test_step_batch_larger_than_a_forward_takes_several() -> None:
+    async with _router(max_batch_rows=8) as router:
+        call = router.stub.Score()
+        for seed, num_rows in enumerate((20, 8, 9)):
+            await call.write(_request(seed, num_rows))
+            assert await _check_next(call, num_rows) == seed
+        assert router.scorer.batch_sizes == [8, 8, 4, 8, 8, 1]
+        info = await router.stub.GetServerInfo(router_pb2.RouterServiceGetServerInfoRequest())
+        assert (info.load.num_steps, info.load.num_rows) == (6, 37)
+
+
 async def test_rows_beyond_max_waiting_are_not_read_until_there_is_room() -> None:
     async with _router(max_waiting_rows=6) as router:
         call = router.stub.Score()
@@ -232,7 +243,6 @@ BAD_REQUESTS = {
         "top_logits.shape",
     ),
     "not finite": (_changed(top_logits=pack(np.full((2, 100), np.nan, np.float32))), "top_logits.data"),
-    "more rows than a forward takes": (_request(1, 9), "token_ids: expected 1 to 8 rows, got 9"),
 }
 
 
@@ -240,7 +250,7 @@ BAD_REQUESTS = {
 async def test_bad_request_ends_its_stream_only_naming_the_field(
     request_: router_pb2.ScoreRequest, message: str
 ) -> None:
-    async with _router(max_batch_rows=8) as router:
+    async with _router() as router:
         other = router.stub.Score()
         await other.write(_request(1, 2))
         await _check_next(other, 2)
@@ -286,3 +296,11 @@ async def test_server_info_describes_router_and_replica() -> None:
         info = await router.info()
         assert (info.router.vocab_size, info.router.default_threshold) == (VOCAB_SIZE, 0.25)
         assert (info.replica.replica_id, info.load.num_steps) == ("r1", 0)
+
+
+async def test_router_that_reads_another_number_of_logits_does_not_start() -> None:
+    scorer = _Scorer()
+    scorer.num_top_logits = 64
+    servicer = RouterServicer(lambda: scorer, Lifecycle(SERVICE_NAME, "r1"))
+    with pytest.raises(ValueError, match="num_top_logits is 64, and SLM services send 100"):
+        await servicer.start()

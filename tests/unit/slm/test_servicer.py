@@ -222,6 +222,35 @@ async def test_sequence_given_up_by_the_engine_is_reported(
         assert (error.sequence_id, CODES[error.code], error.message) == (1, code, message)
 
 
+class _OverflowingEngine(FakeSlmEngine):
+    """Its features overflow after token 5."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(OPTIONS)
+        self._field = field
+
+    async def step(self) -> DraftStep:
+        step = await super().step()
+        for row, sequence_id in enumerate(step.sequence_ids):
+            if self._sequences[sequence_id].token_ids[0] == 5:
+                getattr(step, self._field)[row, 1] = np.inf
+        return step
+
+
+@pytest.mark.parametrize("field", ["hidden_states", "top_logits"])
+async def test_sequence_whose_features_overflow_is_refused_alone(field: str) -> None:
+    async with _slm(_OverflowingEngine(field)) as slm:
+        call, other = slm.stub.Draft(), slm.stub.Draft()
+        await other.write(_request(_open(2, [6], 4)))
+        await call.write(_request(_open(1, [5], 9)))
+        error = await _error(call)
+        assert (error.sequence_id, CODES[error.code]) == (1, grpc.StatusCode.INTERNAL)
+        assert "not finite" in error.message
+        await other.write(_request(_open(3, [7], 4)))
+        assert set(await _drafts(other, 6)) == {2, 3}
+        assert await slm.num_active() == 2
+
+
 @pytest.mark.parametrize(
     ("request_", "field"),
     [
@@ -249,7 +278,7 @@ async def test_foreign_sequence_cannot_be_opened_rewound_granted_or_closed() -> 
         await _drafts(owner, 1)
         rewind = slm_pb2.RewindSequence(length=1, epoch=5, draft_until=9)
         for command, code in (
-            (_open(1, [2], 3), grpc.StatusCode.INVALID_ARGUMENT),
+            (_open(1, [2], 3), grpc.StatusCode.ABORTED),
             (_command(1, rewind=rewind), grpc.StatusCode.NOT_FOUND),
         ):
             await intruder.write(_request(command))
