@@ -21,7 +21,9 @@ class EngineSettings(ProcessSettings):
     device: str = Field(default="cpu", min_length=1, description='torch device, e.g. "cpu" or "cuda".')
     dtype: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="Arithmetic and KV type.")
     max_batch_size: int = Field(default=32, ge=1, description="Most sequences in one forward pass.")
-    kv_cache_tokens: int = Field(default=65536, ge=1, description="KV cache of all sequences together, in tokens.")
+    kv_cache_tokens: int = Field(
+        default=65536, ge=1, description="KV cache of all sequences together, in tokens; none can be longer."
+    )
     prefill_chunk_len: int = Field(default=512, ge=1, description="Most tokens of one sequence in one forward pass.")
     tp_size: int = Field(default=1, ge=1, description="Tensor parallel ranks (engine sglang only).")
     num_threads: int = Field(default=1, ge=0, description="CPU threads of a forward pass. 0 leaves torch's default.")

@@ -42,8 +42,8 @@ class LinkPeer(Protocol[CommandT, ResponseT, InfoT]):
     def pack(self, commands: Sequence[CommandT]) -> Sequence[Any]:
         """Turns all commands that wait into messages, usually one."""
 
-    def check(self, info: InfoT) -> None:
-        """Checks that the replica belongs here.
+    async def check(self, info: InfoT) -> None:
+        """Checks that the replica belongs here; may wait for what that depends on.
 
         Raises:
             TriviumError: It doesn't; the connection is closed, and tried again later.
@@ -168,7 +168,7 @@ class Link(Generic[CommandT, ResponseT, InfoT]):
         try:
             async with asyncio.timeout(_DESCRIBE_TIMEOUT_S):
                 info = await self._peer.describe(channel)
-            self._peer.check(info)
+            await self._peer.check(info)
             call = self._peer.open(channel)
             self._commands.clear()
             self.draining = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import grpc
 from trivium.v1 import llm_pb2, llm_pb2_grpc
@@ -55,11 +56,10 @@ class LlmSide(ModelSide[llm_pb2.ExtendCommand, llm_pb2.ExtendResponse, LlmInfo])
         """Asks a replica what it is."""
         return await llm_pb2_grpc.LlmServiceStub(channel).GetServerInfo(llm_pb2.LlmServiceGetServerInfoRequest())
 
-    def check(self, info: LlmInfo) -> None:
+    async def check(self, info: LlmInfo) -> None:
         """Checks that a replica belongs to the pair."""
         refuse_draining(info.replica)
-        self._gate.admit_llm(info.model)
-        self._gate.refuse_unpaired()
+        await self._gate.enter(partial(self._gate.admit_llm, info.model))
 
     def open(
         self, channel: grpc.aio.Channel

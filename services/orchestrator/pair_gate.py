@@ -5,7 +5,9 @@ Owns what is known of the pair while the process runs. The rules of what fits to
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
@@ -13,6 +15,8 @@ from trivium.v1 import common_pb2, router_pb2
 
 from services.common.errors import PeerUnavailable, ReplicaMismatch, TriviumError
 from services.orchestrator.pair_check import ServedPair, check_pair, model_identity
+
+_PATIENCE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,7 @@ class PairGate:
         self._tokenizer_sha256 = tokenizer_sha256
         self._num_tokenizer_ids = num_tokenizer_ids
         self._on_change = on_change
+        self._complete = asyncio.Event()
 
     def admit_slm(self, info: common_pb2.ModelInfo) -> None:
         """Admits an SLM replica.
@@ -75,16 +80,26 @@ class PairGate:
             )
         self._admit(replace(self.members, router=info))
 
-    def refuse_unpaired(self) -> None:
-        """Keeps every replica out until the pair is complete: it may turn out to belong to another one.
+    async def enter(self, admit: Callable[[], None]) -> None:
+        """Lets a replica in once the pair is complete: until then, it may turn out to belong to another one.
+
+        Args:
+            admit: Admits it; called again once the pair is known.
 
         Raises:
-            PeerUnavailable: The pair isn't complete.
+            PeerUnavailable: The pair isn't complete after a second. By then, another replica may be there: ask again.
+            TriviumError: As `admit` raises it.
         """
+        admit()
         if self.pair is None:
-            known = {"SLM": self.members.slm, "LLM": self.members.llm, "router": self.members.router}
-            missing = " and ".join(kind for kind, info in known.items() if info is None)
-            raise PeerUnavailable(f"the pair isn't complete: it waits for the {missing}")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE_S):
+                    await self._complete.wait()
+            if self.pair is None:
+                known = {"SLM": self.members.slm, "LLM": self.members.llm, "router": self.members.router}
+                missing = " and ".join(kind for kind, info in known.items() if info is None)
+                raise PeerUnavailable(f"the pair isn't complete: it waits for the {missing}")
+            admit()
 
     def _same(self, kind: str, known: common_pb2.ModelInfo | None, info: common_pb2.ModelInfo) -> None:
         if self.pair and known and model_identity(known) != model_identity(info):
@@ -114,6 +129,7 @@ class PairGate:
             except TriviumError as error:
                 # The last to come stays out, and asks again: any of the three may be the one that gets replaced.
                 self._refuse(error)
+            self._complete.set()
             self._on_change(self.pair)
         self.members = members
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import grpc
 import numpy as np
@@ -88,11 +89,10 @@ class RouterSide:
         stub = router_pb2_grpc.RouterServiceStub(channel)
         return await stub.GetServerInfo(router_pb2.RouterServiceGetServerInfoRequest())
 
-    def check(self, info: router_pb2.RouterServiceGetServerInfoResponse) -> None:
+    async def check(self, info: router_pb2.RouterServiceGetServerInfoResponse) -> None:
         """Checks that a replica belongs to the pair."""
         refuse_draining(info.replica)
-        self._gate.admit_router(info.router)
-        self._gate.refuse_unpaired()
+        await self._gate.enter(partial(self._gate.admit_router, info.router))
 
     def open(
         self, channel: grpc.aio.Channel

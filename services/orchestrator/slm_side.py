@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import grpc
 from trivium.v1 import slm_pb2, slm_pb2_grpc
@@ -49,11 +50,10 @@ class SlmSide(ModelSide[slm_pb2.DraftCommand, slm_pb2.DraftResponse, SlmInfo]):
         """Asks a replica what it is."""
         return await slm_pb2_grpc.SlmServiceStub(channel).GetServerInfo(slm_pb2.SlmServiceGetServerInfoRequest())
 
-    def check(self, info: SlmInfo) -> None:
+    async def check(self, info: SlmInfo) -> None:
         """Checks that a replica belongs to the pair."""
         refuse_draining(info.replica)
-        self._gate.admit_slm(info.model)
-        self._gate.refuse_unpaired()
+        await self._gate.enter(partial(self._gate.admit_slm, info.model))
 
     def open(
         self, channel: grpc.aio.Channel

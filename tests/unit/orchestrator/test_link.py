@@ -40,7 +40,7 @@ class _Peer:
     def pack(self, commands: Sequence[slm_pb2.DraftCommand]) -> Sequence[slm_pb2.DraftRequest]:
         return [slm_pb2.DraftRequest(commands=commands)]
 
-    def check(self, info: slm_pb2.SlmServiceGetServerInfoResponse) -> None:
+    async def check(self, info: slm_pb2.SlmServiceGetServerInfoResponse) -> None:
         if self.refusal:
             raise self.refusal
 

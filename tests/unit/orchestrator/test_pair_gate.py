@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from trivium.v1 import common_pb2
 
@@ -81,14 +83,18 @@ def test_context_of_the_pair_is_the_shortest_that_any_replica_takes() -> None:
     assert len(case.told) == 1
 
 
-def test_gate_lets_nobody_in_before_the_pair_is_complete() -> None:
+async def test_gate_lets_nobody_in_before_the_pair_is_complete() -> None:
     case = _Gate()
-    case.gate.admit_slm(make_slm())
-    with pytest.raises(PeerUnavailable, match="LLM and router"):
-        case.gate.refuse_unpaired()
+    with pytest.raises(PeerUnavailable, match="waits for the LLM and router"):
+        await case.gate.enter(lambda: case.gate.admit_slm(make_slm()))
+    first = asyncio.create_task(case.gate.enter(lambda: case.gate.admit_slm(make_slm(model_id="first"))))
+    second = asyncio.create_task(case.gate.enter(lambda: case.gate.admit_slm(make_slm(model_id="second"))))
+    await asyncio.sleep(0)
     case.gate.admit_llm(make_llm())
-    case.gate.admit_router(make_router())
-    case.gate.refuse_unpaired()
+    await case.gate.enter(lambda: case.gate.admit_router(make_router()))
+    with pytest.raises(ReplicaMismatch, match=r"'first'.*'second'"):
+        await first
+    await second
 
 
 def test_draining_replica_is_refused_by_name() -> None:
