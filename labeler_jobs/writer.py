@@ -52,7 +52,7 @@ class GreedyWriter:
     Args:
         engine: Loads the model when it is started.
         max_open: Sequences that are open at a time; more than the engine's batch holds only wait.
-        context_len: Longest sequence, where it is less than the model's own.
+        context_len: Longest sequence that is wanted; None for the longest that the engine takes.
     """
 
     def __init__(self, engine: SlmEngine, max_open: int, context_len: int | None = None) -> None:
@@ -111,8 +111,9 @@ class GreedyWriter:
         Raises:
             InvalidRequest: A prefix is empty, or an id is outside the vocabulary.
             ContextLengthExceeded: A prefix leaves no room for one token.
+            CapacityExceeded: A row is to go on, and fills the engine's KV budget.
         """
-        context_len = min(self.info.context_len, self._context_len or self.info.context_len)
+        context_len = self._context_len or self.info.context_len
         run = _Run(
             self._engine,
             _Limits(self._max_open, max_new_tokens, context_len),
@@ -236,6 +237,10 @@ class _Run:
             num_written += 1
             if self._has_ended(opened):
                 self._close(sequence_id)
+            elif opened.prefix_len + len(opened.written) >= self._engine.info.context_len:
+                # A row that ended here would pass for one that the model's own context ended.
+                num_tokens = opened.prefix_len + len(opened.written)
+                raise CapacityExceeded(f"kv_cache_tokens: a sequence of {num_tokens} tokens fills all of it")
         for refusal in step.refusals:
             self._put_back(refusal)
         self._on_tokens(num_written)

@@ -54,7 +54,7 @@ class IndexWriter:
             return ()
         if log.fingerprint != task.fingerprint():
             raise InvalidRequest(
-                f"request_id: {task.request_id!r} belongs to a request with another prompt or options"
+                f"request_id: {task.request_id!r} belongs to a request with another prompt, options or pair"
             )
         return log.tokens[: task.max_new_tokens]
 

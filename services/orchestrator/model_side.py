@@ -87,9 +87,10 @@ class ModelSide(ABC, Generic[CommandT, ResponseT, InfoT]):
         if self._link_of(sequence) is not None or not sequence.running:
             return
         available = [link for link in self.links if link.available]
-        roomy = [link for link in available if link.context_len >= sequence.max_len]
+        # One that is away for a moment still counts, since it may be back.
+        roomy = [link for link in self.links if link.context_len >= sequence.max_len and not link.retired]
         link = choose_replica(
-            (link for link in roomy if not link.full),
+            (link for link in roomy if link.available and not link.full),
             self._held_prefixes(sequence),
             max_extra_load=_MAX_EXTRA_SEQUENCES,
             draw=self._draw,
@@ -97,16 +98,15 @@ class ModelSide(ABC, Generic[CommandT, ResponseT, InfoT]):
         if link is not None:
             link.num_sequences += 1
             self._place(sequence, link)
-        elif roomy or (available and sequence.completion):
-            # A replica that takes more may come back; one that has begun isn't given up.
+        elif not available:
+            self._left_alone(sequence)
+        elif roomy:
             self._attach_later(sequence)
-        elif available:
+        else:
             longest = max(link.context_len for link in available)
             sequence.fail(
                 ContextLengthExceeded(f"max_new_tokens: {sequence.max_len} tokens in all; replicas take {longest}")
             )
-        else:
-            self._left_alone(sequence)
 
     def release(self, sequence: RunningSequence) -> None:
         """Frees what the replica holds of a sequence."""

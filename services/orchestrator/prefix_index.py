@@ -59,7 +59,7 @@ class PrefixIndex:
     Args:
         url: `redis://`, `rediss://` or `unix://`; None for an index that never knows anything.
         password: Redis's, for a URL that holds none.
-        pair_identity: At most 64 bytes; blocks and logs are shared within a pair alone.
+        pair_identity: At most 64 bytes; blocks are shared, and logs go on, within a pair alone.
         timeout_ms: Longest that a call waits for Redis.
         ttl_s: Blocks and locations that weren't used for this long are forgotten.
         log_ttl_s: Token logs that weren't appended to for this long are forgotten.
@@ -168,10 +168,12 @@ class PrefixIndex:
 
         A batch that was lost while Redis was away ends it early. That costs decoding the rest again, no more.
         """
-        entries: dict[bytes, bytes] = await self._run("HGETALL", self._log_key(request_id)) or {}
+        entries: dict[bytes, bytes] = await self._run("HGETALL", _log_key(request_id)) or {}
         fingerprint = entries.pop(b"fingerprint", None)
         if fingerprint is None:
             return None
+        # That of another pair keeps its identity, and so is no request's here.
+        fingerprint = fingerprint.removesuffix(self.pair_identity)
         try:
             return TokenLog(fingerprint, join_batches({int(position): batch for position, batch in entries.items()}))
         except ValueError:
@@ -182,14 +184,12 @@ class PrefixIndex:
 
         One whose client went away is left to expire: the client may come back for the rest.
         """
-        await self._run("DEL", self._log_key(request_id))
-
-    def _log_key(self, request_id: str) -> str:
-        return f"{_PREFIX}:log:{self.pair_identity.hex()}:{request_id}"
+        await self._run("DEL", _log_key(request_id))
 
     def _append_command(self, batch: LogBatch) -> tuple[bytes | str | int, ...]:
-        arguments = (batch.fingerprint, batch.position, pack_tokens(batch.tokens), self._log_ttl_s)
-        return ("EVAL", prefix_scripts.APPEND_LOG, 1, self._log_key(batch.request_id), *arguments)
+        fingerprint = batch.fingerprint + self.pair_identity
+        arguments = (fingerprint, batch.position, pack_tokens(batch.tokens), self._log_ttl_s)
+        return ("EVAL", prefix_scripts.APPEND_LOG, 1, _log_key(batch.request_id), *arguments)
 
     def _block_keys(self, token_ids: Sequence[int]) -> list[str]:
         # Hashing is the larger part of a call, so it isn't done for nothing.
@@ -206,6 +206,10 @@ class PrefixIndex:
 
 def _sequence_key(sequence_id: int) -> str:
     return f"{_PREFIX}:sequence:{sequence_id}"
+
+
+def _log_key(request_id: str) -> str:
+    return f"{_PREFIX}:log:{request_id}"
 
 
 def _grouped(reply: list[Any] | None, size: int) -> list[tuple[Any, ...]]:

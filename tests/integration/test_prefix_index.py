@@ -218,15 +218,17 @@ async def test_log_of_a_request_that_begins_anew_holds_nothing_of_its_earlier_li
     assert list(log.tokens) == MORE_TOKENS
 
 
-async def test_log_of_another_pair_is_another_log(index: PrefixIndex, redis_server: RedisServer) -> None:
+async def test_log_of_another_pair_is_another_requests_log(index: PrefixIndex, redis_server: RedisServer) -> None:
     await index.append_logs([LogBatch("r", b"print", 0, TOKENS)])
     async with started_index(redis_server.url) as other:
         other.pair_identity = b"other"
-        assert await other.read_log("r") is None
+        log = await other.read_log("r")
+        assert log is not None
+        assert log.fingerprint != b"print"
         await other.append_logs([LogBatch("r", b"print", 0, MORE_TOKENS)])
-    log = await index.read_log("r")
-    assert log is not None
-    assert list(log.tokens) == TOKENS
+        log = await other.read_log("r")
+        assert log is not None
+        assert (log.fingerprint, list(log.tokens)) == (b"print", MORE_TOKENS)
 
 
 async def test_log_closed_or_unknown_reads_none(index: PrefixIndex) -> None:

@@ -3,7 +3,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from labeler_jobs.writer import GreedyWriter
-from services.common.errors import ContextLengthExceeded
+from services.common.errors import CapacityExceeded, ContextLengthExceeded
 from services.engines.base import EngineOptions
 from services.engines.fakes import FakeSlmEngine, fake_next_token
 
@@ -63,6 +63,14 @@ def test_kv_budget_too_small_for_all_rows_still_writes_them_all() -> None:
     with GreedyWriter(FakeSlmEngine(options), max_open=8) as writer:
         prefixes = [[first] * 15 for first in range(1, 9)]
         assert writer.write(prefixes, 6) == [plain(prefix, 6) for prefix in prefixes]
+
+
+def test_row_that_outgrows_the_budget_is_an_error_and_not_a_short_answer() -> None:
+    options = EngineOptions("large", kv_cache_tokens=8)
+    with GreedyWriter(FakeSlmEngine(options), max_open=2, context_len=20) as writer:
+        with pytest.raises(CapacityExceeded, match=r"^kv_cache_tokens: .* 8 tokens"):
+            writer.write([[1] * 5], 10)
+        assert writer.write([[1] * 5], 3) == [plain([1] * 5, 3)]
 
 
 def test_row_that_no_budget_holds_is_an_error() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from services.common.errors import ContextLengthExceeded
 from tests.relay import Relay
 from tests.serving import until
 from tests.unit.orchestrator.cluster import (
@@ -58,6 +59,41 @@ async def test_new_address_of_a_name_is_used_and_a_gone_one_hands_its_sequences_
         finally:
             await second.kill()
         await first.start()
+
+
+async def test_sequence_too_long_for_the_others_waits_while_its_replica_is_away_and_fails_once_it_is_gone() -> None:
+    large, small = llm_replica(), llm_replica(kv_cache_tokens=40)
+    large.target = "127.0.0.2:0"
+    await large.start()
+    resolver = FakeResolver(llm=["127.0.0.2"])
+    name = f"llm:{large.port}"
+    await large.kill()
+    async with running_cluster(llms=[large], resolve=resolver, llm=name) as cluster:
+        task = make_task(**LONG)
+        running = asyncio.create_task(cluster.run(task))
+        await until(lambda: cluster.driver.num_peer_messages > 20, timeout_s=PATIENCE_S)
+        await _start_beside(cluster, small, large, "127.0.0.3")
+        try:
+            resolver.hosts["llm"] = ["127.0.0.2", "127.0.0.3"]
+            await until(lambda: cluster.driver.num_llm_replicas == 2, timeout_s=PATIENCE_S)
+            await large.kill()
+            await asyncio.sleep(0.5)
+            assert not running.done()
+            await large.start()
+            async with asyncio.timeout(PATIENCE_S):
+                assert await running == reference_decoding(task)
+            assert small.engine.load.num_rows == 0
+
+            running = asyncio.create_task(cluster.run(make_task("second", **LONG)))
+            await until(lambda: large.num_sequences == 1, timeout_s=PATIENCE_S)
+            resolver.hosts["llm"] = ["127.0.0.3"]
+            await large.kill()
+            with pytest.raises(ContextLengthExceeded, match="replicas take 40"):
+                async with asyncio.timeout(PATIENCE_S):
+                    await running
+        finally:
+            await small.kill()
+        await large.start()
 
 
 class _HalfOpen(Relay):
