@@ -53,6 +53,7 @@ class PairGate:
         self._num_tokenizer_ids = num_tokenizer_ids
         self._on_change = on_change
         self._complete = asyncio.Event()
+        self._misfit: TriviumError | None = None
 
     def admit_slm(self, info: common_pb2.ModelInfo) -> None:
         """Admits an SLM replica.
@@ -96,10 +97,12 @@ class PairGate:
                 async with asyncio.timeout(_PATIENCE_S):
                     await self._complete.wait()
             if self.pair is None:
-                known = {"SLM": self.members.slm, "LLM": self.members.llm, "router": self.members.router}
-                missing = " and ".join(kind for kind, info in known.items() if info is None)
-                raise PeerUnavailable(f"the pair isn't complete: it waits for the {missing}")
+                raise PeerUnavailable(f"the pair isn't complete: {self._misfit or self._missing()}")
             admit()
+
+    def _missing(self) -> str:
+        known = {"SLM": self.members.slm, "LLM": self.members.llm, "router": self.members.router}
+        return f"it waits for the {' and '.join(kind for kind, info in known.items() if info is None)}"
 
     def _same(self, kind: str, known: common_pb2.ModelInfo | None, info: common_pb2.ModelInfo) -> None:
         if self.pair and known and model_identity(known) != model_identity(info):
@@ -134,6 +137,7 @@ class PairGate:
         self.members = members
 
     def _refuse(self, error: TriviumError) -> NoReturn:
+        self._misfit = error
         self._on_change(error)
         raise error
 

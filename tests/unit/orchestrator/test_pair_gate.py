@@ -29,7 +29,7 @@ def test_gate_is_complete_with_the_third_kind_in_any_order() -> None:
     assert case.told == [case.gate.pair]
 
 
-def test_gate_keeps_a_router_of_another_slm_out_until_the_right_one_comes() -> None:
+async def test_gate_keeps_a_router_of_another_slm_out_until_the_right_one_comes() -> None:
     case = _Gate()
     case.gate.admit_slm(make_slm())
     case.gate.admit_llm(make_llm())
@@ -37,6 +37,8 @@ def test_gate_keeps_a_router_of_another_slm_out_until_the_right_one_comes() -> N
         case.gate.admit_router(make_router(hidden_size=65))
     assert isinstance(case.told[-1], RouterModelMismatch)
     assert case.gate.members.router is None
+    with pytest.raises(PeerUnavailable, match="hidden_size: router 'judge' was trained with 65"):
+        await case.gate.enter(lambda: case.gate.admit_slm(make_slm()))
     case.gate.admit_router(make_router())
     assert case.gate.pair is not None
 
