@@ -237,9 +237,8 @@ class _Run:
             num_written += 1
             if self._has_ended(opened):
                 self._close(sequence_id)
-            elif opened.prefix_len + len(opened.written) >= self._engine.info.context_len:
+            elif (num_tokens := opened.prefix_len + len(opened.written)) >= self._engine.info.context_len:
                 # A row that ended here would pass for one that the model's own context ended.
-                num_tokens = opened.prefix_len + len(opened.written)
                 raise CapacityExceeded(f"kv_cache_tokens: a sequence of {num_tokens} tokens fills all of it")
         for refusal in step.refusals:
             self._put_back(refusal)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import closing, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing, suppress
 from typing import Any
 
 import pytest
 
 from services.common.errors import ContextLengthExceeded
+from services.orchestrator.requests import GenerationTask
 from tests.relay import Relay
 from tests.serving import until
 from tests.unit.orchestrator.cluster import (
@@ -33,67 +35,62 @@ async def _start_beside(cluster: Cluster, replica: FakeReplica, first: FakeRepli
     await replica.start()
 
 
-async def test_new_address_of_a_name_is_used_and_a_gone_one_hands_its_sequences_over() -> None:
-    first, second = llm_replica(), llm_replica()
+@asynccontextmanager
+async def _joined_by(
+    second: FakeReplica, first: FakeReplica, task: GenerationTask
+) -> AsyncIterator[tuple[Cluster, FakeResolver, asyncio.Task[list[tuple[int, bool]]]]]:
+    """Runs a request on the first LLM behind a name, which a second one joins meanwhile. The test kills the first."""
     first.target = "127.0.0.2:0"
     await first.start()
     resolver = FakeResolver(llm=["127.0.0.2"])
     name = f"llm:{first.port}"
     await first.kill()
     async with running_cluster(llms=[first], resolve=resolver, llm=name) as cluster:
-        task = make_task("over", **LONG)
         running = asyncio.create_task(cluster.run(task))
         await until(lambda: cluster.driver.num_peer_messages > 20, timeout_s=PATIENCE_S)
         await _start_beside(cluster, second, first, "127.0.0.3")
         try:
             resolver.hosts["llm"] = ["127.0.0.2", "127.0.0.3"]
             await until(lambda: cluster.driver.num_llm_replicas == 2, timeout_s=PATIENCE_S)
-            resolver.hosts["llm"] = ["127.0.0.3"]
-            await first.kill()
-            async with asyncio.timeout(PATIENCE_S):
-                assert await running == reference_decoding(task)
-                assert await cluster.run(make_task("next", **LONG)) == reference_decoding(task)
-            assert cluster.driver.num_llm_replicas == 1
-            assert (cluster.driver.num_llm_failovers, cluster.driver.num_slm_failovers) == (1, 0)
-            assert second.engine.load.num_rows >= LONG["max_new_tokens"]
+            yield cluster, resolver, running
         finally:
             await second.kill()
         await first.start()
 
 
+async def test_new_address_of_a_name_is_used_and_a_gone_one_hands_its_sequences_over() -> None:
+    first, second = llm_replica(), llm_replica()
+    task = make_task("over", **LONG)
+    async with _joined_by(second, first, task) as (cluster, resolver, running):
+        resolver.hosts["llm"] = ["127.0.0.3"]
+        await first.kill()
+        async with asyncio.timeout(PATIENCE_S):
+            assert await running == reference_decoding(task)
+            assert await cluster.run(make_task("next", **LONG)) == reference_decoding(task)
+        assert cluster.driver.num_llm_replicas == 1
+        assert (cluster.driver.num_llm_failovers, cluster.driver.num_slm_failovers) == (1, 0)
+        assert second.engine.load.num_rows >= LONG["max_new_tokens"]
+
+
 async def test_sequence_too_long_for_the_others_waits_while_its_replica_is_away_and_fails_once_it_is_gone() -> None:
     large, small = llm_replica(), llm_replica(kv_cache_tokens=40)
-    large.target = "127.0.0.2:0"
-    await large.start()
-    resolver = FakeResolver(llm=["127.0.0.2"])
-    name = f"llm:{large.port}"
-    await large.kill()
-    async with running_cluster(llms=[large], resolve=resolver, llm=name) as cluster:
-        task = make_task(**LONG)
-        running = asyncio.create_task(cluster.run(task))
-        await until(lambda: cluster.driver.num_peer_messages > 20, timeout_s=PATIENCE_S)
-        await _start_beside(cluster, small, large, "127.0.0.3")
-        try:
-            resolver.hosts["llm"] = ["127.0.0.2", "127.0.0.3"]
-            await until(lambda: cluster.driver.num_llm_replicas == 2, timeout_s=PATIENCE_S)
-            await large.kill()
-            await asyncio.sleep(0.5)
-            assert not running.done()
-            await large.start()
-            async with asyncio.timeout(PATIENCE_S):
-                assert await running == reference_decoding(task)
-            assert small.engine.load.num_rows == 0
-
-            running = asyncio.create_task(cluster.run(make_task("second", **LONG)))
-            await until(lambda: large.num_sequences == 1, timeout_s=PATIENCE_S)
-            resolver.hosts["llm"] = ["127.0.0.3"]
-            await large.kill()
-            with pytest.raises(ContextLengthExceeded, match="replicas take 40"):
-                async with asyncio.timeout(PATIENCE_S):
-                    await running
-        finally:
-            await small.kill()
+    task = make_task(**LONG)
+    async with _joined_by(small, large, task) as (cluster, resolver, running):
+        await large.kill()
+        await asyncio.sleep(0.5)
+        assert not running.done()
         await large.start()
+        async with asyncio.timeout(PATIENCE_S):
+            assert await running == reference_decoding(task)
+        assert small.engine.load.num_rows == 0
+
+        running = asyncio.create_task(cluster.run(make_task("second", **LONG)))
+        await until(lambda: large.num_sequences == 1, timeout_s=PATIENCE_S)
+        resolver.hosts["llm"] = ["127.0.0.3"]
+        await large.kill()
+        with pytest.raises(ContextLengthExceeded, match="replicas take 40"):
+            async with asyncio.timeout(PATIENCE_S):
+                await running
 
 
 class _HalfOpen(Relay):
