@@ -19,7 +19,7 @@ from urllib3.exceptions import HTTPError
 from labeler_jobs.jobs.connection import ClusterBusy, ClusterError
 from labeler_jobs.jobs.manifest import RUN_LABEL, Manifest
 from labeler_jobs.jobs.rights import KUEUE, WITH_QUEUE, Right
-from labeler_jobs.jobs.situation import Object, is_over
+from labeler_jobs.jobs.situation import Object, ending
 from labeler_jobs.jobs.watch import Follower
 
 _JOB_LABEL = "batch.kubernetes.io/job-name"
@@ -152,7 +152,7 @@ class Cluster:
             namespace=self.namespace,
             label_selector=f"{RUN_LABEL}={run}",
         )
-        return [job for job in listed["items"] if not is_over(job) and "deletionTimestamp" not in job["metadata"]]
+        return [job for job in listed["items"] if not ending(job) and "deletionTimestamp" not in job["metadata"]]
 
     def pods(self, job: Object) -> list[Object]:
         """The pods of a Job, those that ended included."""

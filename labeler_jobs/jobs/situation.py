@@ -60,16 +60,11 @@ def read_situation(job: Object, pods: Iterable[Object], now: datetime) -> Situat
     """
     status = job.get("status", {})
     is_suspended = bool(job["spec"].get("suspend"))
-    ends = {
-        condition["type"]: condition
-        for condition in status.get("conditions", [])
-        if condition["status"] == "True" and condition["type"] in ("Complete", "Failed")
-    }
-    outcome = next(iter(ends), "")
+    end = ending(job)
     alive = [pod for pod in pods if pod["status"].get("phase") in ("Pending", "Running")]
     reasons = Counter(filter(None, (_why_waiting(pod, now) for pod in alive)))
     unexplained = [pod["metadata"]["uid"] for pod in alive if _is_starting(pod)]
-    if not alive and not outcome and not is_suspended:
+    if not alive and not end and not is_suspended:
         unexplained.append(job["metadata"]["uid"])
     return Situation(
         done=parse_numbers(status.get("completedIndexes", "")),
@@ -79,15 +74,16 @@ def read_situation(job: Object, pods: Iterable[Object], now: datetime) -> Situat
         unexplained=unexplained,
         is_suspended=is_suspended,
         is_stuck=any(map(_waits, alive)),
-        outcome=outcome,
-        message=ends[outcome].get("message", "") if outcome else "",
+        outcome=end["type"] if end else "",
+        message=end.get("message", "") if end else "",
     )
 
 
-def is_over(job: Object) -> bool:
-    """Whether a Job has ended."""
+def ending(job: Object) -> Object | None:
+    """The condition that a Job ended with, its type "Complete" or "Failed"; None while it goes on."""
     conditions = job.get("status", {}).get("conditions", [])
-    return any(item["status"] == "True" and item["type"] in ("Complete", "Failed") for item in conditions)
+    ends = (item for item in conditions if item["status"] == "True" and item["type"] in ("Complete", "Failed"))
+    return next(ends, None)
 
 
 def index_of(pod: Object) -> int | None:

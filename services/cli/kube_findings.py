@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from labeler_jobs.jobs.manifest import RUN_LABEL, STAGE_LABEL
-from labeler_jobs.jobs.situation import why_ended
+from labeler_jobs.jobs.situation import ending, why_ended
 from services.cli.kube_survey import COMPONENT, Object, Survey, is_ready
 
 _UNPULLED = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
@@ -89,8 +89,8 @@ def _is_replaced(pod: Object, seen: Survey) -> bool:
 
 
 def _has_failed(job: Object) -> bool:
-    conditions = job.get("status", {}).get("conditions", [])
-    return any(item["type"] == "Failed" and item["status"] == "True" for item in conditions)
+    end = ending(job)
+    return end is not None and end["type"] == "Failed"
 
 
 def _is_superseded(job: Object, seen: Survey) -> bool:
