@@ -18,18 +18,27 @@ GONE_TIMEOUT_S = 360.0
 that was lost."""
 LEFT_TIMEOUT_S = 30.0
 """What belongs to an object that is gone is collected a little later."""
+MADE_BY_CLUSTER = frozenset({"serviceaccounts/default", "configmaps/kube-root-ca.crt"})
+"""What controllers put into each new namespace, some time after it is made, as "kind/name"."""
+MADE_TIMEOUT_S = 60.0
 _POLL_S = 0.5
 # Records and what follows from Services and pods: the cluster makes it and takes it away.
 _UNCOUNTED = ("events", "endpoints", "endpointslices")
+_CORE = "/api/v1"
 _METRICS = "metrics.k8s.io"
 
 
 @contextmanager
 def new_namespace(api: client.CoreV1Api, purpose: str) -> Iterator[str]:
-    """A namespace with a new name, and nothing of it left in the end, volumes included."""
+    """A new namespace that holds what is MADE_BY_CLUSTER. Nothing of it is left in the end, volumes included.
+
+    Raises:
+        AssertionError: The cluster did not do its part in time.
+    """
     name = f"trivium-{purpose}-{secrets.token_hex(3)}"
     api.create_namespace(client.V1Namespace(metadata=client.V1ObjectMeta(name=name, labels=POD_SECURITY)))
     try:
+        _await_made(api, name)
         yield name
     finally:
         api.delete_namespace(name)
@@ -51,8 +60,7 @@ def objects_in(api: client.CoreV1Api, namespace: str) -> set[str]:
     found = set()
     for root in _api_roots(api):
         for kind in _listable_kinds(api, root):
-            items = _get(api, f"{root}/namespaces/{namespace}/{kind}")["items"]
-            found |= {f"{kind}/{item['metadata']['name']}" for item in items}
+            found |= _of_kind(api, root, namespace, kind)
     return found
 
 
@@ -66,7 +74,7 @@ def left_in(api: client.CoreV1Api, namespace: str, before: set[str]) -> set[str]
 
 def _api_roots(api: client.CoreV1Api) -> Iterator[str]:
     """Paths of all APIs, each at the version that the server prefers, but for those of measurements."""
-    yield "/api/v1"
+    yield _CORE
     for group in _get(api, "/apis")["groups"]:
         if not group["name"].endswith(_METRICS):
             yield f"/apis/{group['preferredVersion']['groupVersion']}"
@@ -77,12 +85,25 @@ def _listable_kinds(api: client.CoreV1Api, root: str) -> list[str]:
     return [kind["name"] for kind in kinds if kind["name"] not in _UNCOUNTED]
 
 
+def _of_kind(api: client.CoreV1Api, root: str, namespace: str, kind: str) -> set[str]:
+    items = _get(api, f"{root}/namespaces/{namespace}/{kind}")["items"]
+    return {f"{kind}/{item['metadata']['name']}" for item in items}
+
+
 def _get(api: client.CoreV1Api, path: str) -> Any:
     """What the API server answers, for paths that the client has no method for."""
     server = api.api_client
     answer = server.call_api(*server.param_serialize("GET", path, auth_settings=["BearerToken"]))
     answer.read()
     return server.response_deserialize(answer, {"2XX": "object"}).data
+
+
+def _await_made(api: client.CoreV1Api, name: str) -> None:
+    deadline = time.monotonic() + MADE_TIMEOUT_S
+    kinds = {made.partition("/")[0] for made in MADE_BY_CLUSTER}
+    while missing := MADE_BY_CLUSTER.difference(*(_of_kind(api, _CORE, name, kind) for kind in kinds)):
+        assert time.monotonic() < deadline, f"namespace {name} still lacks {', '.join(sorted(missing))}"
+        time.sleep(_POLL_S)
 
 
 def _await_gone(api: client.CoreV1Api, name: str) -> None:
