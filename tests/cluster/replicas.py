@@ -20,6 +20,8 @@ from tests.cluster.release import PORTS, Release
 
 NUM_REPLICAS = {"slm": 2, "router": 2, "llm": 3, "orchestrator": 2}
 WHOLE_TIMEOUT_S = 180.0
+LOAD_TIMEOUT_S = 60.0
+"""A machine on which many pods start at once may take seconds to open a connection."""
 _POLL_S = 0.5
 
 
@@ -66,10 +68,11 @@ class Replicas:
 
 
 async def load_of(address: str) -> orchestrator_pb2.OrchestratorLoad:
-    """An orchestrator's load."""
+    """An orchestrator's load, once it can be reached."""
     async with open_channel(address) as channel:
         stub = orchestrator_pb2_grpc.OrchestratorServiceStub(channel)
-        return (await stub.GetServerInfo(orchestrator_pb2.OrchestratorServiceGetServerInfoRequest())).load
+        request = orchestrator_pb2.OrchestratorServiceGetServerInfoRequest()
+        return (await stub.GetServerInfo(request, wait_for_ready=True, timeout=LOAD_TIMEOUT_S)).load
 
 
 async def _all_used(addresses: list[str]) -> bool:
