@@ -102,6 +102,7 @@ class EngineLoad:
     num_rows: int = 0
     num_tokens_processed: int = 0
     num_tokens_reused: int = 0
+    num_preemptions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +185,7 @@ class SlmEngine(Protocol):
         draft_until: int,
         stop_token_ids: frozenset[int],
         sampling: SamplingParams = GREEDY,
+        priority: int = 0,
     ) -> None:
         """Starts to draft after a prefix; the first draft's position is `len(token_ids)`.
 
@@ -244,6 +246,7 @@ class Extension:
             base_len < q <= base_len + len(token_ids). At least one.
         pass_id: Returned with the answer.
         sampling: How the answers are chosen.
+        priority: When the sequence was admitted, in microseconds; a smaller one is older.
     """
 
     sequence_id: int
@@ -252,6 +255,7 @@ class Extension:
     query_positions: Sequence[int]
     pass_id: int = 0
     sampling: SamplingParams = GREEDY
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

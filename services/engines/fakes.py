@@ -164,6 +164,7 @@ class FakeSlmEngine(_FakeEngine):
         draft_until: int,
         stop_token_ids: frozenset[int],
         sampling: SamplingParams = GREEDY,
+        priority: int = 0,
     ) -> None:
         """Starts to draft after a prefix; see `SlmEngine.open`."""
         if sequence_id in self._sequences:

@@ -17,10 +17,10 @@ from services.common.duplex import Outbox
 from services.common.errors import CapacityExceeded
 from services.common.lifecycle import Lifecycle
 from services.common.telemetry import Telemetry
-from services.engines import wire
 from services.engines.base import Answer, Extension, LlmEngine, Refusal
-from services.engines.model_servicer import ModelServicer
 from services.llm.questions import Questions
+from services.model_service import wire
+from services.model_service.servicer import ModelServicer
 
 SERVICE_NAME = llm_pb2.DESCRIPTOR.services_by_name["LlmService"].full_name
 
@@ -128,6 +128,7 @@ class LlmServicer(ModelServicer[LlmEngine, llm_pb2.ExtendResponse], llm_pb2_grpc
             query_positions=list(command.query_positions),
             pass_id=command.pass_id,
             sampling=wire.sampling_params(command.sampling if command.HasField("sampling") else None),
+            priority=command.priority,
         )
         try:
             self._engine.extend(extension)

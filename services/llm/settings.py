@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic_settings import SettingsConfigDict
 
-from services.engines.settings import EngineSettings
+from services.model_service.settings import EngineSettings
 
 
 class LlmSettings(EngineSettings):

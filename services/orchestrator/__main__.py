@@ -9,7 +9,7 @@ import uvloop
 from services.common.lifecycle import Lifecycle
 from services.common.server import serve
 from services.common.settings import read_settings
-from services.orchestrator.service import OrchestratorService
+from services.orchestrator.process import OrchestratorService
 from services.orchestrator.settings import OrchestratorSettings
 
 

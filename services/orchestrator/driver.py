@@ -19,22 +19,22 @@ from typing import Protocol
 from transformers import PreTrainedTokenizerFast
 
 from services.common.errors import Cancelled, InvalidRequest, ModelNotReady
-from services.orchestrator.admission import Admission
-from services.orchestrator.counts import DriverCounts
-from services.orchestrator.depth import RunAhead
-from services.orchestrator.discovery import Discovery, Resolve, resolve_host
-from services.orchestrator.index_writer import IndexWriter
-from services.orchestrator.link import CommandT, InfoT, Link, LinkPeer, ResponseT
-from services.orchestrator.link_set import LinkSet
-from services.orchestrator.llm_side import LlmSide
-from services.orchestrator.pair_gate import PairGate
-from services.orchestrator.prefix_index import PrefixIndex
-from services.orchestrator.requests import GenerationTask
-from services.orchestrator.router_side import RouterSide
-from services.orchestrator.sequence import RunningSequence
+from services.common.text import TextAssembler
+from services.orchestrator.index.prefix_index import PrefixIndex
+from services.orchestrator.index.writer import IndexWriter
+from services.orchestrator.replicas.discovery import Discovery, Resolve, resolve_host
+from services.orchestrator.replicas.link import CommandT, InfoT, Link, LinkPeer, ResponseT
+from services.orchestrator.replicas.link_set import LinkSet
+from services.orchestrator.replicas.llm_side import LlmSide
+from services.orchestrator.replicas.pair_gate import PairGate
+from services.orchestrator.replicas.router_side import RouterSide
+from services.orchestrator.replicas.slm_side import SlmSide
+from services.orchestrator.requests.admission import Admission
+from services.orchestrator.requests.counts import DriverCounts
+from services.orchestrator.requests.parse import GenerationTask
+from services.orchestrator.requests.sequence import RunningSequence
+from services.orchestrator.routing.depth import RunAhead
 from services.orchestrator.settings import OrchestratorSettings
-from services.orchestrator.slm_side import SlmSide
-from services.orchestrator.text import TextAssembler
 
 
 class _Side(LinkPeer[CommandT, ResponseT, InfoT], Protocol[CommandT, ResponseT, InfoT]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.common.telemetry import Telemetry
 from services.orchestrator.driver import Driver
-from services.orchestrator.prefix_index import PrefixIndex
+from services.orchestrator.index.prefix_index import PrefixIndex
 
 
 def instrument(telemetry: Telemetry, driver: Driver, index: PrefixIndex) -> None:

@@ -7,7 +7,7 @@ from pydantic_settings import SettingsConfigDict
 
 from services.common.channels import ChannelOptions
 from services.common.settings import CommaList, ProcessSettings
-from services.orchestrator.discovery import Target
+from services.orchestrator.replicas.discovery import Target
 
 
 class OrchestratorSettings(ProcessSettings):

@@ -18,9 +18,9 @@ from services.common.errors import PrefixNotFound, TriviumError
 from services.common.lifecycle import Lifecycle
 from services.common.telemetry import Telemetry
 from services.common.tensors import pack
-from services.engines import wire
 from services.engines.base import DraftStep, Refusal, SlmEngine
-from services.engines.model_servicer import ModelServicer
+from services.model_service import wire
+from services.model_service.servicer import ModelServicer
 from services.slm.pacing import DraftPacer, join_steps, select_rows
 
 SERVICE_NAME = slm_pb2.DESCRIPTOR.services_by_name["SlmService"].full_name
@@ -134,6 +134,7 @@ class SlmServicer(ModelServicer[SlmEngine, slm_pb2.DraftResponse], slm_pb2_grpc.
             draft_until=command.draft_until,
             stop_token_ids=frozenset(command.stop_token_ids),
             sampling=wire.sampling_params(command.sampling if command.HasField("sampling") else None),
+            priority=command.priority,
         )
         self._pacer.opened(
             sequence_id,

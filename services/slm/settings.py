@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.engines.settings import EngineSettings
+from services.model_service.settings import EngineSettings
 
 
 class SlmSettings(EngineSettings):

@@ -26,7 +26,7 @@ from services.common.channels import open_channel
 from services.common.lifecycle import Lifecycle
 from services.common.server import serve
 from services.common.settings import read_settings
-from services.orchestrator.service import OrchestratorService
+from services.orchestrator.process import OrchestratorService
 from services.orchestrator.settings import OrchestratorSettings
 from tests.integration.processes import START_TIMEOUT_S
 from tests.serving import until
@@ -60,7 +60,7 @@ class HostsFile:
         self._hosts: dict[str, list[str]] = {}
 
     async def __call__(self, host: str) -> Sequence[str]:
-        """Looks a name up, as `services.orchestrator.discovery.Resolve` does."""
+        """Looks a name up, as `services.orchestrator.replicas.discovery.Resolve` does."""
         hosts: dict[str, list[str]] = json.loads(self._path.read_text())
         if host not in hosts:
             raise OSError(f"{host} has no address")

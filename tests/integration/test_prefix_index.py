@@ -13,9 +13,9 @@ import pytest
 from redis.asyncio import Redis
 
 from services.cli.redis_server import RedisServer
-from services.orchestrator.actions import AcceptedToken, Source
-from services.orchestrator.prefix_index import Placement, PrefixHits, PrefixIndex, SequenceLocation
-from services.orchestrator.token_log import LogBatch
+from services.orchestrator.index.prefix_index import Placement, PrefixHits, PrefixIndex, SequenceLocation
+from services.orchestrator.index.token_log import LogBatch
+from services.orchestrator.routing.actions import AcceptedToken, Source
 
 pytestmark = pytest.mark.integration
 

@@ -12,8 +12,8 @@ from trivium.v1 import orchestrator_pb2
 from evaluation.reference.pair import WEIGHTS_DIR
 from labeler_jobs.models import render_prompt
 from services.common.tokenizer import load_tokenizer
-from services.orchestrator.pair_check import check_pair
-from services.orchestrator.prefix_index import PrefixIndex
+from services.orchestrator.index.prefix_index import PrefixIndex
+from services.orchestrator.replicas.pair_check import check_pair
 from tests.integration.completions import client, generate, tell
 from tests.integration.pair import Replica, RunningPair, front_info, llm_info
 from tests.serving import until

@@ -25,11 +25,11 @@ from services.common.server import Service, create_server
 from services.engines.base import EngineOptions
 from services.engines.fakes import FakeLlmEngine, FakeSlmEngine, fake_next_token
 from services.llm import servicer as llm
-from services.orchestrator.discovery import Resolve, resolve_host
 from services.orchestrator.driver import Driver
-from services.orchestrator.pair_gate import PairGate
-from services.orchestrator.prefix_index import PrefixIndex
-from services.orchestrator.requests import GenerationTask
+from services.orchestrator.index.prefix_index import PrefixIndex
+from services.orchestrator.replicas.discovery import Resolve, resolve_host
+from services.orchestrator.replicas.pair_gate import PairGate
+from services.orchestrator.requests.parse import GenerationTask
 from services.orchestrator.settings import OrchestratorSettings
 from services.slm import servicer as slm
 from tests.serving import ServingSettings, until

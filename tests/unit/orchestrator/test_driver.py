@@ -10,7 +10,7 @@ import pytest
 
 from services.common.errors import Cancelled, CapacityExceeded, ContextLengthExceeded, InvalidRequest
 from services.engines.fakes import FakeLlmEngine
-from services.orchestrator.prefix_index import PrefixHits, PrefixIndex
+from services.orchestrator.index.prefix_index import PrefixHits, PrefixIndex
 from tests.serving import until
 from tests.unit.orchestrator.cluster import (
     Cluster,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from services.common.errors import ContextLengthExceeded
-from services.orchestrator.requests import GenerationTask
+from services.orchestrator.requests.parse import GenerationTask
 from tests.relay import Relay
 from tests.serving import until
 from tests.unit.orchestrator.cluster import (
@@ -22,7 +22,7 @@ from tests.unit.orchestrator.cluster import (
     running_cluster,
     slm_replica,
 )
-from tests.unit.orchestrator.test_discovery import FakeResolver
+from tests.unit.orchestrator.replicas.test_discovery import FakeResolver
 
 PATIENCE_S = 60.0
 # Neither model ends it before its 240 tokens are over.

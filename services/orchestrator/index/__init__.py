@@ -1,0 +1,1 @@
+"""What replicas and orchestrators share through Redis."""

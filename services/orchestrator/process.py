@@ -1,0 +1,106 @@
+"""The orchestrator as a process: starts its parts in order, and turns SERVING once the pair is complete."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+from trivium.v1 import orchestrator_pb2_grpc
+
+from services.common.errors import TriviumError
+from services.common.lifecycle import Lifecycle
+from services.common.telemetry import Telemetry
+from services.common.tokenizer import load_tokenizer, tokenizer_sha256
+from services.orchestrator import metrics
+from services.orchestrator.driver import Driver
+from services.orchestrator.index.prefix_index import PrefixIndex
+from services.orchestrator.replicas.discovery import Resolve, resolve_host
+from services.orchestrator.replicas.pair_check import ServedPair
+from services.orchestrator.replicas.pair_gate import PairGate
+from services.orchestrator.requests.servicer import OrchestratorServicer
+from services.orchestrator.settings import OrchestratorSettings
+
+
+class OrchestratorService:
+    """What `services.common.server` runs.
+
+    Args:
+        settings: Settings of this process.
+        lifecycle: State of this process.
+        resolve: Looks up the names among the replicas' addresses.
+
+    Raises:
+        ValueError: The tokenizer can't be loaded, or the Redis URL can't be read.
+    """
+
+    def __init__(self, settings: OrchestratorSettings, lifecycle: Lifecycle, resolve: Resolve = resolve_host) -> None:
+        self._lifecycle = lifecycle
+        self._drain_timeout_s = settings.drain_timeout_s
+        tokenizer = load_tokenizer(settings.tokenizer, settings.tokenizer_revision)
+        self._gate = PairGate(tokenizer_sha256(tokenizer), len(tokenizer), self._on_pair)
+        self._index = PrefixIndex(
+            settings.redis_url.get_secret_value() if settings.redis_url else None,
+            password=settings.redis_password.get_secret_value() if settings.redis_password else None,
+            timeout_ms=settings.redis_timeout_ms,
+            ttl_s=settings.redis_ttl_s,
+        )
+        self._driver = Driver(settings, tokenizer=tokenizer, gate=self._gate, index=self._index, resolve=resolve)
+        self._servicer = OrchestratorServicer(
+            settings,
+            lifecycle,
+            driver=self._driver,
+            gate=self._gate,
+            index=self._index,
+            tokenizer=tokenizer,
+        )
+        self._paired = asyncio.Event()
+        self._working: asyncio.Task[None] | None = None
+        self._server: grpc.aio.Server | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Adds the servicer to the server."""
+        self._server = server
+        orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server(self._servicer, server)
+
+    def instrument(self, telemetry: Telemetry) -> None:
+        """Adds the orchestrator's metrics."""
+        metrics.instrument(telemetry, self._driver, self._index)
+
+    async def start(self) -> None:
+        """Connects to Redis and all replicas, and waits until the pair is complete."""
+        await self._index.start()
+        self._working = asyncio.create_task(self._driver.run())
+        paired = asyncio.create_task(self._paired.wait())
+        await asyncio.wait({self._working, paired}, return_when=asyncio.FIRST_COMPLETED)
+        paired.cancel()
+
+    async def run(self) -> None:
+        """Drives all sequences."""
+        assert self._working is not None, "started before"
+        await self._working
+
+    async def drain(self) -> None:
+        """Sends clients away. Running requests end by themselves.
+
+        A client keeps its connection, on which every new request would be refused: told that it goes, it connects
+        anew, and a Service leads it to another orchestrator.
+        """
+        assert self._server is not None, "registered before"
+        self._closing = asyncio.create_task(self._server.stop(self._drain_timeout_s))
+
+    async def stop(self) -> None:
+        """Closes all streams."""
+        if self._working:
+            self._working.cancel()
+            await asyncio.gather(self._working, return_exceptions=True)
+        await self._index.close()
+
+    def _on_pair(self, outcome: ServedPair | TriviumError) -> None:
+        if isinstance(outcome, TriviumError):
+            if self._gate.pair is None:
+                # Callers learn what doesn't fit, instead of that something is still starting.
+                self._lifecycle.refusal = outcome
+        else:
+            self._index.pair_identity = outcome.identity
+            self._paired.set()

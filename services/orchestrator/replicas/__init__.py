@@ -1,0 +1,1 @@
+"""Which replicas there are, what they hold, and the streams to them."""

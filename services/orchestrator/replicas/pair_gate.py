@@ -1,0 +1,152 @@
+"""Lets replicas in that belong to the pair, and keeps others out.
+
+Owns what is known of the pair while the process runs. The rules of what fits together are `pair_check`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+from trivium.v1 import common_pb2, router_pb2
+
+from services.common.errors import PeerUnavailable, ReplicaMismatch, TriviumError
+from services.orchestrator.replicas.pair_check import ServedPair, check_pair, model_identity
+
+_PATIENCE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PairMembers:
+    """One description of each kind, as far as it is known."""
+
+    slm: common_pb2.ModelInfo | None = None
+    llm: common_pb2.ModelInfo | None = None
+    router: router_pb2.RouterInfo | None = None
+
+
+class PairGate:
+    """Collects one description of each kind; once they fit together, they are the pair until the process ends.
+
+    Only its context may become shorter: a replica may come that takes less, since its KV budget is smaller.
+
+    Args:
+        tokenizer_sha256: Fingerprint of the orchestrator's own tokenizer.
+        num_tokenizer_ids: Number of its ids, added tokens included.
+        on_change: Called with the pair once it is complete, and with the error when a replica doesn't fit.
+    """
+
+    def __init__(
+        self,
+        tokenizer_sha256: str,
+        num_tokenizer_ids: int,
+        on_change: Callable[[ServedPair | TriviumError], None],
+    ) -> None:
+        self.pair: ServedPair | None = None
+        """The pair, once it is complete."""
+        self.members = PairMembers()
+        """Who belongs to it so far."""
+        self._tokenizer_sha256 = tokenizer_sha256
+        self._num_tokenizer_ids = num_tokenizer_ids
+        self._on_change = on_change
+        self._complete = asyncio.Event()
+        self._misfit: TriviumError | None = None
+
+    def admit_slm(self, info: common_pb2.ModelInfo) -> None:
+        """Admits an SLM replica.
+
+        Raises:
+            TriviumError: It doesn't fit the rest; the message names both sides.
+        """
+        self._same("SLM", self.members.slm, info)
+        self._admit(replace(self.members, slm=info))
+
+    def admit_llm(self, info: common_pb2.ModelInfo) -> None:
+        """Admits an LLM replica; raises as `admit_slm` does."""
+        self._same("LLM", self.members.llm, info)
+        self._admit(replace(self.members, llm=info))
+
+    def admit_router(self, info: router_pb2.RouterInfo) -> None:
+        """Admits a router replica; raises as `admit_slm` does."""
+        known = self.members.router
+        if self.pair and known and known.weights_sha256 != info.weights_sha256:
+            self._refuse(
+                ReplicaMismatch(
+                    f"router: a replica serves weights {info.weights_sha256[:12]} of {info.checkpoint!r}, "
+                    f"the others {known.weights_sha256[:12]} of {known.checkpoint!r}"
+                )
+            )
+        self._admit(replace(self.members, router=info))
+
+    async def enter(self, admit: Callable[[], None]) -> None:
+        """Lets a replica in once the pair is complete: until then, it may turn out to belong to another one.
+
+        Args:
+            admit: Admits it; called again once the pair is known.
+
+        Raises:
+            PeerUnavailable: The pair isn't complete after a second. By then, another replica may be there: ask again.
+            TriviumError: As `admit` raises it.
+        """
+        admit()
+        if self.pair is None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE_S):
+                    await self._complete.wait()
+            if self.pair is None:
+                raise PeerUnavailable(f"the pair isn't complete: {self._misfit or self._missing()}")
+            admit()
+
+    def _missing(self) -> str:
+        known = {"SLM": self.members.slm, "LLM": self.members.llm, "router": self.members.router}
+        return f"it waits for the {' and '.join(kind for kind, info in known.items() if info is None)}"
+
+    def _same(self, kind: str, known: common_pb2.ModelInfo | None, info: common_pb2.ModelInfo) -> None:
+        if self.pair and known and model_identity(known) != model_identity(info):
+            self._refuse(
+                ReplicaMismatch(
+                    f"{kind}: a replica serves {info.model_id!r} (revision {info.revision!r}, "
+                    f"{info.num_parameters} parameters), the others {known.model_id!r} "
+                    f"(revision {known.revision!r}, {known.num_parameters} parameters)"
+                )
+            )
+
+    def _admit(self, members: PairMembers) -> None:
+        if self.pair:
+            models = [info for info in (members.slm, members.llm) if info]
+            context_len = min(self.pair.context_len, *(info.context_length for info in models))
+            self.pair = replace(self.pair, context_len=context_len)
+            return
+        if members.slm and members.llm and members.router:
+            try:
+                self.pair = check_pair(
+                    members.slm,
+                    members.llm,
+                    members.router,
+                    tokenizer_sha256=self._tokenizer_sha256,
+                    num_tokenizer_ids=self._num_tokenizer_ids,
+                )
+            except TriviumError as error:
+                # The last to come stays out, and asks again: any of the three may be the one that gets replaced.
+                self._refuse(error)
+            self._complete.set()
+            self._on_change(self.pair)
+        self.members = members
+
+    def _refuse(self, error: TriviumError) -> NoReturn:
+        self._misfit = error
+        self._on_change(error)
+        raise error
+
+
+def refuse_draining(replica: common_pb2.ReplicaInfo) -> None:
+    """Keeps a replica out that is about to stop: it would take nothing.
+
+    Raises:
+        PeerUnavailable: It is.
+    """
+    if replica.draining:
+        raise PeerUnavailable(f"replica {replica.replica_id} is about to stop")

@@ -1,0 +1,160 @@
+"""The orchestrator's side of the streams to the router replicas.
+
+Owns the step batches that are being scored. A batch that an SLM sent goes on to a router as it came, so that features
+aren't copied row by row.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import grpc
+import numpy as np
+from trivium.v1 import common_pb2, router_pb2, router_pb2_grpc, slm_pb2
+
+from services.common.errors import PeerUnavailable
+from services.orchestrator.replicas.link import Link
+from services.orchestrator.replicas.pair_gate import PairGate, refuse_draining
+from services.orchestrator.replicas.placement import choose_replica
+from services.orchestrator.requests.sequence import RunningSequence
+
+RouterLink = Link[router_pb2.ScoreRequest, router_pb2.ScoreResponse, router_pb2.RouterServiceGetServerInfoResponse]
+
+# A forward pass of so many rows takes little longer than one of a single row.
+_MAX_EXTRA_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRow:
+    """The draft in one row of a step batch."""
+
+    sequence: RunningSequence
+    position: int
+    epoch: int
+
+
+class RouterSide:
+    """Scores the drafts of all sequences.
+
+    Args:
+        sequences: All running sequences, by id; shared with the driver.
+        gate: Checks replicas.
+        draw: Where chance comes from.
+    """
+
+    def __init__(self, sequences: Mapping[int, RunningSequence], gate: PairGate, *, draw: random.Random) -> None:
+        self.links: list[RouterLink] = []
+        self.num_failovers = 0
+        """Times that a sequence lost the replica that was about to score its drafts."""
+        self._sequences = sequences
+        self._gate = gate
+        self._draw = draw
+        self._batches: dict[int, tuple[RouterLink, list[ScoredRow]]] = {}
+        self._next_batch_id = 0
+        self._unscored: set[int] = set()
+
+    def score(self, rows: Sequence[ScoredRow | None], response: slm_pb2.DraftResponse) -> None:
+        """Sends the rows of a step batch that are not None to a replica that has little to do.
+
+        Without a replica, the drafts are forgotten and drafted again once there is one.
+        """
+        current = [row for row in rows if row is not None]
+        if not current:
+            return
+        candidates = (link for link in self.links if link.available)
+        link = choose_replica(candidates, {}, max_extra_load=_MAX_EXTRA_ROWS, draw=self._draw)
+        if link is None:
+            self._unscored.update(row.sequence.sequence_id for row in current)
+            return
+        self._next_batch_id += 1
+        self._batches[self._next_batch_id] = (link, current)
+        link.num_sequences += len(current)
+        keep = None if len(current) == len(rows) else [row is not None for row in rows]
+        link.send(
+            router_pb2.ScoreRequest(
+                batch_id=self._next_batch_id,
+                token_ids=response.token_ids if keep is None else _select(response.token_ids, keep),
+                hidden_states=_select_rows(response.hidden_states, keep),
+                top_logits=_select_rows(response.top_logits, keep),
+            )
+        )
+
+    # --- LinkPeer
+
+    async def describe(self, channel: grpc.aio.Channel) -> router_pb2.RouterServiceGetServerInfoResponse:
+        """Asks a replica what it is."""
+        stub = router_pb2_grpc.RouterServiceStub(channel)
+        return await stub.GetServerInfo(router_pb2.RouterServiceGetServerInfoRequest())
+
+    async def check(self, info: router_pb2.RouterServiceGetServerInfoResponse) -> None:
+        """Checks that a replica belongs to the pair."""
+        refuse_draining(info.replica)
+        await self._gate.enter(partial(self._gate.admit_router, info.router))
+
+    def open(
+        self, channel: grpc.aio.Channel
+    ) -> grpc.aio.StreamStreamCall[router_pb2.ScoreRequest, router_pb2.ScoreResponse]:
+        """Opens the stream."""
+        return router_pb2_grpc.RouterServiceStub(channel).Score()
+
+    def pack(self, commands: Sequence[router_pb2.ScoreRequest]) -> Sequence[router_pb2.ScoreRequest]:
+        """Each step batch is a message of its own."""
+        return commands
+
+    def on_ready(self, link: RouterLink, info: router_pb2.RouterServiceGetServerInfoResponse) -> None:
+        """Has drafts that could not be scored drafted again."""
+        link.replica_id = info.replica.replica_id
+        unscored, self._unscored = self._unscored, set()
+        self._redraft(unscored)
+
+    def on_lost(self, link: RouterLink) -> None:
+        """Has drafts whose scores won't come drafted again, now or when there is a replica."""
+        lost: set[int] = set()
+        for batch_id in [batch_id for batch_id, (owner, _) in self._batches.items() if owner is link]:
+            _, rows = self._batches.pop(batch_id)
+            lost.update(row.sequence.sequence_id for row in rows)
+        self.num_failovers += len(lost)
+        if any(link.available for link in self.links):
+            self._redraft(lost)
+        else:
+            self._unscored |= lost
+
+    def on_response(self, link: RouterLink, response: router_pb2.ScoreResponse) -> None:
+        """Gives each score to its sequence."""
+        owner, rows = self._batches.get(response.batch_id, (None, []))
+        packed = response.divergence_probabilities.data
+        if owner is not link or len(packed) != 4 * len(rows):
+            raise PeerUnavailable(
+                f"router: {len(packed)} bytes of scores for batch {response.batch_id} of {len(rows)} rows"
+            )
+        del self._batches[response.batch_id]
+        link.num_sequences -= len(rows)
+        link.report(num_others=response.num_other_rows)
+        probabilities = np.frombuffer(packed, dtype="<f4").tolist()
+        for row, probability in zip(rows, probabilities, strict=True):
+            if row.sequence.running:
+                row.sequence.apply(row.sequence.core.scored(row.position, probability, row.epoch))
+
+    def _redraft(self, sequence_ids: set[int]) -> None:
+        for sequence_id in sequence_ids:
+            sequence = self._sequences.get(sequence_id)
+            if sequence is not None and sequence.running:
+                sequence.apply(sequence.core.scores_lost())
+
+
+def _select(values: Sequence[int], keep: Sequence[bool]) -> list[int]:
+    return [value for value, kept in zip(values, keep, strict=True) if kept]
+
+
+def _select_rows(tensor: common_pb2.Tensor, keep: Sequence[bool] | None) -> common_pb2.Tensor:
+    """Keeps some rows of a [rows, columns] tensor, or all of them if `keep` is None."""
+    if keep is None:
+        return tensor
+    row_bytes = len(tensor.data) // len(keep)
+    data = b"".join(
+        tensor.data[index * row_bytes : (index + 1) * row_bytes] for index, kept in enumerate(keep) if kept
+    )
+    return common_pb2.Tensor(dtype=tensor.dtype, shape=[sum(keep), *tensor.shape[1:]], data=data)

@@ -1,0 +1,1 @@
+"""Requests: checked, admitted, and streamed to their clients."""

@@ -1,0 +1,51 @@
+"""What an orchestrator has done since its start, as it is told to operators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.orchestrator.routing.actions import AcceptedToken, Source
+from services.orchestrator.routing.core import RoutingCore
+
+
+@dataclass(slots=True)
+class DriverCounts:
+    """Sums over all requests.
+
+    Args:
+        num_requests_finished: Requests that reached their end; not those that were cancelled or failed.
+        num_slm_tokens: Accepted tokens that the SLM wrote.
+        num_llm_tokens: Those that the LLM wrote.
+        num_fallback_tokens: Those that the SLM wrote at routed positions, since no LLM was left.
+        num_drafts_dropped: Drafts that were in vain, of requests that have ended.
+        num_answers_dropped: Answers of the LLM that were in vain, of requests that have ended.
+    """
+
+    num_requests_finished: int = 0
+    num_slm_tokens: int = 0
+    num_llm_tokens: int = 0
+    num_fallback_tokens: int = 0
+    num_drafts_dropped: int = 0
+    num_answers_dropped: int = 0
+
+    @property
+    def num_tokens_accepted(self) -> int:
+        """Accepted tokens, whoever wrote them."""
+        return self.num_slm_tokens + self.num_llm_tokens + self.num_fallback_tokens
+
+    def accepted(self, tokens: Sequence[AcceptedToken]) -> None:
+        """Tokens became final."""
+        for token in tokens:
+            if token.source is Source.SLM:
+                self.num_slm_tokens += 1
+            elif token.source is Source.LLM:
+                self.num_llm_tokens += 1
+            else:
+                self.num_fallback_tokens += 1
+
+    def closed(self, core: RoutingCore, *, finished: bool) -> None:
+        """A request is over."""
+        self.num_requests_finished += finished
+        self.num_drafts_dropped += core.num_drafts_dropped
+        self.num_answers_dropped += core.num_answers_dropped

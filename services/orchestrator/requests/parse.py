@@ -1,0 +1,244 @@
+"""Turns a `GenerateRequest` into a task that can be run, or says which field is wrong.
+
+Owns the checks that need no model but the tokenizer, and what absent fields mean. Everything after this module may
+take a task's values for granted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import jinja2
+from transformers import PreTrainedTokenizerFast
+from trivium.v1 import common_pb2, orchestrator_pb2
+
+from services.common.errors import ContextLengthExceeded, InvalidRequest
+from services.engines.base import GREEDY, SamplingParams
+from services.orchestrator.requests.budget import Budget
+
+MAX_REQUEST_ID_LEN = 128
+MAX_STOP_STRINGS = 16
+MAX_STOP_LEN = 1024
+CHAT_ROLES = ("system", "user", "assistant")
+
+# Below it, one unit in the last place of a logit decides: that is greedy, without the overflow.
+_MIN_TEMPERATURE = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationLimits:
+    """What the pair and the server allow, and their defaults.
+
+    Args:
+        context_len: Longest sequence in tokens, prompt and completion together.
+        vocab_size: Valid ids are [0, vocab_size).
+        budget: Turns what a request says about routing into a threshold.
+        max_run_ahead_depth: Deepest run-ahead that a request may ask for.
+    """
+
+    context_len: int
+    vocab_size: int
+    budget: Budget
+    max_run_ahead_depth: int
+
+
+class LlmLossPolicy(Enum):
+    """What a request does when no LLM replica is left."""
+
+    WAIT = orchestrator_pb2.LLM_LOSS_POLICY_WAIT
+    SLM_ONLY = orchestrator_pb2.LLM_LOSS_POLICY_SLM_ONLY
+    FAIL = orchestrator_pb2.LLM_LOSS_POLICY_FAIL
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationTask:
+    """A request that can be run.
+
+    Args:
+        request_id: Given by the client, or chosen here.
+        prompt_token_ids: At least one, each in the vocabulary, leaving room for one more.
+        max_new_tokens: At least 1, and at most what fits into the context.
+        threshold: Route at this divergence probability and above; finite, >= 0.
+        stop: Stop strings, none empty.
+        sampling: How tokens are chosen.
+        run_ahead_depth: Asked for by the request; None for the server's default.
+        resume_from: Completion tokens that the client already has, at most `max_new_tokens`.
+        llm_loss_policy: What to do when no LLM replica is left.
+    """
+
+    request_id: str
+    prompt_token_ids: tuple[int, ...]
+    max_new_tokens: int
+    threshold: float
+    stop: tuple[str, ...] = ()
+    sampling: SamplingParams = GREEDY
+    run_ahead_depth: int | None = None
+    resume_from: int = 0
+    llm_loss_policy: LlmLossPolicy = LlmLossPolicy.WAIT
+
+    def fingerprint(self) -> bytes:
+        """Hashes what decides the tokens, in 16 bytes: a request may be resumed by one with the same fingerprint.
+
+        The token limit doesn't count, since it only cuts them.
+        """
+        sampling = self.sampling
+        digest = hashlib.blake2b(digest_size=16)
+        for part in (
+            struct.pack(f"<{len(self.prompt_token_ids)}I", *self.prompt_token_ids),
+            struct.pack(
+                "<ddIdQ", self.threshold, sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed
+            ),
+            *(text.encode() for text in self.stop),
+        ):
+            digest.update(struct.pack("<Q", len(part)) + part)
+        return digest.digest()
+
+
+def parse_request(
+    request: orchestrator_pb2.GenerateRequest, tokenizer: PreTrainedTokenizerFast, limits: GenerationLimits
+) -> GenerationTask:
+    """Checks a request and resolves what it leaves open.
+
+    Text is tokenized as it is: no token is put before or after it, but special tokens that are written out in it are
+    recognised. A chat is rendered by the tokenizer's chat template up to where the assistant speaks, and then treated
+    like text.
+
+    Takes time in proportion to the prompt's length, and doesn't touch the event loop: call it in a thread if prompts
+    are long.
+
+    Raises:
+        InvalidRequest: A field can't be used; the message begins with its name.
+        ContextLengthExceeded: The prompt leaves no room for one token.
+    """
+    request_id = _request_id(request)
+    prompt_token_ids = _prompt_token_ids(request, tokenizer, limits)
+    room = limits.context_len - len(prompt_token_ids)
+    max_new_tokens = min(_max_new_tokens(request, default=room), room)
+    if request.resume_from > max_new_tokens:
+        raise InvalidRequest(
+            f"resume_from: {request.resume_from} is more than {max_new_tokens}, the most there can be"
+        )
+    return GenerationTask(
+        request_id=request_id,
+        prompt_token_ids=prompt_token_ids,
+        max_new_tokens=max_new_tokens,
+        threshold=limits.budget.threshold(request),
+        stop=_stop(request.stop),
+        sampling=_sampling(request.sampling) if request.HasField("sampling") else GREEDY,
+        run_ahead_depth=_run_ahead_depth(request, limits.max_run_ahead_depth),
+        resume_from=request.resume_from,
+        llm_loss_policy=_llm_loss_policy(request),
+    )
+
+
+def _request_id(request: orchestrator_pb2.GenerateRequest) -> str:
+    request_id = request.request_id
+    if len(request_id) > MAX_REQUEST_ID_LEN:
+        raise InvalidRequest(f"request_id: {len(request_id)} characters, at most {MAX_REQUEST_ID_LEN} are allowed")
+    if not request_id.isprintable():
+        raise InvalidRequest("request_id: holds control or other unprintable characters")
+    if not request_id and request.resume_from:
+        raise InvalidRequest("resume_from: needs the request_id of the request to resume")
+    return request_id or uuid.uuid4().hex
+
+
+def _prompt_token_ids(
+    request: orchestrator_pb2.GenerateRequest, tokenizer: PreTrainedTokenizerFast, limits: GenerationLimits
+) -> tuple[int, ...]:
+    field = request.WhichOneof("prompt")
+    token_ids: Sequence[int]
+    if field == "token_ids":
+        token_ids = request.token_ids.token_ids
+        largest = max(token_ids, default=0)
+        if largest >= limits.vocab_size:
+            raise InvalidRequest(f"token_ids: {largest} is outside the vocabulary of {limits.vocab_size}")
+    elif field == "text":
+        token_ids = _tokenize(request.text, tokenizer)
+    elif field == "chat":
+        token_ids = _tokenize(_render_chat(request.chat.messages, tokenizer), tokenizer)
+    else:
+        raise InvalidRequest("prompt: exactly one of text, chat and token_ids must be set")
+    if not token_ids:
+        raise InvalidRequest(f"{field}: the prompt is empty")
+    if len(token_ids) >= limits.context_len:
+        raise ContextLengthExceeded(
+            f"{field}: a prompt of {len(token_ids)} tokens leaves no room in the context of {limits.context_len}"
+        )
+    return tuple(token_ids)
+
+
+def _tokenize(text: str, tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    # Not through the wrapper's own `encode`, which warns of prompts that are refused here anyway.
+    token_ids: list[int] = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+    return token_ids
+
+
+def _render_chat(messages: Sequence[orchestrator_pb2.ChatMessage], tokenizer: PreTrainedTokenizerFast) -> str:
+    if not messages:
+        raise InvalidRequest("chat.messages: the prompt is empty")
+    for i, message in enumerate(messages):
+        if message.role not in CHAT_ROLES:
+            expected = ", ".join(CHAT_ROLES)
+            raise InvalidRequest(f"chat.messages[{i}].role: expected one of {expected}, got {message.role[:32]!r}")
+        if message.role == "user" and not message.content:
+            raise InvalidRequest(f"chat.messages[{i}].content: the prompt is empty")
+    conversation = [{"role": message.role, "content": message.content} for message in messages]
+    try:
+        rendered = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+    except (jinja2.TemplateError, ValueError, TypeError) as error:
+        # A template refuses what it wasn't written for, such as two user messages in a row, or isn't there at all.
+        raise InvalidRequest(f"chat.messages: the chat template refuses them: {error}") from error
+    return str(rendered)
+
+
+def _max_new_tokens(request: orchestrator_pb2.GenerateRequest, default: int) -> int:
+    if not request.HasField("max_new_tokens"):
+        return default
+    if request.max_new_tokens < 1:
+        raise InvalidRequest(f"max_new_tokens: must be at least 1, got {request.max_new_tokens}")
+    return request.max_new_tokens
+
+
+def _stop(stop: Sequence[str]) -> tuple[str, ...]:
+    if len(stop) > MAX_STOP_STRINGS:
+        raise InvalidRequest(f"stop: {len(stop)} strings, at most {MAX_STOP_STRINGS} are allowed")
+    for i, text in enumerate(stop):
+        if not text:
+            raise InvalidRequest(f"stop[{i}]: must not be empty")
+        if len(text) > MAX_STOP_LEN:
+            raise InvalidRequest(f"stop[{i}]: {len(text)} characters, at most {MAX_STOP_LEN} are allowed")
+    return tuple(stop)
+
+
+def _sampling(sampling: common_pb2.SamplingParams) -> SamplingParams:
+    temperature, top_p = sampling.temperature, sampling.top_p or 1.0
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise InvalidRequest(f"sampling.temperature: must be finite and at least 0, got {temperature}")
+    # Written so that NaN fails it.
+    if not 0 < top_p <= 1:
+        raise InvalidRequest(f"sampling.top_p: must be in (0, 1], got {top_p}")
+    if temperature < _MIN_TEMPERATURE:
+        return GREEDY
+    return SamplingParams(temperature, sampling.top_k, top_p, sampling.seed)
+
+
+def _run_ahead_depth(request: orchestrator_pb2.GenerateRequest, maximum: int) -> int | None:
+    if not request.HasField("run_ahead_depth"):
+        return None
+    if request.run_ahead_depth > maximum:
+        raise InvalidRequest(f"run_ahead_depth: at most {maximum} is allowed, got {request.run_ahead_depth}")
+    return request.run_ahead_depth
+
+
+def _llm_loss_policy(request: orchestrator_pb2.GenerateRequest) -> LlmLossPolicy:
+    try:
+        return LlmLossPolicy(request.llm_loss_policy or orchestrator_pb2.LLM_LOSS_POLICY_WAIT)
+    except ValueError:
+        known = ", ".join(policy.name for policy in LlmLossPolicy)
+        raise InvalidRequest(f"llm_loss_policy: {request.llm_loss_policy} is none of {known}") from None

@@ -1,0 +1,173 @@
+"""The orchestrator's gRPC face: checks requests, streams answers, tells what it is.
+
+Owns the translation between messages and the driver's values.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+
+from transformers import PreTrainedTokenizerFast
+from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+
+from services.common.errors import ModelNotReady
+from services.common.lifecycle import Lifecycle
+from services.orchestrator.driver import Driver
+from services.orchestrator.index.prefix_index import PrefixIndex
+from services.orchestrator.replicas.pair_check import ServedPair
+from services.orchestrator.replicas.pair_gate import PairGate
+from services.orchestrator.requests.budget import Budget
+from services.orchestrator.requests.parse import GenerationLimits, parse_request
+from services.orchestrator.requests.sequence import Progress, RunningSequence
+from services.orchestrator.routing.actions import FinishReason, Source
+from services.orchestrator.settings import OrchestratorSettings
+
+_SOURCES = {
+    Source.SLM: orchestrator_pb2.TOKEN_SOURCE_SLM,
+    Source.LLM: orchestrator_pb2.TOKEN_SOURCE_LLM,
+    Source.SLM_FALLBACK: orchestrator_pb2.TOKEN_SOURCE_SLM_FALLBACK,
+}
+_REASONS = {
+    FinishReason.STOP: orchestrator_pb2.FINISH_REASON_STOP,
+    FinishReason.LENGTH: orchestrator_pb2.FINISH_REASON_LENGTH,
+}
+
+# About 2 ms of tokenizing.
+_LONG_REQUEST_BYTES = 16 * 1024
+
+
+class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
+    """Serves `trivium.v1.OrchestratorService`.
+
+    Args:
+        settings: Settings of this process.
+        lifecycle: State of this process.
+        driver: Runs sequences.
+        gate: Knows the pair.
+        index: The shared prefix index.
+        tokenizer: The pair's tokenizer.
+    """
+
+    def __init__(
+        self,
+        settings: OrchestratorSettings,
+        lifecycle: Lifecycle,
+        *,
+        driver: Driver,
+        gate: PairGate,
+        index: PrefixIndex,
+        tokenizer: PreTrainedTokenizerFast,
+    ) -> None:
+        self._settings = settings
+        self._lifecycle = lifecycle
+        self._driver = driver
+        self._gate = gate
+        self._index = index
+        self._tokenizer = tokenizer
+        self._num_client_messages = 0
+
+    async def Generate(
+        self, request: orchestrator_pb2.GenerateRequest, context: object
+    ) -> AsyncIterator[orchestrator_pb2.GenerateResponse]:
+        """Streams a completion."""
+        pair = self._pair()
+        parsing = partial(parse_request, request, self._tokenizer, self._limits(pair))
+        # Tokenizing takes time in proportion to the prompt; other streams must not wait for a long one.
+        task = await asyncio.to_thread(parsing) if request.ByteSize() > _LONG_REQUEST_BYTES else parsing()
+        interval_s = self._settings.stream_interval_ms / 1000
+        async with self._driver.sequence(task) as sequence:
+            async for progress in sequence.progress(interval_s):
+                self._num_client_messages += 1
+                response = _response(task.request_id, progress)
+                if progress.finish_reason is not None:
+                    response.finish.CopyFrom(_finish(pair, sequence, progress.finish_reason))
+                yield response
+
+    async def Cancel(
+        self, request: orchestrator_pb2.CancelRequest, context: object
+    ) -> orchestrator_pb2.CancelResponse:
+        """Cancels a running request."""
+        return orchestrator_pb2.CancelResponse(cancelled=self._driver.cancel(request.request_id))
+
+    async def GetServerInfo(
+        self, request: orchestrator_pb2.OrchestratorServiceGetServerInfoRequest, context: object
+    ) -> orchestrator_pb2.OrchestratorServiceGetServerInfoResponse:
+        """Describes the pair, the process and its load."""
+        pair = self._pair()
+        return orchestrator_pb2.OrchestratorServiceGetServerInfoResponse(
+            replica=self._lifecycle.replica_info(),
+            slm=self._gate.members.slm,
+            llm=self._gate.members.llm,
+            router=self._gate.members.router,
+            context_length=pair.context_len,
+            load=self._load(),
+        )
+
+    def _pair(self) -> ServedPair:
+        if self._gate.pair is None:
+            raise ModelNotReady("the pair isn't complete: no SLM, router or LLM has answered yet")
+        return self._gate.pair
+
+    def _limits(self, pair: ServedPair) -> GenerationLimits:
+        return GenerationLimits(
+            context_len=pair.context_len,
+            vocab_size=pair.vocab_size,
+            budget=Budget.of(pair),
+            max_run_ahead_depth=self._settings.max_run_ahead_depth,
+        )
+
+    def _load(self) -> orchestrator_pb2.OrchestratorLoad:
+        counts = self._driver.counts
+        return orchestrator_pb2.OrchestratorLoad(
+            num_active_requests=self._driver.num_active_requests,
+            num_requests_finished=counts.num_requests_finished,
+            num_tokens_accepted=counts.num_tokens_accepted,
+            num_llm_tokens=counts.num_llm_tokens,
+            num_drafts_dropped=counts.num_drafts_dropped,
+            num_peer_messages=self._driver.num_peer_messages,
+            num_redis_commands=self._index.num_commands,
+            prefix_index_available=self._index.available,
+            num_prefix_index_failures=self._index.num_failures,
+            cpu_s=time.process_time(),
+            num_client_messages=self._num_client_messages,
+            num_waiting_requests=self._driver.num_waiting_requests,
+            num_requests_refused=self._driver.num_requests_refused,
+            num_slm_replicas=self._driver.num_slm_replicas,
+            num_router_replicas=self._driver.num_router_replicas,
+            num_llm_replicas=self._driver.num_llm_replicas,
+        )
+
+
+def _response(request_id: str, progress: Progress) -> orchestrator_pb2.GenerateResponse:
+    return orchestrator_pb2.GenerateResponse(
+        request_id=request_id,
+        text="".join(progress.texts),
+        token_ids=[token.token_id for token in progress.tokens],
+        sources=[_SOURCES[token.source] for token in progress.tokens],
+        divergence_probabilities=[token.divergence_probability for token in progress.tokens],
+        text_lengths=[len(text) for text in progress.texts[: len(progress.tokens)]],
+    )
+
+
+def _finish(pair: ServedPair, sequence: RunningSequence, reason: FinishReason) -> orchestrator_pb2.Finish:
+    num_completion, num_llm = len(sequence.completion), sequence.num_llm_tokens
+    num_prompt = len(sequence.task.prompt_token_ids)
+    usage_rate = num_llm / num_completion if num_completion else 0.0
+    usage = orchestrator_pb2.Usage(
+        num_prompt_tokens=num_prompt,
+        num_completion_tokens=num_completion,
+        num_llm_tokens=num_llm,
+        llm_usage_rate=usage_rate,
+        avg_activated_params_b=pair.avg_activated_params_b(usage_rate),
+        num_slm_tokens_reused=min(sequence.slm_prefill.num_reused, num_prompt),
+        num_llm_tokens_reused=min(sequence.llm_prefill.num_reused, num_prompt),
+        num_slm_tokens_prefilled=sequence.slm_prefill.num_prefilled,
+        num_llm_tokens_prefilled=sequence.llm_prefill.num_prefilled,
+        num_drafts_dropped=sequence.core.num_drafts_dropped,
+        threshold=sequence.task.threshold,
+        num_fallback_tokens=sequence.num_fallback_tokens,
+    )
+    return orchestrator_pb2.Finish(reason=_REASONS[reason], stop=sequence.stop, usage=usage)

@@ -1,0 +1,112 @@
+from typing import Any
+
+import pytest
+from trivium.v1 import common_pb2, router_pb2
+
+from services.common.errors import RouterModelMismatch, TokenizerMismatch, TriviumError
+from services.orchestrator.replicas.pair_check import ServedPair, check_pair
+
+SHA = "aa" * 32
+OTHER_SHA = "bb" * 32
+
+
+def make_slm(**changes: Any) -> common_pb2.ModelInfo:
+    info: dict[str, Any] = {
+        "model_id": "small",
+        "vocab_size": 151_936,
+        "hidden_size": 64,
+        "tokenizer_sha256": SHA,
+        "num_parameters": 1_500_000_000,
+        "context_length": 4096,
+        "eos_token_ids": [7],
+    }
+    return common_pb2.ModelInfo(**(info | changes))
+
+
+def make_llm(**changes: Any) -> common_pb2.ModelInfo:
+    info: dict[str, Any] = {
+        "model_id": "large",
+        "vocab_size": 152_064,
+        "hidden_size": 512,
+        "tokenizer_sha256": SHA,
+        "num_parameters": 32_000_000_000,
+        "context_length": 2048,
+        "eos_token_ids": [7, 9],
+    }
+    return common_pb2.ModelInfo(**(info | changes))
+
+
+def make_router(**changes: Any) -> router_pb2.RouterInfo:
+    info: dict[str, Any] = {
+        "checkpoint": "judge",
+        "slm_model_id": "trained-on",
+        "vocab_size": 151_936,
+        "hidden_size": 64,
+        "tokenizer_sha256": SHA,
+        "num_parameters": 56_000_000,
+        "default_threshold": 0.5,
+    }
+    return router_pb2.RouterInfo(**(info | changes))
+
+
+def check(**changes: Any) -> ServedPair:
+    members: dict[str, Any] = {"slm": make_slm(), "llm": make_llm(), "router": make_router()}
+    tokenizer: dict[str, Any] = {"tokenizer_sha256": SHA, "num_tokenizer_ids": 151_665}
+    return check_pair(**(members | tokenizer | changes))
+
+
+def test_check_vocabularies_padded_differently_make_a_pair() -> None:
+    assert check() == ServedPair(
+        identity=check().identity,
+        context_len=2048,
+        vocab_size=151_936,
+        eos_token_ids=frozenset({7, 9}),
+        slm_params_b=1.5,
+        router_params_b=0.056,
+        llm_params_b=32.0,
+        default_threshold=0.5,
+    )
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"slm": make_slm(model_id="other")},
+        {"slm": make_slm(revision="v2")},
+        {"llm": make_llm(model_id="other")},
+        {"llm": make_llm(num_parameters=8_000_000_000)},
+        {"router": make_router(weights_sha256="cc" * 32)},
+    ],
+)
+def test_pairs_of_other_weights_have_another_identity(members: dict[str, Any]) -> None:
+    assert check(**members).identity != check().identity == check(llm=make_llm(context_length=512)).identity
+
+
+@pytest.mark.parametrize(("llm_usage_rate", "expected"), [(0.0, 1.556), (0.125, 5.556), (1.0, 33.556)])
+def test_avg_activated_params_counts_the_llm_by_its_usage(llm_usage_rate: float, expected: float) -> None:
+    assert check().avg_activated_params_b(llm_usage_rate) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("members", "error", "named"),
+    [
+        ({"llm": make_llm(tokenizer_sha256=OTHER_SHA)}, TokenizerMismatch, ["small", "large", SHA, OTHER_SHA]),
+        ({"tokenizer_sha256": OTHER_SHA}, TokenizerMismatch, ["orchestrator", "small", "large", SHA, OTHER_SHA]),
+        ({"num_tokenizer_ids": 151_937}, TokenizerMismatch, ["small", "large", "151936", "152064", "151937"]),
+        ({"llm": make_llm(vocab_size=151_664)}, TokenizerMismatch, ["small", "large", "151936", "151664", "151665"]),
+        (
+            {"router": make_router(tokenizer_sha256=OTHER_SHA)},
+            RouterModelMismatch,
+            ["judge", "small", SHA, OTHER_SHA],
+        ),
+        ({"router": make_router(hidden_size=65)}, RouterModelMismatch, ["hidden_size", "judge", "small", "64", "65"]),
+        ({"slm": make_slm(vocab_size=152_064)}, RouterModelMismatch, ["vocab_size", "small", "151936", "152064"]),
+    ],
+)
+def test_check_members_that_do_not_fit_raise_an_error_naming_both(
+    members: dict[str, Any], error: type[TriviumError], named: list[str]
+) -> None:
+    with pytest.raises(error) as raised:
+        check(**members)
+
+    assert all(name in str(raised.value) for name in named)
