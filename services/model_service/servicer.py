@@ -99,11 +99,12 @@ class ModelServicer(ABC, Generic[EngineT, ResponseT]):
                 raise InvalidRequest(f"commands[{index}].sequence_id: must be set and not 0")
             if kind is None:
                 raise InvalidRequest(f"commands[{index}].command: one must be set")
+            detail = getattr(command, kind)
             try:
-                self._obey(stream, sequence_id, kind, getattr(command, kind))
+                self._obey(stream, sequence_id, kind, detail)
             except TriviumError as error:
                 self._refused(stream, sequence_id)
-                errors.append(wire.sequence_error(sequence_id, error))
+                errors.append(wire.sequence_error(sequence_id, error, pass_id=getattr(detail, "pass_id", 0)))
         if errors:
             stream.put(self._response_type(errors=errors))
 

@@ -57,8 +57,13 @@ def engine_load(load: EngineLoad) -> common_pb2.EngineLoad:
     return common_pb2.EngineLoad(**dataclasses.asdict(load))
 
 
-def sequence_error(sequence_id: int, error: Exception) -> common_pb2.SequenceError:
+def sequence_error(sequence_id: int, error: Exception, *, pass_id: int = 0) -> common_pb2.SequenceError:
     """Tells a peer that one sequence of a stream was refused.
+
+    Args:
+        sequence_id: The sequence.
+        error: Why.
+        pass_id: Of the extension that was refused, if it was one.
 
     An error that isn't meant for peers is logged here, and told as an internal one.
     """
@@ -67,5 +72,9 @@ def sequence_error(sequence_id: int, error: Exception) -> common_pb2.SequenceErr
         error = TriviumError("internal error")
     number: int = error.code.value[0]
     return common_pb2.SequenceError(
-        sequence_id=sequence_id, code=number, message=str(error), need_from=getattr(error, "need_from", None)
+        sequence_id=sequence_id,
+        code=number,
+        message=str(error),
+        need_from=getattr(error, "need_from", None),
+        pass_id=pass_id,
     )

@@ -1,9 +1,9 @@
 """The sequence driver: the one place where the routing core meets the network.
 
-Owns the running sequences, and puts together what they run on. It opens a sequence when its turn has come, hands it
+Owns the life of sequences, and puts together what they run on. It opens a sequence when its turn has come, hands it
 to an SLM and an LLM replica, and frees it everywhere when it ends, for whatever reason. What the tokens are is
-decided in `core`; how messages are read and written, in `link`, `slm_side`, `router_side` and `llm_side`; whose turn
-it is, in `admission`; which replicas there are, in `link_set`.
+decided in the routing core; how messages are read and written, by the replicas' sides; whose turn it is, in
+`admission`; which replicas there are, in `link_set`.
 """
 
 from __future__ import annotations
@@ -11,36 +11,34 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Protocol
 
 from transformers import PreTrainedTokenizerFast
 
-from services.common.errors import Cancelled, InvalidRequest, ModelNotReady
+from services.common.errors import Cancelled, InvalidRequest, ModelNotReady, PeerUnavailable
 from services.common.text import TextAssembler
 from services.orchestrator.index.prefix_index import PrefixIndex
 from services.orchestrator.index.writer import IndexWriter
 from services.orchestrator.replicas.discovery import Discovery, Resolve, resolve_host
-from services.orchestrator.replicas.link import CommandT, InfoT, Link, LinkPeer, ResponseT
+from services.orchestrator.replicas.link import CommandT, InfoT, Link, LinkPeer, OpenChannel, ResponseT
 from services.orchestrator.replicas.link_set import LinkSet
 from services.orchestrator.replicas.llm_side import LlmSide
 from services.orchestrator.replicas.pair_gate import PairGate
 from services.orchestrator.replicas.router_side import RouterSide
 from services.orchestrator.replicas.slm_side import SlmSide
 from services.orchestrator.requests.admission import Admission
-from services.orchestrator.requests.counts import DriverCounts
 from services.orchestrator.requests.parse import GenerationTask
-from services.orchestrator.requests.sequence import RunningSequence
+from services.orchestrator.routing.core import RoutingCore
 from services.orchestrator.routing.depth import RunAhead
+from services.orchestrator.sequences.counts import RequestCounts
+from services.orchestrator.sequences.running import RunningSequences
+from services.orchestrator.sequences.sequence import RunningSequence
 from services.orchestrator.settings import OrchestratorSettings
 
-
-class _Side(LinkPeer[CommandT, ResponseT, InfoT], Protocol[CommandT, ResponseT, InfoT]):
-    """What uses the links to the replicas of one service."""
-
-    links: list[Link[CommandT, ResponseT, InfoT]]
+_TICK_S = 0.25
 
 
 class Driver:
@@ -51,8 +49,16 @@ class Driver:
         tokenizer: The pair's tokenizer.
         gate: Checks replicas; its pair must be known before the first sequence.
         index: The shared prefix index.
+        open_channel: Opens connections to replicas.
         resolve: Looks up the names among the replicas' addresses.
         draw: Where chance comes from when replicas are chosen.
+        on_presence: Called with what is missing when a service without which nothing runs has gone, and with None
+            when all are there again.
+
+    Attributes:
+        counts: What it has done since its start.
+        admission: Who runs and who waits.
+        slm, router, llm: The replicas of each service.
     """
 
     def __init__(
@@ -62,87 +68,66 @@ class Driver:
         tokenizer: PreTrainedTokenizerFast,
         gate: PairGate,
         index: PrefixIndex,
+        open_channel: OpenChannel,
         resolve: Resolve = resolve_host,
         draw: random.Random | None = None,
+        on_presence: Callable[[str | None], None] = lambda _missing: None,
     ) -> None:
         draw = draw or random.Random()
-        self.counts = DriverCounts()
+        self.counts = RequestCounts()
+        self.admission = Admission(settings.max_active_requests, settings.max_waiting_requests)
         self._settings = settings
         self._tokenizer = tokenizer
         self._gate = gate
         self._index = index
-        self._admission = Admission(settings.max_active_requests, settings.max_waiting_requests)
-        self._sequences: dict[int, RunningSequence] = {}
-        self._writer = IndexWriter(index, self._sequences, settings.token_log_interval_ms / 1000)
-        self._router = RouterSide(self._sequences, gate, draw=draw)
-        self._slm = SlmSide(self._sequences, gate, self._router, on_gone=partial(self._writer.lost, "slm"), draw=draw)
-        self._llm = LlmSide(
-            self._sequences,
+        self._open_channel = open_channel
+        self._resolve = resolve
+        self._on_presence = on_presence
+        self._missing: str | None = None
+        self._running = RunningSequences()
+        self._writer = IndexWriter(index, self._running, settings.token_log_interval_ms / 1000)
+        self.router = RouterSide(
+            self._running,
             gate,
+            make_links=partial(self._make_links, settings.router),
+            draw=draw,
+            grace_s=settings.peer_grace_s,
+        )
+        self.slm = SlmSide(
+            self._running,
+            gate,
+            self.router,
+            make_links=partial(self._make_links, settings.slm),
+            on_gone=partial(self._writer.lost, "slm"),
+            draw=draw,
+            grace_s=settings.peer_grace_s,
+        )
+        self.llm = LlmSide(
+            self._running,
+            gate,
+            make_links=partial(self._make_links, settings.llm),
             on_gone=partial(self._writer.lost, "llm"),
             draw=draw,
             grace_s=settings.llm_grace_s,
         )
-        self._slms = self._link_set(settings.slm, self._slm, resolve)
-        self._routers = self._link_set(settings.router, self._router, resolve)
-        self._llms = self._link_set(settings.llm, self._llm, resolve)
 
     async def run(self) -> None:
-        """Keeps the streams open and the index up to date, until cancelled."""
+        """Keeps the streams open, watches them, and keeps the index up to date, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for links in (self._slms, self._routers, self._llms):
-                tasks.create_task(links.run())
+            for side in (self.slm, self.router, self.llm):
+                tasks.create_task(side.links.run())
             tasks.create_task(self._writer.run())
-
-    @property
-    def num_active_requests(self) -> int:
-        """Requests that run."""
-        return self._admission.num_active
-
-    @property
-    def num_waiting_requests(self) -> int:
-        """Requests that wait for their turn."""
-        return self._admission.num_waiting
-
-    @property
-    def num_requests_refused(self) -> int:
-        """Requests refused because too many waited."""
-        return self._admission.num_refused
-
-    @property
-    def num_slm_replicas(self) -> int:
-        """SLM replicas that take sequences."""
-        return self._slms.num_replicas
-
-    @property
-    def num_router_replicas(self) -> int:
-        """Router replicas that take drafts."""
-        return self._routers.num_replicas
-
-    @property
-    def num_llm_replicas(self) -> int:
-        """LLM replicas that take sequences."""
-        return self._llms.num_replicas
-
-    @property
-    def num_slm_failovers(self) -> int:
-        """Times that a sequence lost its SLM replica, or was handed over by it."""
-        return self._slm.num_failovers
-
-    @property
-    def num_router_failovers(self) -> int:
-        """Times that a sequence lost the router replica that was about to score its drafts."""
-        return self._router.num_failovers
-
-    @property
-    def num_llm_failovers(self) -> int:
-        """Times that a sequence lost its LLM replica, or was handed over by it."""
-        return self._llm.num_failovers
+            tasks.create_task(self._watch())
 
     @property
     def num_peer_messages(self) -> int:
         """Messages sent and received on all streams to replicas."""
-        return self._slms.num_messages + self._routers.num_messages + self._llms.num_messages
+        return sum(side.links.num_messages for side in (self.slm, self.router, self.llm))
+
+    @property
+    def context_len(self) -> int:
+        """Longest sequence that every replica takes, in tokens."""
+        return min(self.slm.context_len, self.llm.context_len)
 
     @asynccontextmanager
     async def sequence(self, task: GenerationTask) -> AsyncIterator[RunningSequence]:
@@ -152,34 +137,36 @@ class Driver:
 
         Raises:
             ModelNotReady: The pair isn't complete yet.
+            PeerUnavailable: A service without which nothing runs has gone.
             CapacityExceeded: Too many requests run, and too many wait.
             Cancelled: The request was cancelled while it waited.
             InvalidRequest: The request id is in use, or belongs to another request.
         """
         # A client that resumes must not wait for the place that its own old stream has.
         self._refuse_second(task)
-        async with self._admission.place(task.request_id):
+        async with self.admission.place(task.request_id):
             sequence = await self._open(task)
             try:
-                if sequence.running:
-                    self._llm.attach(sequence)
-                    self._slm.attach(sequence)
+                self.llm.attach(sequence)
+                self.slm.attach(sequence)
                 yield sequence
             finally:
                 self._close(sequence)
 
     def cancel(self, request_id: str) -> bool:
         """Ends a request with `Cancelled`. Returns False if none of that name runs or waits here."""
-        running = self._find(request_id)
+        running = self._running.of_request(request_id)
         if running is not None:
             running.fail(Cancelled(f"request {request_id!r} was cancelled"))
-        return self._admission.cancel(request_id) or running is not None
+        return self.admission.cancel(request_id) or running is not None
 
     # --- the life of a sequence
 
     async def _open(self, task: GenerationTask) -> RunningSequence:
         if self._gate.pair is None:
             raise ModelNotReady("the pair isn't complete: no SLM, router or LLM has answered yet")
+        if self._missing:
+            raise PeerUnavailable(self._missing)
         resumed = await self._writer.resumed_tokens(task)
         hits = await self._index.lookup([*task.prompt_token_ids, *(token.token_id for token in resumed)])
         # Another one may have been opened meanwhile.
@@ -188,56 +175,69 @@ class Driver:
         sequence = RunningSequence(
             sequence_id=1 + secrets.randbits(63),
             task=task,
+            priority=time.time_ns() // 1000,
             eos_token_ids=self._gate.pair.eos_token_ids,
-            assembler=TextAssembler(self._tokenizer, task.stop),
+            reader=TextAssembler(self._tokenizer, task.stop),
             run_ahead=RunAhead(depth),
             hits=hits,
             resumed=resumed,
             counts=self.counts,
             on_end=self._free,
         )
-        self._sequences[sequence.sequence_id] = sequence
+        self._running.add(sequence)
         self._writer.opened(sequence)
         return sequence
 
     def _close(self, sequence: RunningSequence) -> None:
-        finished = sequence.core.finish_reason is not None
-        sequence.apply(sequence.core.cancel())
-        del self._sequences[sequence.sequence_id]
+        finished = sequence.answer.finish is not None
+        sequence.react(RoutingCore.cancel)
+        self._running.remove(sequence)
         self.counts.closed(sequence.core, finished=finished)
         self._writer.closed(sequence, finished=finished)
 
     def _free(self, sequence: RunningSequence) -> None:
         """Frees a sequence on the replicas: its client may be slow to take what it has been sent."""
         self._writer.leaving(sequence)
-        self._slm.release(sequence)
-        self._llm.release(sequence)
-
-    def _find(self, request_id: str) -> RunningSequence | None:
-        """The request of this name. One that has ended may still be there, since its client is slow to read."""
-        found = [sequence for sequence in self._sequences.values() if sequence.task.request_id == request_id]
-        return max(found, key=lambda sequence: sequence.running, default=None)
+        self.slm.release(sequence)
+        self.llm.release(sequence)
 
     def _refuse_second(self, task: GenerationTask) -> None:
         """One request id, one stream: a client that resumes takes its own stream over, another one is refused."""
-        running = self._find(task.request_id)
+        running = self._running.of_request(task.request_id)
         if running is None:
             return
         if not task.resume_from or running.task.fingerprint() != task.fingerprint():
             raise InvalidRequest(f"request_id: {task.request_id!r} is running already")
         running.fail(Cancelled(f"request {task.request_id!r} was resumed elsewhere"))
 
-    def _link_set(
-        self, targets: Sequence[str], side: _Side[CommandT, ResponseT, InfoT], resolve: Resolve
+    # --- the replicas
+
+    async def _watch(self) -> None:
+        """Looks after the replicas, at a steady pace."""
+        loop = asyncio.get_running_loop()
+        last = loop.time()
+        while True:
+            await asyncio.sleep(_TICK_S)
+            elapsed_s, last = loop.time() - last, loop.time()
+            if self._gate.pair is None:
+                continue
+            for side in (self.slm, self.router, self.llm):
+                side.tick(elapsed_s)
+            self._tell_presence()
+
+    def _tell_presence(self) -> None:
+        gone = [name for name, side in (("slm", self.slm), ("router", self.router)) if side.presence.is_gone]
+        missing = f"{gone[0]}: no replica for {self._settings.peer_grace_s:g} s" if gone else None
+        if missing != self._missing:
+            self._missing = missing
+            self._on_presence(missing)
+
+    def _make_links(
+        self, targets: Sequence[str], peer: LinkPeer[CommandT, ResponseT, InfoT]
     ) -> LinkSet[CommandT, ResponseT, InfoT]:
-        settings = self._settings
-
-        def connect(address: str) -> Link[CommandT, ResponseT, InfoT]:
-            return Link(address, side, max_message_mb=settings.max_message_mb, keepalive_s=settings.keepalive_s)
-
         return LinkSet(
-            side.links,
-            discovery=Discovery(targets, resolve),
-            connect=connect,
-            interval_s=settings.discovery_interval_s,
+            peer,
+            discovery=Discovery(targets, self._resolve),
+            connect=partial(Link, open_channel=self._open_channel, stall_limit_s=self._settings.stall_limit_s),
+            interval_s=self._settings.discovery_interval_s,
         )

@@ -15,16 +15,16 @@ def instrument(telemetry: Telemetry, driver: Driver, index: PrefixIndex) -> None
 
 
 def _requests(telemetry: Telemetry, driver: Driver) -> None:
-    telemetry.gauge("trivium_orchestrator_active_requests", "Requests that run.", lambda: driver.num_active_requests)
+    telemetry.gauge("trivium_orchestrator_active_requests", "Requests that run.", lambda: driver.admission.num_active)
     telemetry.gauge(
         "trivium_orchestrator_waiting_requests",
         "Requests that wait for their turn.",
-        lambda: driver.num_waiting_requests,
+        lambda: driver.admission.num_waiting,
     )
     telemetry.counter(
         "trivium_orchestrator_refused_requests_total",
         "Requests refused with RESOURCE_EXHAUSTED, since too many waited.",
-        lambda: driver.num_requests_refused,
+        lambda: driver.admission.num_refused,
     )
     telemetry.counter(
         "trivium_orchestrator_finished_requests_total",
@@ -62,9 +62,9 @@ def _peers(telemetry: Telemetry, driver: Driver, index: PrefixIndex) -> None:
         "trivium_orchestrator_replicas",
         "Replicas that take work, by service.",
         {
-            "slm": lambda: driver.num_slm_replicas,
-            "router": lambda: driver.num_router_replicas,
-            "llm": lambda: driver.num_llm_replicas,
+            "slm": lambda: len(driver.slm.links.available),
+            "router": lambda: len(driver.router.links.available),
+            "llm": lambda: len(driver.llm.links.available),
         },
         label="service",
     )
@@ -72,9 +72,19 @@ def _peers(telemetry: Telemetry, driver: Driver, index: PrefixIndex) -> None:
         "trivium_orchestrator_failovers_total",
         "Times that a request lost a replica, or was handed over by one that drains, by service.",
         {
-            "slm": lambda: driver.num_slm_failovers,
-            "router": lambda: driver.num_router_failovers,
-            "llm": lambda: driver.num_llm_failovers,
+            "slm": lambda: driver.slm.num_failovers,
+            "router": lambda: driver.router.num_failovers,
+            "llm": lambda: driver.llm.num_failovers,
+        },
+        label="service",
+    )
+    telemetry.counter(
+        "trivium_orchestrator_stalls_total",
+        "Times that a replica was given up, since it owed an answer and was silent, by service.",
+        {
+            "slm": lambda: driver.slm.links.num_stalls,
+            "router": lambda: driver.router.links.num_stalls,
+            "llm": lambda: driver.llm.links.num_stalls,
         },
         label="service",
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import grpc
 from trivium.v1 import orchestrator_pb2_grpc
 
-from services.common.errors import TriviumError
+from services.common.channels import open_channel
+from services.common.errors import PeerUnavailable, TriviumError
 from services.common.lifecycle import Lifecycle
 from services.common.telemetry import Telemetry
 from services.common.tokenizer import load_tokenizer, tokenizer_sha256
@@ -44,7 +46,17 @@ class OrchestratorService:
             timeout_ms=settings.redis_timeout_ms,
             ttl_s=settings.redis_ttl_s,
         )
-        self._driver = Driver(settings, tokenizer=tokenizer, gate=self._gate, index=self._index, resolve=resolve)
+        self._driver = Driver(
+            settings,
+            tokenizer=tokenizer,
+            gate=self._gate,
+            index=self._index,
+            open_channel=partial(
+                open_channel, max_message_mb=settings.max_message_mb, keepalive_s=settings.keepalive_s
+            ),
+            resolve=resolve,
+            on_presence=self._on_presence,
+        )
         self._servicer = OrchestratorServicer(
             settings,
             lifecycle,
@@ -57,6 +69,7 @@ class OrchestratorService:
         self._working: asyncio.Task[None] | None = None
         self._server: grpc.aio.Server | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
 
     def register(self, server: grpc.aio.Server) -> None:
         """Adds the servicer to the server."""
@@ -104,3 +117,12 @@ class OrchestratorService:
         else:
             self._index.pair_identity = outcome.identity
             self._paired.set()
+
+    def _on_presence(self, missing: str | None) -> None:
+        self._telling = asyncio.create_task(self._tell(missing))
+
+    async def _tell(self, missing: str | None) -> None:
+        if missing:
+            await self._lifecycle.mark_not_ready(PeerUnavailable(missing))
+        else:
+            await self._lifecycle.mark_ready()

@@ -34,6 +34,18 @@ class OrchestratorSettings(ProcessSettings):
         description="Seconds that a request waits for an LLM replica before the LLM counts as lost, and the request "
         "does what its llm_loss_policy says.",
     )
+    peer_grace_s: float = Field(
+        30.0,
+        ge=0,
+        description="Seconds that requests wait for an SLM or router replica before they end with UNAVAILABLE, and "
+        "new ones are refused. Until then they pause.",
+    )
+    stall_limit_s: float = Field(
+        3.0,
+        ge=0.5,
+        description="Seconds of silence after which a replica that owes an answer counts as lost. It grows by itself "
+        "where answers take longer.",
+    )
     tokenizer: str = Field(description="Hugging Face id or directory of the pair's tokenizer.")
     tokenizer_revision: str = Field("", description="Hugging Face revision of the tokenizer.")
     redis_url: SecretStr | None = Field(

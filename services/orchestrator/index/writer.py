@@ -14,8 +14,9 @@ from services.common.errors import InvalidRequest
 from services.orchestrator.index.prefix_index import ModelKind, PrefixIndex
 from services.orchestrator.index.token_log import LogBatch
 from services.orchestrator.requests.parse import GenerationTask
-from services.orchestrator.requests.sequence import RunningSequence
 from services.orchestrator.routing.actions import AcceptedToken
+from services.orchestrator.sequences.running import RunningSequences
+from services.orchestrator.sequences.sequence import RunningSequence
 
 
 class IndexWriter:
@@ -23,11 +24,11 @@ class IndexWriter:
 
     Args:
         index: The shared index.
-        sequences: All running sequences, by id; shared with the driver.
+        sequences: All running sequences.
         interval_s: Seconds between two writes while sequences run.
     """
 
-    def __init__(self, index: PrefixIndex, sequences: Mapping[int, RunningSequence], interval_s: float) -> None:
+    def __init__(self, index: PrefixIndex, sequences: RunningSequences, interval_s: float) -> None:
         self._index = index
         self._sequences = sequences
         self._interval_s = interval_s
@@ -79,7 +80,7 @@ class IndexWriter:
         self._in_background(self._index.drop_replica(kind, replica_id))
 
     async def _write_logs(self) -> None:
-        running = self._sequences.values()
+        running = self._sequences
         news = [sequence for sequence in running if len(sequence.completion) > self._num_logged[sequence.sequence_id]]
         await self._index.append_logs([self._log_batch(sequence) for sequence in news])
 
@@ -92,7 +93,7 @@ class IndexWriter:
 
     async def _write_placements(self) -> None:
         """Tells where sequences are whose prompt has been processed since the last time."""
-        for sequence in list(self._sequences.values()):
+        for sequence in self._sequences:
             if sequence.completion and sequence.running and sequence.sequence_id not in self._located:
                 self._located.add(sequence.sequence_id)
                 await self._record(sequence, _replica_ids(sequence))
@@ -119,6 +120,6 @@ def _replica_ids(sequence: RunningSequence) -> dict[ModelKind, str]:
     replica_ids: dict[ModelKind, str] = {}
     if sequence.slm is not None:
         replica_ids["slm"] = sequence.slm.replica_id
-    if sequence.llm is not None and sequence.llm_pass_id:
+    if sequence.llm is not None and sequence.was_asked_about:
         replica_ids["llm"] = sequence.llm.replica_id
     return replica_ids

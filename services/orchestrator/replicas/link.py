@@ -1,7 +1,7 @@
 """One long-lived bidirectional stream to one replica.
 
-Owns the connection: it is opened, checked, kept busy and opened again after a loss. Owns what is known of the
-replica's load, too. What the messages mean is up to the `LinkPeer` that it is made for.
+Owns the connection: it is opened, checked, kept busy, watched, and opened again after a loss. Owns what is known of
+the replica's load, too. What the messages mean is up to the `LinkPeer` that it is made for.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 import grpc
 
-from services.common.channels import open_channel
 from services.common.errors import TriviumError
+from services.orchestrator.replicas.stall import StallWatch
 
 logger = logging.getLogger(__name__)
 
@@ -24,10 +24,15 @@ CommandT = TypeVar("CommandT")
 ResponseT = TypeVar("ResponseT")
 InfoT = TypeVar("InfoT")
 
+OpenChannel = Callable[[str], grpc.aio.Channel]
+"""Opens a channel to an address, "host:port"."""
+
 _DESCRIBE_TIMEOUT_S = 5.0
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0)
 # A replica that has nothing to do for this orchestrator reports nothing: what it said last is forgotten.
 _REPORT_LIFETIME_S = 2.0
+# A replica that fell silent over its work gets new work only if there is no other.
+_SUSPICION_S = 30.0
 
 
 class LinkPeer(Protocol[CommandT, ResponseT, InfoT]):
@@ -69,8 +74,8 @@ class Link(Generic[CommandT, ResponseT, InfoT]):
     Args:
         target: The replica's address, "host:port".
         peer: What the stream carries.
-        max_message_mb: Largest message in or out, in MiB.
-        keepalive_s: Seconds between pings on a quiet connection.
+        open_channel: Opens the connection.
+        stall_limit_s: Silence of a replica that owes an answer is no stall before this, in seconds.
         clock: Tells the time in seconds; never goes back.
     """
 
@@ -79,15 +84,15 @@ class Link(Generic[CommandT, ResponseT, InfoT]):
         target: str,
         peer: LinkPeer[CommandT, ResponseT, InfoT],
         *,
-        max_message_mb: int,
-        keepalive_s: float,
+        open_channel: OpenChannel,
+        stall_limit_s: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.target = target
         self.replica_id = ""
         """Name of the replica that is connected, or was last."""
         self.context_len = 0
-        """Longest sequence that it takes, in tokens; of a model alone."""
+        """Longest sequence that it takes, in tokens; of a model alone, and 0 before it was first connected."""
         self.ready = False
         self.draining = False
         """The replica takes nothing new; what it has goes on."""
@@ -96,14 +101,17 @@ class Link(Generic[CommandT, ResponseT, InfoT]):
         self.num_sequences = 0
         """Sequences of this orchestrator that the replica serves; rows, if it is a router."""
         self.num_messages = 0
+        self.num_stalls = 0
+        """Times that the replica was given up, since it owed an answer and was silent."""
         self._peer = peer
+        self._open_channel = open_channel
         self._clock = clock
+        self._watch = StallWatch(stall_limit_s)
+        self._silence: asyncio.Future[str] | None = None
+        self._after_stall = False
+        self._suspect_until = -math.inf
         self._reported_load = 0
         self._reported_at = -math.inf
-        self._full_until = -math.inf
-        self._open_channel: Callable[[], grpc.aio.Channel] = lambda: open_channel(
-            target, max_message_mb=max_message_mb, keepalive_s=keepalive_s
-        )
         self._commands: list[CommandT] = []
         self._commands_wait = asyncio.Event()
 
@@ -113,9 +121,9 @@ class Link(Generic[CommandT, ResponseT, InfoT]):
         return self.ready and not self.draining and not self.retired
 
     @property
-    def full(self) -> bool:
-        """Whether it said just now that it has no room."""
-        return self._clock() < self._full_until
+    def suspect(self) -> bool:
+        """Whether it fell silent over its work not long ago."""
+        return self._clock() < self._suspect_until
 
     @property
     def load(self) -> int:
@@ -133,10 +141,6 @@ class Link(Generic[CommandT, ResponseT, InfoT]):
         self._reported_load = num_others + num_waiting
         self._reported_at = self._clock()
 
-    def refused(self, pause_s: float) -> None:
-        """Notes that it has no room; it is `full` for so many seconds."""
-        self._full_until = self._clock() + pause_s
-
     def close(self) -> None:
         """Tells the peer that the stream is gone, if there is one. For whoever cancels `run`."""
         if self.ready:
@@ -148,13 +152,31 @@ class Link(Generic[CommandT, ResponseT, InfoT]):
         self._commands.append(command)
         self._commands_wait.set()
 
+    def tick(self, elapsed_s: float, *, is_due: bool) -> None:
+        """Takes note of the time, and gives the stream up where the replica is silent for too long.
+
+        Args:
+            elapsed_s: Seconds since the last call.
+            is_due: Whether the replica owes an answer.
+        """
+        limit_s = self._watch.limit_s
+        silence = self._silence
+        if self._watch.tick(elapsed_s, is_due=is_due) and silence is not None and not silence.done():
+            self.num_stalls += 1
+            self._after_stall = True
+            self._suspect_until = self._clock() + _SUSPICION_S
+            silence.set_result(f"silent for {limit_s:.1f} s, although it owes an answer")
+
     async def run(self) -> None:
         """Keeps the stream open until cancelled, or until it ends after nobody lists the replica any more."""
         num_failures, last_reason = 0, ""
         while not self.retired:
-            reason = await self._connect_and_serve()
+            reason = await self._attempt()
             if self.ready:
                 num_failures = 0
+            elif self._after_stall:
+                self._watch.was_gone()
+                self._after_stall = False
             self.close()
             if reason != last_reason:
                 logger.warning("link to %s: %s", self.target, reason)
@@ -162,19 +184,30 @@ class Link(Generic[CommandT, ResponseT, InfoT]):
             await asyncio.sleep(_BACKOFF_S[min(num_failures, len(_BACKOFF_S) - 1)])
             num_failures += 1
 
+    async def _attempt(self) -> str:
+        """Returns why the stream ended. A defect costs the stream, and not what else runs in this process."""
+        attempt = asyncio.create_task(self._connect_and_serve())
+        try:
+            await asyncio.wait({attempt})
+        finally:
+            if not attempt.done():
+                attempt.cancel()
+                await asyncio.wait({attempt})
+        error = attempt.exception()
+        if error is None:
+            return attempt.result()
+        logger.error("link to %s: a defect", self.target, exc_info=error)
+        return f"a defect: {type(error).__name__}"
+
     async def _connect_and_serve(self) -> str:
         """Returns why the stream ended."""
-        channel = self._open_channel()
+        channel = self._open_channel(self.target)
         try:
             async with asyncio.timeout(_DESCRIBE_TIMEOUT_S):
                 info = await self._peer.describe(channel)
             await self._peer.check(info)
             call = self._peer.open(channel)
-            self._commands.clear()
-            self.draining = False
-            self.num_sequences = 0
-            self._reported_at = self._full_until = -math.inf
-            self.ready = True
+            self._begin()
             self._peer.on_ready(self, info)
             logger.info("link to %s: ready", self.target)
             return await self._serve(call)
@@ -187,20 +220,43 @@ class Link(Generic[CommandT, ResponseT, InfoT]):
         finally:
             await channel.close()
 
+    def _begin(self) -> None:
+        self._commands.clear()
+        self.draining = False
+        self.num_sequences = 0
+        self._reported_at = -math.inf
+        self._watch.begin()
+        if self._after_stall:
+            self._watch.was_alive()
+            self._after_stall = False
+        self._silence = asyncio.get_running_loop().create_future()
+        self.ready = True
+
     async def _serve(self, call: grpc.aio.StreamStreamCall[Any, ResponseT]) -> str:
         """Returns why the stream ended. A defect in writing is raised: a stream that hangs would tell nobody."""
-        async with asyncio.TaskGroup() as tasks:
-            writing = tasks.create_task(self._write(call))
-            try:
-                return await self._read(call)
-            finally:
-                writing.cancel()
-                call.cancel()
+        assert self._silence is not None, "set when the stream was opened"
+        reading = asyncio.create_task(self._read(call))
+        writing = asyncio.create_task(self._write(call))
+        ends: set[asyncio.Future[Any]] = {reading, writing, self._silence}
+        try:
+            while not (reading.done() or self._silence.done()):
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                if writing in ends and writing.done():
+                    # The reader sees the same loss, and reports it.
+                    ends.remove(writing)
+                    writing.result()
+            return reading.result() if reading.done() else self._silence.result()
+        finally:
+            for task in (reading, writing):
+                task.cancel()
+            call.cancel()
+            await asyncio.wait({reading, writing})
 
     async def _read(self, call: grpc.aio.StreamStreamCall[Any, ResponseT]) -> str:
         try:
             while (response := await call.read()) is not grpc.aio.EOF:
                 self.num_messages += 1
+                self._watch.heard()
                 self._peer.on_response(self, cast(ResponseT, response))
             return f"{(await call.code()).name}: {await call.details()}"
         except grpc.aio.AioRpcError as error:
@@ -218,5 +274,4 @@ class Link(Generic[CommandT, ResponseT, InfoT]):
                 try:
                     await call.write(message)
                 except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                    # The reader sees the same loss, and reports it.
                     return

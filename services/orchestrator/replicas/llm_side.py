@@ -1,13 +1,12 @@
 """The orchestrator's side of the streams to the LLM replicas.
 
-Owns the way of answers from an LLM to the routing core, and what becomes of sequences when no LLM is left.
+Owns the way of answers from an LLM to the routing core, the messages to and from an LLM, and what becomes of
+sequences when no LLM is left.
 """
 
 from __future__ import annotations
 
-import asyncio
-import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import grpc
@@ -15,10 +14,12 @@ from trivium.v1 import llm_pb2, llm_pb2_grpc
 
 from services.common.errors import PeerUnavailable
 from services.orchestrator.replicas.link import Link
-from services.orchestrator.replicas.model_side import ModelSide, step_batches
-from services.orchestrator.replicas.pair_gate import PairGate, refuse_draining
+from services.orchestrator.replicas.model_side import LinkSeat, ModelSide, sampling_message, step_batches
+from services.orchestrator.replicas.pair_gate import refuse_draining
 from services.orchestrator.requests.parse import LlmLossPolicy
-from services.orchestrator.requests.sequence import RunningSequence
+from services.orchestrator.routing.actions import AskLlm
+from services.orchestrator.routing.core import RoutingCore
+from services.orchestrator.sequences.sequence import ReplicaAction, RunningSequence
 
 LlmInfo = llm_pb2.LlmServiceGetServerInfoResponse
 LlmLink = Link[llm_pb2.ExtendCommand, llm_pb2.ExtendResponse, LlmInfo]
@@ -27,30 +28,9 @@ LlmLink = Link[llm_pb2.ExtendCommand, llm_pb2.ExtendResponse, LlmInfo]
 class LlmSide(ModelSide[llm_pb2.ExtendCommand, llm_pb2.ExtendResponse, LlmInfo]):
     """Answers for all sequences.
 
-    The LLM is *lost* once a sequence has waited `grace_s` for a replica and none takes sequences; it is back with the
-    next one that is ready. What a sequence without a replica does in between, its request says.
-
-    Args:
-        sequences: All running sequences, by id; shared with the driver.
-        gate: Checks replicas.
-        on_gone: Called with the id of a replica whose stream is lost.
-        draw: Where chance comes from.
-        grace_s: Seconds until the LLM counts as lost.
+    The LLM is gone once no replica has taken sequences for the time of grace, and back with the next one that is
+    ready. What a sequence without a replica does in between, its request says.
     """
-
-    def __init__(
-        self,
-        sequences: Mapping[int, RunningSequence],
-        gate: PairGate,
-        *,
-        on_gone: Callable[[str], None],
-        draw: random.Random,
-        grace_s: float,
-    ) -> None:
-        super().__init__(sequences, gate, on_gone=on_gone, draw=draw)
-        self._grace_s = grace_s
-        self._grace: asyncio.TimerHandle | None = None
-        self._lost = False
 
     async def describe(self, channel: grpc.aio.Channel) -> LlmInfo:
         """Asks a replica what it is."""
@@ -76,46 +56,22 @@ class LlmSide(ModelSide[llm_pb2.ExtendCommand, llm_pb2.ExtendResponse, LlmInfo])
         link.report(num_others=response.num_other_sequences, num_waiting=response.num_waiting_sequences)
         for answer in response.answers:
             if sequence := self._find(answer.sequence_id, link):
-                counts = sequence.llm_prefill
-                counts.num_reused = counts.num_reused or answer.num_tokens_reused
-                counts.num_prefilled += answer.num_tokens_prefilled
-                sequence.apply(sequence.core.answered(answer.pass_id, answer.token_ids))
+                sequence.llm_prefill.add(answer.num_tokens_reused, answer.num_tokens_prefilled)
+                sequence.react(RoutingCore.answered, answer.pass_id, answer.token_ids)
         for error in response.errors:
             sequence = self._find(error.sequence_id, link)
             if sequence and error.HasField("need_from"):
-                # Should it concern an older pass, the current one is sent again: a prefill more, never a token.
-                sequence.apply(sequence.core.llm_needs(sequence.llm_pass_id, error.need_from))
+                sequence.react(RoutingCore.llm_needs, error.pass_id, error.need_from)
             elif sequence:
-                self._refused(link, sequence, error.code, error.message)
-
-    def on_ready(self, link: LlmLink, info: LlmInfo) -> None:
-        """Gives the replica the sequences that wait for one: routing goes on."""
-        self._lost = False
-        if self._grace is not None:
-            self._grace.cancel()
-            self._grace = None
-        super().on_ready(link, info)
-
-    def _left_alone(self, sequence: RunningSequence) -> None:
-        if self._lost:
-            self._go_without(sequence)
-        elif self._grace is None:
-            self._grace = asyncio.get_running_loop().call_later(self._grace_s, self._on_grace_over)
-
-    def _on_grace_over(self) -> None:
-        self._grace = None
-        self._lost = True
-        for sequence in list(self._sequences.values()):
-            # Those on a draining replica still have one.
-            if sequence.llm is None and sequence.running:
-                self._go_without(sequence)
+                self._on_refusal(link, sequence, error.code, error.message)
 
     def _go_without(self, sequence: RunningSequence) -> None:
         policy = sequence.task.llm_loss_policy
         if policy is LlmLossPolicy.SLM_ONLY:
-            sequence.apply(sequence.core.llm_absent())
+            sequence.react(RoutingCore.llm_absent)
         elif policy is LlmLossPolicy.FAIL and sequence.task.threshold <= 1:
-            sequence.fail(PeerUnavailable(f"llm: no replica for {self._grace_s:g} s, and llm_loss_policy is FAIL"))
+            grace_s = self.presence.grace_s
+            sequence.fail(PeerUnavailable(f"llm: no replica for {grace_s:g} s, and llm_loss_policy is FAIL"))
 
     def _identity(self, info: LlmInfo) -> tuple[str, int]:
         return info.replica.replica_id, info.model.context_length
@@ -123,16 +79,31 @@ class LlmSide(ModelSide[llm_pb2.ExtendCommand, llm_pb2.ExtendResponse, LlmInfo])
     def _held_prefixes(self, sequence: RunningSequence) -> Mapping[str, int]:
         return sequence.hits.llm
 
-    def _link_of(self, sequence: RunningSequence) -> LlmLink | None:
-        return sequence.llm
+    def _owes_answer(self, sequence: RunningSequence) -> bool:
+        return sequence.core.awaits_answer
 
-    def _place(self, sequence: RunningSequence, link: LlmLink) -> None:
-        sequence.llm = link
-        sequence.apply(sequence.core.llm_ready())
+    def _take_seat(
+        self, sequence: RunningSequence, seat: LinkSeat[llm_pb2.ExtendCommand, llm_pb2.ExtendResponse, LlmInfo]
+    ) -> None:
+        sequence.llm = seat
+        sequence.react(RoutingCore.llm_ready)
 
-    def _displace(self, sequence: RunningSequence) -> None:
+    def _leave_seat(self, sequence: RunningSequence) -> None:
         sequence.llm = None
-        sequence.apply(sequence.core.llm_lost())
+        sequence.react(RoutingCore.llm_lost)
+
+    def _encode(self, sequence: RunningSequence, action: ReplicaAction) -> llm_pb2.ExtendCommand:
+        if not isinstance(action, AskLlm):
+            raise TypeError(f"{type(action).__name__} isn't for an LLM")
+        extend = llm_pb2.ExtendSequence(
+            base_length=action.base_len,
+            token_ids=action.token_ids,
+            query_positions=action.query_positions,
+            pass_id=action.pass_id,
+            sampling=sampling_message(sequence),
+            priority=sequence.priority,
+        )
+        return llm_pb2.ExtendCommand(sequence_id=sequence.sequence_id, extend=extend)
 
     def _release_command(self, sequence: RunningSequence) -> llm_pb2.ExtendCommand:
         return llm_pb2.ExtendCommand(sequence_id=sequence.sequence_id, release=llm_pb2.ReleaseSequence())

@@ -5,20 +5,24 @@ Owns which replica serves which sequence, and what happens when it is lost or re
 
 from __future__ import annotations
 
-import asyncio
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import grpc
 from google.protobuf.message import Message
+from trivium.v1 import common_pb2
 
-from services.common.errors import CapacityExceeded, ContextLengthExceeded, error_for_code
-from services.orchestrator.replicas.link import CommandT, InfoT, Link, ResponseT
+from services.common.errors import ContextLengthExceeded, error_for_code
+from services.orchestrator.replicas.link import CommandT, InfoT, Link, LinkPeer, ResponseT
+from services.orchestrator.replicas.link_set import LinkSet
 from services.orchestrator.replicas.pair_gate import PairGate
 from services.orchestrator.replicas.placement import choose_replica
-from services.orchestrator.requests.sequence import RunningSequence
+from services.orchestrator.replicas.presence import Presence
+from services.orchestrator.sequences.running import RunningSequences
+from services.orchestrator.sequences.sequence import ReplicaAction, RunningSequence
 
 _RETRY_S = 0.2
 # Beyond it, a replica doesn't even get the sequences whose prefix it holds.
@@ -56,50 +60,95 @@ def step_batches(commands: Sequence[_CommandT]) -> Iterator[list[_CommandT]]:
         yield batch
 
 
-class ModelSide(ABC, Generic[CommandT, ResponseT, InfoT]):
+def sampling_message(sequence: RunningSequence) -> common_pb2.SamplingParams | None:
+    """How the tokens of a sequence are chosen; None if greedily."""
+    sampling = sequence.task.sampling
+    if sampling.temperature == 0:
+        return None
+    return common_pb2.SamplingParams(
+        temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p, seed=sampling.seed
+    )
+
+
+@dataclass(slots=True)
+class LinkSeat(Generic[CommandT, ResponseT, InfoT]):
+    """A sequence's place on a replica: commands go there in the side's own messages."""
+
+    sequence: RunningSequence
+    link: Link[CommandT, ResponseT, InfoT]
+    encode: Callable[[RunningSequence, ReplicaAction], CommandT]
+
+    @property
+    def replica_id(self) -> str:
+        """The replica."""
+        return self.link.replica_id
+
+    def carry_out(self, action: ReplicaAction) -> None:
+        """Has the replica do it."""
+        self.link.send(self.encode(self.sequence, action))
+
+
+class ModelSide(LinkPeer[CommandT, ResponseT, InfoT], ABC):
     """Places sequences on the replicas of one model.
 
     Args:
-        sequences: All running sequences, by id; shared with the driver.
+        running: All running sequences.
         gate: Checks replicas.
+        make_links: Makes the links that this side is the peer of.
         on_gone: Called with the id of a replica whose stream is lost.
         draw: Where chance comes from.
+        grace_s: Seconds without a replica until the model counts as gone.
     """
 
     def __init__(
         self,
-        sequences: Mapping[int, RunningSequence],
+        running: RunningSequences,
         gate: PairGate,
         *,
+        make_links: Callable[[LinkPeer[CommandT, ResponseT, InfoT]], LinkSet[CommandT, ResponseT, InfoT]],
         on_gone: Callable[[str], None],
         draw: random.Random,
+        grace_s: float,
     ) -> None:
-        self.links: list[Link[CommandT, ResponseT, InfoT]] = []
+        self.links = make_links(self)
+        self.presence = Presence(grace_s)
         self.num_failovers = 0
         """Times that a sequence lost its replica, or was handed over by it."""
-        self._sequences = sequences
+        self._running = running
         self._gate = gate
         self._on_gone = on_gone
         self._draw = draw
+        self._seats: dict[int, LinkSeat[CommandT, ResponseT, InfoT]] = {}
+        self._retries: dict[int, float] = {}
+        self._last_context_len = 0
+
+    @property
+    def context_len(self) -> int:
+        """Longest sequence that all replicas take that are listed and were connected, in tokens."""
+        known = [link.context_len for link in self.links if link.context_len and not link.retired]
+        return min(known, default=self._last_context_len)
 
     def attach(self, sequence: RunningSequence) -> None:
         """Gives a sequence to a replica, unless it has one. If there is none, it gets the next one that is ready."""
-        if self._link_of(sequence) is not None or not sequence.running:
+        if sequence.sequence_id in self._seats or not sequence.running:
             return
-        available = [link for link in self.links if link.available]
+        available = self.links.available
         # One that is away for a moment still counts, since it may be back.
         roomy = [link for link in self.links if link.context_len >= sequence.max_len and not link.retired]
+        candidates = [link for link in roomy if link.available]
         link = choose_replica(
-            (link for link in roomy if link.available and not link.full),
+            [link for link in candidates if not link.suspect] or candidates,
             self._held_prefixes(sequence),
             max_extra_load=_MAX_EXTRA_SEQUENCES,
             draw=self._draw,
         )
         if link is not None:
             link.num_sequences += 1
-            self._place(sequence, link)
+            seat = self._seats[sequence.sequence_id] = LinkSeat(sequence, link, self._encode)
+            self._take_seat(sequence, seat)
         elif not available:
-            self._left_alone(sequence)
+            if self.presence.is_gone:
+                self._go_without(sequence)
         elif roomy:
             self._attach_later(sequence)
         else:
@@ -110,63 +159,86 @@ class ModelSide(ABC, Generic[CommandT, ResponseT, InfoT]):
 
     def release(self, sequence: RunningSequence) -> None:
         """Frees what the replica holds of a sequence."""
-        link = self._link_of(sequence)
-        if link is not None:
-            link.num_sequences -= 1
-            link.send(self._release_command(sequence))
-            self._displace(sequence)
+        self._retries.pop(sequence.sequence_id, None)
+        seat = self._seats.pop(sequence.sequence_id, None)
+        if seat is not None:
+            seat.link.num_sequences -= 1
+            seat.link.send(self._release_command(sequence))
+            self._leave_seat(sequence)
+
+    def tick(self, elapsed_s: float) -> None:
+        """Takes note of the time: replicas that stall are given up, sequences that were to wait are placed.
+
+        Args:
+            elapsed_s: Seconds since the last call.
+        """
+        due = {id(seat.link) for seat in self._seats.values() if self._owes_answer(seat.sequence)}
+        for link in self.links:
+            link.tick(elapsed_s, is_due=id(link) in due)
+        for sequence_id, wait_s in list(self._retries.items()):
+            self._retries[sequence_id] = wait_s - elapsed_s
+            if wait_s <= elapsed_s:
+                del self._retries[sequence_id]
+                if sequence := self._running.get(sequence_id):
+                    self.attach(sequence)
+        if self.presence.tick(elapsed_s, is_there=bool(self.links.available)) and self.presence.is_gone:
+            for sequence in self._running:
+                # Those on a draining replica still have one.
+                if sequence.sequence_id not in self._seats and sequence.running:
+                    self._go_without(sequence)
 
     def on_ready(self, link: Link[CommandT, ResponseT, InfoT], info: InfoT) -> None:
         """Gives the replica the sequences that wait for one."""
         link.replica_id, link.context_len = self._identity(info)
-        for sequence in list(self._sequences.values()):
+        self._last_context_len = link.context_len
+        self.presence.tick(0.0, is_there=True)
+        for sequence in self._running:
             self.attach(sequence)
 
     def on_lost(self, link: Link[CommandT, ResponseT, InfoT]) -> None:
         """Moves the replica's sequences."""
         self._on_gone(link.replica_id)
-        for sequence in self._served_by(link):
+        for seat in [seat for seat in self._seats.values() if seat.link is link]:
             self.num_failovers += 1
-            self._displace(sequence)
-            self.attach(sequence)
+            self._move(seat.sequence)
 
-    def _served_by(self, link: Link[CommandT, ResponseT, InfoT]) -> list[RunningSequence]:
-        return [sequence for sequence in self._sequences.values() if self._link_of(sequence) is link]
+    def _move(self, sequence: RunningSequence) -> None:
+        """Takes a sequence off its replica, and gives it to another one."""
+        self._unseat(sequence)
+        self.attach(sequence)
+
+    def _unseat(self, sequence: RunningSequence) -> None:
+        self._seats.pop(sequence.sequence_id).link.num_sequences -= 1
+        self._leave_seat(sequence)
 
     def _find(self, sequence_id: int, link: Link[CommandT, ResponseT, InfoT]) -> RunningSequence | None:
         """The sequence, if it still runs on this replica."""
-        sequence = self._sequences.get(sequence_id)
-        return sequence if sequence is not None and self._link_of(sequence) is link else None
+        seat = self._seats.get(sequence_id)
+        return seat.sequence if seat is not None and seat.link is link else None
 
-    def _refused(
+    def _on_refusal(
         self, link: Link[CommandT, ResponseT, InfoT], sequence: RunningSequence, code: int, message: str
     ) -> None:
         """The replica gave up a sequence."""
-        link.num_sequences -= 1
         # An LLM that refuses to extend a sequence still holds what it had.
         link.send(self._release_command(sequence))
-        self._displace(sequence)
+        self._unseat(sequence)
         error = error_for_code(code, message)
         if error.code is grpc.StatusCode.UNAVAILABLE:
             link.draining = True
             self.num_failovers += 1
             self.attach(sequence)
-        elif isinstance(error, CapacityExceeded):
-            link.refused(_RETRY_S)
-            self.attach(sequence)
-            # At admission the caller is told; in the middle of a stream the sequence waits for room.
-            if self._link_of(sequence) is None and not sequence.completion:
-                sequence.fail(error)
         elif error.code in _PASSING:
             self._attach_later(sequence)
         else:
             sequence.fail(error)
 
     def _attach_later(self, sequence: RunningSequence) -> None:
-        asyncio.get_running_loop().call_later(_RETRY_S, self.attach, sequence)
+        self._retries[sequence.sequence_id] = _RETRY_S
 
-    def _left_alone(self, sequence: RunningSequence) -> None:
-        """There is no replica for a sequence; it gets the next one that is ready."""
+    @abstractmethod
+    def _go_without(self, sequence: RunningSequence) -> None:
+        """The model is gone, and the sequence has no replica."""
 
     @abstractmethod
     def _identity(self, info: InfoT) -> tuple[str, int]:
@@ -177,15 +249,20 @@ class ModelSide(ABC, Generic[CommandT, ResponseT, InfoT]):
         """Leading tokens that each replica is said to hold."""
 
     @abstractmethod
-    def _link_of(self, sequence: RunningSequence) -> Link[CommandT, ResponseT, InfoT] | None: ...
+    def _owes_answer(self, sequence: RunningSequence) -> bool:
+        """Whether the sequence's replica has something to do for it."""
 
     @abstractmethod
-    def _place(self, sequence: RunningSequence, link: Link[CommandT, ResponseT, InfoT]) -> None:
-        """Binds a sequence to a replica and tells its core."""
+    def _take_seat(self, sequence: RunningSequence, seat: LinkSeat[CommandT, ResponseT, InfoT]) -> None:
+        """Tells a sequence of its replica."""
 
     @abstractmethod
-    def _displace(self, sequence: RunningSequence) -> None:
-        """Unbinds a sequence from its replica and tells its core."""
+    def _leave_seat(self, sequence: RunningSequence) -> None:
+        """Tells a sequence that it has no replica any more."""
+
+    @abstractmethod
+    def _encode(self, sequence: RunningSequence, action: ReplicaAction) -> CommandT:
+        """Puts what the core asks for into a message."""
 
     @abstractmethod
     def _release_command(self, sequence: RunningSequence) -> CommandT: ...

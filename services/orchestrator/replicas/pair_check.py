@@ -21,7 +21,6 @@ class ServedPair:
 
     Args:
         identity: 16 bytes that differ for pairs that may write other tokens: of other models or another router.
-        context_len: Longest sequence that both models take, in tokens.
         vocab_size: Ids below it are valid for both models.
         eos_token_ids: Ids that end a sequence, of either model.
         slm_params_b: Parameters of the small model, in billions.
@@ -32,7 +31,6 @@ class ServedPair:
     """
 
     identity: bytes
-    context_len: int
     vocab_size: int
     eos_token_ids: frozenset[int]
     slm_params_b: float
@@ -84,7 +82,6 @@ def check_pair(
     _check_router(slm, router)
     return ServedPair(
         identity=_pair_identity(slm, llm, router),
-        context_len=min(slm.context_length, llm.context_length),
         vocab_size=min(slm.vocab_size, llm.vocab_size),
         eos_token_ids=frozenset(slm.eos_token_ids) | frozenset(llm.eos_token_ids),
         slm_params_b=slm.num_parameters / _BILLION,

@@ -31,8 +31,6 @@ class PairMembers:
 class PairGate:
     """Collects one description of each kind; once they fit together, they are the pair until the process ends.
 
-    Only its context may become shorter: a replica may come that takes less, since its KV budget is smaller.
-
     Args:
         tokenizer_sha256: Fingerprint of the orchestrator's own tokenizer.
         num_tokenizer_ids: Number of its ids, added tokens included.
@@ -116,9 +114,6 @@ class PairGate:
 
     def _admit(self, members: PairMembers) -> None:
         if self.pair:
-            models = [info for info in (members.slm, members.llm) if info]
-            context_len = min(self.pair.context_len, *(info.context_length for info in models))
-            self.pair = replace(self.pair, context_len=context_len)
             return
         if members.slm and members.llm and members.router:
             try:

@@ -7,7 +7,7 @@ aren't copied row by row.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,12 +16,17 @@ import numpy as np
 from trivium.v1 import common_pb2, router_pb2, router_pb2_grpc, slm_pb2
 
 from services.common.errors import PeerUnavailable
-from services.orchestrator.replicas.link import Link
+from services.orchestrator.replicas.link import Link, LinkPeer
+from services.orchestrator.replicas.link_set import LinkSet
 from services.orchestrator.replicas.pair_gate import PairGate, refuse_draining
 from services.orchestrator.replicas.placement import choose_replica
-from services.orchestrator.requests.sequence import RunningSequence
+from services.orchestrator.replicas.presence import Presence
+from services.orchestrator.routing.core import RoutingCore
+from services.orchestrator.sequences.running import RunningSequences
+from services.orchestrator.sequences.sequence import RunningSequence
 
-RouterLink = Link[router_pb2.ScoreRequest, router_pb2.ScoreResponse, router_pb2.RouterServiceGetServerInfoResponse]
+RouterInfo = router_pb2.RouterServiceGetServerInfoResponse
+RouterLink = Link[router_pb2.ScoreRequest, router_pb2.ScoreResponse, RouterInfo]
 
 # A forward pass of so many rows takes little longer than one of a single row.
 _MAX_EXTRA_ROWS = 64
@@ -40,16 +45,30 @@ class RouterSide:
     """Scores the drafts of all sequences.
 
     Args:
-        sequences: All running sequences, by id; shared with the driver.
+        running: All running sequences.
         gate: Checks replicas.
+        make_links: Makes the links that this side is the peer of.
         draw: Where chance comes from.
+        grace_s: Seconds without a replica until sequences end with UNAVAILABLE.
     """
 
-    def __init__(self, sequences: Mapping[int, RunningSequence], gate: PairGate, *, draw: random.Random) -> None:
-        self.links: list[RouterLink] = []
+    def __init__(
+        self,
+        running: RunningSequences,
+        gate: PairGate,
+        *,
+        make_links: Callable[
+            [LinkPeer[router_pb2.ScoreRequest, router_pb2.ScoreResponse, RouterInfo]],
+            LinkSet[router_pb2.ScoreRequest, router_pb2.ScoreResponse, RouterInfo],
+        ],
+        draw: random.Random,
+        grace_s: float,
+    ) -> None:
+        self.links = make_links(self)
+        self.presence = Presence(grace_s)
         self.num_failovers = 0
         """Times that a sequence lost the replica that was about to score its drafts."""
-        self._sequences = sequences
+        self._running = running
         self._gate = gate
         self._draw = draw
         self._batches: dict[int, tuple[RouterLink, list[ScoredRow]]] = {}
@@ -64,8 +83,9 @@ class RouterSide:
         current = [row for row in rows if row is not None]
         if not current:
             return
-        candidates = (link for link in self.links if link.available)
-        link = choose_replica(candidates, {}, max_extra_load=_MAX_EXTRA_ROWS, draw=self._draw)
+        candidates = self.links.available
+        trusted = [link for link in candidates if not link.suspect]
+        link = choose_replica(trusted or candidates, {}, max_extra_load=_MAX_EXTRA_ROWS, draw=self._draw)
         if link is None:
             self._unscored.update(row.sequence.sequence_id for row in current)
             return
@@ -82,14 +102,26 @@ class RouterSide:
             )
         )
 
+    def tick(self, elapsed_s: float) -> None:
+        """Takes note of the time: replicas that stall are given up.
+
+        Args:
+            elapsed_s: Seconds since the last call.
+        """
+        for link in self.links:
+            link.tick(elapsed_s, is_due=link.num_sequences > 0)
+        if self.presence.tick(elapsed_s, is_there=bool(self.links.available)) and self.presence.is_gone:
+            for sequence in self._running:
+                sequence.fail(PeerUnavailable(f"router: no replica for {self.presence.grace_s:g} s"))
+
     # --- LinkPeer
 
-    async def describe(self, channel: grpc.aio.Channel) -> router_pb2.RouterServiceGetServerInfoResponse:
+    async def describe(self, channel: grpc.aio.Channel) -> RouterInfo:
         """Asks a replica what it is."""
         stub = router_pb2_grpc.RouterServiceStub(channel)
         return await stub.GetServerInfo(router_pb2.RouterServiceGetServerInfoRequest())
 
-    async def check(self, info: router_pb2.RouterServiceGetServerInfoResponse) -> None:
+    async def check(self, info: RouterInfo) -> None:
         """Checks that a replica belongs to the pair."""
         refuse_draining(info.replica)
         await self._gate.enter(partial(self._gate.admit_router, info.router))
@@ -104,9 +136,10 @@ class RouterSide:
         """Each step batch is a message of its own."""
         return commands
 
-    def on_ready(self, link: RouterLink, info: router_pb2.RouterServiceGetServerInfoResponse) -> None:
+    def on_ready(self, link: RouterLink, info: RouterInfo) -> None:
         """Has drafts that could not be scored drafted again."""
         link.replica_id = info.replica.replica_id
+        self.presence.tick(0.0, is_there=True)
         unscored, self._unscored = self._unscored, set()
         self._redraft(unscored)
 
@@ -117,7 +150,7 @@ class RouterSide:
             _, rows = self._batches.pop(batch_id)
             lost.update(row.sequence.sequence_id for row in rows)
         self.num_failovers += len(lost)
-        if any(link.available for link in self.links):
+        if self.links.available:
             self._redraft(lost)
         else:
             self._unscored |= lost
@@ -135,14 +168,12 @@ class RouterSide:
         link.report(num_others=response.num_other_rows)
         probabilities = np.frombuffer(packed, dtype="<f4").tolist()
         for row, probability in zip(rows, probabilities, strict=True):
-            if row.sequence.running:
-                row.sequence.apply(row.sequence.core.scored(row.position, probability, row.epoch))
+            row.sequence.react(RoutingCore.scored, row.position, probability, row.epoch)
 
     def _redraft(self, sequence_ids: set[int]) -> None:
         for sequence_id in sequence_ids:
-            sequence = self._sequences.get(sequence_id)
-            if sequence is not None and sequence.running:
-                sequence.apply(sequence.core.scores_lost())
+            if sequence := self._running.get(sequence_id):
+                sequence.react(RoutingCore.scores_lost)
 
 
 def _select(values: Sequence[int], keep: Sequence[bool]) -> list[int]:

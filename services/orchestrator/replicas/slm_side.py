@@ -1,6 +1,6 @@
 """The orchestrator's side of the streams to the SLM replicas.
 
-Owns the way of drafts from an SLM to the router.
+Owns the way of drafts from an SLM to the router, and the messages to and from an SLM.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ import grpc
 from trivium.v1 import slm_pb2, slm_pb2_grpc
 
 from services.common.errors import PeerUnavailable
-from services.orchestrator.replicas.link import Link
-from services.orchestrator.replicas.model_side import ModelSide, step_batches
+from services.orchestrator.replicas.link import Link, LinkPeer
+from services.orchestrator.replicas.link_set import LinkSet
+from services.orchestrator.replicas.model_side import LinkSeat, ModelSide, sampling_message, step_batches
 from services.orchestrator.replicas.pair_gate import PairGate, refuse_draining
 from services.orchestrator.replicas.router_side import RouterSide, ScoredRow
-from services.orchestrator.requests.sequence import RunningSequence
+from services.orchestrator.routing.actions import GrantSlm, OpenSlm, RewindSlm
+from services.orchestrator.routing.core import RoutingCore
+from services.orchestrator.sequences.running import RunningSequences
+from services.orchestrator.sequences.sequence import ReplicaAction, RunningSequence
 
 SlmInfo = slm_pb2.SlmServiceGetServerInfoResponse
 SlmLink = Link[slm_pb2.DraftCommand, slm_pb2.DraftResponse, SlmInfo]
@@ -27,23 +31,30 @@ class SlmSide(ModelSide[slm_pb2.DraftCommand, slm_pb2.DraftResponse, SlmInfo]):
     """Drafts for all sequences.
 
     Args:
-        sequences: All running sequences, by id; shared with the driver.
+        running: All running sequences.
         gate: Checks replicas.
         router: Where drafts go.
+        make_links: Makes the links that this side is the peer of.
         on_gone: Called with the id of a replica whose stream is lost.
         draw: Where chance comes from.
+        grace_s: Seconds without a replica until sequences end with UNAVAILABLE.
     """
 
     def __init__(
         self,
-        sequences: Mapping[int, RunningSequence],
+        running: RunningSequences,
         gate: PairGate,
         router: RouterSide,
         *,
+        make_links: Callable[
+            [LinkPeer[slm_pb2.DraftCommand, slm_pb2.DraftResponse, SlmInfo]],
+            LinkSet[slm_pb2.DraftCommand, slm_pb2.DraftResponse, SlmInfo],
+        ],
         on_gone: Callable[[str], None],
         draw: random.Random,
+        grace_s: float,
     ) -> None:
-        super().__init__(sequences, gate, on_gone=on_gone, draw=draw)
+        super().__init__(running, gate, make_links=make_links, on_gone=on_gone, draw=draw, grace_s=grace_s)
         self._router = router
 
     async def describe(self, channel: grpc.aio.Channel) -> SlmInfo:
@@ -70,12 +81,10 @@ class SlmSide(ModelSide[slm_pb2.DraftCommand, slm_pb2.DraftResponse, SlmInfo]):
         link.report(num_others=response.num_other_sequences, num_waiting=response.num_waiting_sequences)
         for opened in response.opened:
             if sequence := self._find(opened.sequence_id, link):
-                counts = sequence.slm_prefill
-                counts.num_reused = counts.num_reused or opened.num_tokens_reused
-                counts.num_prefilled += opened.num_tokens_prefilled
+                sequence.slm_prefill.add(opened.num_tokens_reused, opened.num_tokens_prefilled)
         for error in response.errors:
             if sequence := self._find(error.sequence_id, link):
-                self._refused(link, sequence, error.code, error.message)
+                self._on_refusal(link, sequence, error.code, error.message)
         saturated = response.num_waiting_sequences > 0
         rows: list[ScoredRow | None] = []
         columns = (response.sequence_ids, response.positions, response.token_ids, response.epochs)
@@ -96,16 +105,45 @@ class SlmSide(ModelSide[slm_pb2.DraftCommand, slm_pb2.DraftResponse, SlmInfo]):
     def _held_prefixes(self, sequence: RunningSequence) -> Mapping[str, int]:
         return sequence.hits.slm
 
-    def _link_of(self, sequence: RunningSequence) -> SlmLink | None:
-        return sequence.slm
+    def _owes_answer(self, sequence: RunningSequence) -> bool:
+        return sequence.core.awaits_draft
 
-    def _place(self, sequence: RunningSequence, link: SlmLink) -> None:
-        sequence.slm = link
-        sequence.apply(sequence.core.slm_ready())
+    def _go_without(self, sequence: RunningSequence) -> None:
+        sequence.fail(PeerUnavailable(f"slm: no replica for {self.presence.grace_s:g} s"))
 
-    def _displace(self, sequence: RunningSequence) -> None:
+    def _take_seat(
+        self, sequence: RunningSequence, seat: LinkSeat[slm_pb2.DraftCommand, slm_pb2.DraftResponse, SlmInfo]
+    ) -> None:
+        sequence.slm = seat
+        sequence.react(RoutingCore.slm_ready)
+
+    def _leave_seat(self, sequence: RunningSequence) -> None:
         sequence.slm = None
-        sequence.apply(sequence.core.slm_lost())
+        sequence.react(RoutingCore.slm_lost)
+
+    def _encode(self, sequence: RunningSequence, action: ReplicaAction) -> slm_pb2.DraftCommand:
+        command = slm_pb2.DraftCommand(sequence_id=sequence.sequence_id)
+        match action:
+            case GrantSlm(draft_until):
+                command.grant.draft_until = draft_until
+            case RewindSlm(length, token_ids, epoch, draft_until):
+                command.rewind.CopyFrom(
+                    slm_pb2.RewindSequence(length=length, token_ids=token_ids, epoch=epoch, draft_until=draft_until)
+                )
+            case OpenSlm(token_ids, epoch, draft_until):
+                command.open.CopyFrom(
+                    slm_pb2.OpenSequence(
+                        token_ids=token_ids,
+                        epoch=epoch,
+                        draft_until=draft_until,
+                        stop_token_ids=sequence.eos_token_ids,
+                        sampling=sampling_message(sequence),
+                        priority=sequence.priority,
+                    )
+                )
+            case _:
+                raise TypeError(f"{type(action).__name__} isn't for an SLM")
+        return command
 
     def _release_command(self, sequence: RunningSequence) -> slm_pb2.DraftCommand:
         return slm_pb2.DraftCommand(sequence_id=sequence.sequence_id, close=slm_pb2.CloseSequence())

@@ -21,8 +21,9 @@ from services.orchestrator.replicas.pair_check import ServedPair
 from services.orchestrator.replicas.pair_gate import PairGate
 from services.orchestrator.requests.budget import Budget
 from services.orchestrator.requests.parse import GenerationLimits, parse_request
-from services.orchestrator.requests.sequence import Progress, RunningSequence
-from services.orchestrator.routing.actions import FinishReason, Source
+from services.orchestrator.routing.actions import Finish, FinishReason, Source
+from services.orchestrator.sequences.answer import AnswerPart
+from services.orchestrator.sequences.sequence import RunningSequence
 from services.orchestrator.settings import OrchestratorSettings
 
 _SOURCES = {
@@ -79,11 +80,11 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         task = await asyncio.to_thread(parsing) if request.ByteSize() > _LONG_REQUEST_BYTES else parsing()
         interval_s = self._settings.stream_interval_ms / 1000
         async with self._driver.sequence(task) as sequence:
-            async for progress in sequence.progress(interval_s):
+            async for part in sequence.answer.parts(interval_s):
                 self._num_client_messages += 1
-                response = _response(task.request_id, progress)
-                if progress.finish_reason is not None:
-                    response.finish.CopyFrom(_finish(pair, sequence, progress.finish_reason))
+                response = _response(task.request_id, part)
+                if part.finish is not None:
+                    response.finish.CopyFrom(_finish(pair, sequence, part.finish))
                 yield response
 
     async def Cancel(
@@ -96,13 +97,13 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         self, request: orchestrator_pb2.OrchestratorServiceGetServerInfoRequest, context: object
     ) -> orchestrator_pb2.OrchestratorServiceGetServerInfoResponse:
         """Describes the pair, the process and its load."""
-        pair = self._pair()
+        self._pair()
         return orchestrator_pb2.OrchestratorServiceGetServerInfoResponse(
             replica=self._lifecycle.replica_info(),
             slm=self._gate.members.slm,
             llm=self._gate.members.llm,
             router=self._gate.members.router,
-            context_length=pair.context_len,
+            context_length=self._driver.context_len,
             load=self._load(),
         )
 
@@ -113,7 +114,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
 
     def _limits(self, pair: ServedPair) -> GenerationLimits:
         return GenerationLimits(
-            context_len=pair.context_len,
+            context_len=self._driver.context_len,
             vocab_size=pair.vocab_size,
             budget=Budget.of(pair),
             max_run_ahead_depth=self._settings.max_run_ahead_depth,
@@ -122,7 +123,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     def _load(self) -> orchestrator_pb2.OrchestratorLoad:
         counts = self._driver.counts
         return orchestrator_pb2.OrchestratorLoad(
-            num_active_requests=self._driver.num_active_requests,
+            num_active_requests=self._driver.admission.num_active,
             num_requests_finished=counts.num_requests_finished,
             num_tokens_accepted=counts.num_tokens_accepted,
             num_llm_tokens=counts.num_llm_tokens,
@@ -133,27 +134,27 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             num_prefix_index_failures=self._index.num_failures,
             cpu_s=time.process_time(),
             num_client_messages=self._num_client_messages,
-            num_waiting_requests=self._driver.num_waiting_requests,
-            num_requests_refused=self._driver.num_requests_refused,
-            num_slm_replicas=self._driver.num_slm_replicas,
-            num_router_replicas=self._driver.num_router_replicas,
-            num_llm_replicas=self._driver.num_llm_replicas,
+            num_waiting_requests=self._driver.admission.num_waiting,
+            num_requests_refused=self._driver.admission.num_refused,
+            num_slm_replicas=len(self._driver.slm.links.available),
+            num_router_replicas=len(self._driver.router.links.available),
+            num_llm_replicas=len(self._driver.llm.links.available),
         )
 
 
-def _response(request_id: str, progress: Progress) -> orchestrator_pb2.GenerateResponse:
+def _response(request_id: str, part: AnswerPart) -> orchestrator_pb2.GenerateResponse:
     return orchestrator_pb2.GenerateResponse(
         request_id=request_id,
-        text="".join(progress.texts),
-        token_ids=[token.token_id for token in progress.tokens],
-        sources=[_SOURCES[token.source] for token in progress.tokens],
-        divergence_probabilities=[token.divergence_probability for token in progress.tokens],
-        text_lengths=[len(text) for text in progress.texts[: len(progress.tokens)]],
+        text="".join(part.texts),
+        token_ids=[token.token_id for token in part.tokens],
+        sources=[_SOURCES[token.source] for token in part.tokens],
+        divergence_probabilities=[token.divergence_probability for token in part.tokens],
+        text_lengths=[len(text) for text in part.texts[: len(part.tokens)]],
     )
 
 
-def _finish(pair: ServedPair, sequence: RunningSequence, reason: FinishReason) -> orchestrator_pb2.Finish:
-    num_completion, num_llm = len(sequence.completion), sequence.num_llm_tokens
+def _finish(pair: ServedPair, sequence: RunningSequence, finish: Finish) -> orchestrator_pb2.Finish:
+    num_completion, num_llm = len(sequence.completion), sequence.answer.count(Source.LLM)
     num_prompt = len(sequence.task.prompt_token_ids)
     usage_rate = num_llm / num_completion if num_completion else 0.0
     usage = orchestrator_pb2.Usage(
@@ -168,6 +169,6 @@ def _finish(pair: ServedPair, sequence: RunningSequence, reason: FinishReason) -
         num_llm_tokens_prefilled=sequence.llm_prefill.num_prefilled,
         num_drafts_dropped=sequence.core.num_drafts_dropped,
         threshold=sequence.task.threshold,
-        num_fallback_tokens=sequence.num_fallback_tokens,
+        num_fallback_tokens=sequence.answer.count(Source.SLM_FALLBACK),
     )
-    return orchestrator_pb2.Finish(reason=_REASONS[reason], stop=sequence.stop, usage=usage)
+    return orchestrator_pb2.Finish(reason=_REASONS[finish.reason], stop=finish.stop, usage=usage)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 
 class Source(Enum):
@@ -76,16 +77,40 @@ class AskLlm:
 
 @dataclass(frozen=True, slots=True)
 class Emit:
-    """These tokens are final; they follow what was emitted before."""
+    """These tokens are final; they follow what was emitted before.
+
+    Args:
+        tokens: The tokens.
+        texts: The text that became final with each of them; empty where it is still held.
+    """
 
     tokens: tuple[AcceptedToken, ...]
+    texts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The sequence has ended. No action follows."""
+    """The sequence has ended. No action follows.
+
+    Args:
+        reason: Why.
+        text: What was still held of the text.
+        stop: The stop string that ended it, if one did.
+    """
 
     reason: FinishReason
+    text: str = ""
+    stop: str = ""
 
 
 Action = OpenSlm | RewindSlm | GrantSlm | AskLlm | Emit | Finish
+
+
+class TextReader(Protocol):
+    """Turns the tokens of one completion into text, and finds its end in it."""
+
+    def push(self, token_id: int) -> tuple[str, str | None]:
+        """Takes the next token. Returns the text that became final, and the stop string that is complete, if any."""
+
+    def finish(self) -> str:
+        """Returns the text that was held back. Called at most once, after the last token."""

@@ -28,7 +28,7 @@ Source: arXiv:2505.21600 §4.3 and A.4; deviation: the SLM drafts past a token t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.orchestrator.routing.actions import (
@@ -42,6 +42,7 @@ from services.orchestrator.routing.actions import (
     OpenSlm,
     RewindSlm,
     Source,
+    TextReader,
 )
 from services.orchestrator.routing.depth import RunAhead
 
@@ -53,13 +54,12 @@ class Ending:
     Args:
         eos_token_ids: End-of-sequence tokens of either model.
         max_len: Prompt and completion together hold at most this many tokens.
-        on_accept: Called once for each accepted token that is not EOS, in order; True ends the sequence (a stop
-            string is complete).
+        text: Reads each accepted token that is not EOS, in order; a stop string ends the sequence.
     """
 
     eos_token_ids: frozenset[int]
     max_len: int
-    on_accept: Callable[[int], bool] = lambda _token_id: False
+    text: TextReader
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ class RoutingCore:
         threshold: Route when the divergence probability is at least this. 0 is LLM only, above 1 is SLM only.
         ending: When the sequence ends.
         run_ahead: How far the SLM may draft past the oldest undecided position.
-        resumed: Tokens accepted in an earlier life of the sequence; they are not emitted again.
+        resumed: Tokens accepted in an earlier life of the sequence.
     """
 
     def __init__(
@@ -104,6 +104,8 @@ class RoutingCore:
         self._ending = ending
         self._run_ahead = run_ahead
         self._tokens = [*prompt_token_ids, *(token.token_id for token in resumed)]
+        self._resumed = tuple(resumed)
+        self._stop = ""
         self._slots: deque[_Slot] = deque()
         self._finish_reason: FinishReason | None = None
         self._slm_attached = False
@@ -114,8 +116,7 @@ class RoutingCore:
         self._llm_held_len = 0
         self._pass_id = 0
         self._pass_queries: tuple[int, ...] = ()
-        for token in resumed:
-            self._check_end(token.token_id)
+        self._resumed_texts = tuple(self._read(token.token_id) for token in resumed)
         if len(self._tokens) >= ending.max_len:
             self._finish_reason = self._finish_reason or FinishReason.LENGTH
 
@@ -139,12 +140,30 @@ class RoutingCore:
         """The hypothesis: prompt, accepted tokens, and drafts that are not accepted yet."""
         return self._tokens
 
+    @property
+    def awaits_draft(self) -> bool:
+        """Whether the SLM may draft, so that a draft has to come."""
+        at_eos = bool(self._slots) and self._tokens[-1] in self._ending.eos_token_ids
+        return self._slm_attached and not at_eos and len(self._tokens) < self._draft_until
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether the LLM was asked and hasn't answered."""
+        return bool(self._pass_queries)
+
+    def begin(self) -> list[Action]:
+        """Emits what an earlier life of the sequence has left, before any other event. It may be all there is."""
+        actions: list[Action] = [Emit(self._resumed, self._resumed_texts)] if self._resumed else []
+        if self._finish_reason:
+            actions.append(self._finish(self._finish_reason))
+        return actions
+
     # --- events: the SLM
 
     def slm_ready(self) -> list[Action]:
         """An SLM replica is at hand; it knows nothing of this sequence yet."""
         if self._finish_reason:
-            return [Finish(self._finish_reason)]
+            return []
         self._slm_attached = True
         self._epoch += 1
         self._draft_until = self._window_end()
@@ -255,8 +274,7 @@ class RoutingCore:
         """The caller wants no more."""
         if self._finish_reason:
             return []
-        self._finish_reason = FinishReason.CANCELLED
-        return [Finish(FinishReason.CANCELLED)]
+        return [self._finish(FinishReason.CANCELLED)]
 
     # --- transitions
 
@@ -284,34 +302,48 @@ class RoutingCore:
         if self._finish_reason:
             return []
         actions: list[Action] = []
-        accepted = self._accept()
-        if accepted:
-            actions.append(Emit(accepted))
+        tokens, texts = self._accept()
+        if tokens:
+            actions.append(Emit(tokens, texts))
         if self._finish_reason:
             self.num_drafts_dropped += len(self._slots)
-            self._slm_attached = False
-            actions.append(Finish(self._finish_reason))
+            actions.append(self._finish(self._finish_reason))
         elif self._llm_attached and not self._pass_queries:
             self._ask_llm(actions)
         return actions
 
-    def _accept(self) -> tuple[AcceptedToken, ...]:
-        accepted = []
+    def _accept(self) -> tuple[tuple[AcceptedToken, ...], tuple[str, ...]]:
+        """Takes what is decided off the front: the tokens, and the text of each."""
+        accepted: list[AcceptedToken] = []
+        texts: list[str] = []
         while self._slots and not self._finish_reason:
             slot = self._slots[0]
             if slot.decided_by is None or slot.probability is None:
                 break
             self._slots.popleft()
             accepted.append(AcceptedToken(slot.token_id, slot.decided_by, slot.probability))
-            self._check_end(slot.token_id)
+            texts.append(self._read(slot.token_id))
             if self.accepted_len >= self._ending.max_len:
                 self._finish_reason = self._finish_reason or FinishReason.LENGTH
         self._run_ahead.accepted(len(accepted))
-        return tuple(accepted)
+        return tuple(accepted), tuple(texts)
 
-    def _check_end(self, token_id: int) -> None:
-        if token_id in self._ending.eos_token_ids or self._ending.on_accept(token_id):
+    def _read(self, token_id: int) -> str:
+        """Reads a token that is final. Returns the text that became final with it."""
+        if token_id in self._ending.eos_token_ids:
             self._finish_reason = FinishReason.STOP
+            return ""
+        text, stop = self._ending.text.push(token_id)
+        if stop is not None:
+            self._stop = stop
+            self._finish_reason = FinishReason.STOP
+        return text
+
+    def _finish(self, reason: FinishReason) -> Finish:
+        self._finish_reason = reason
+        self._slm_attached = self._llm_attached = False
+        self._pass_queries = ()
+        return Finish(reason, "" if self._stop else self._ending.text.finish(), self._stop)
 
     def _ask_llm(self, actions: list[Action]) -> None:
         """Asks one pass at a time: positions that are flagged meanwhile share the next one."""

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from trivium.v1 import router_pb2
 
 from router_service import servicer as router
+from services.common.channels import open_channel
 from services.common.interceptors import CallGuard
 from services.common.lifecycle import Lifecycle
 from services.common.server import Service, create_server
@@ -167,14 +168,14 @@ class Cluster:
     def is_empty(self) -> bool:
         """No replica holds a sequence, and neither does the driver."""
         held = sum(replica.num_sequences for replica in (*self.slms, *self.llms))
-        return held == 0 and self.driver.num_active_requests == 0
+        return held == 0 and self.driver.admission.num_active == 0
 
     async def run(self, task: GenerationTask) -> list[tuple[int, bool]]:
         """Runs a request to its end: token id, and whether the LLM wrote it."""
         got: list[tuple[int, bool]] = []
         async with self.driver.sequence(task) as sequence:
-            async for progress in sequence.progress(0):
-                got += [(token.token_id, token.source.name == "LLM") for token in progress.tokens]
+            async for part in sequence.answer.parts(0):
+                got += [(token.token_id, token.source.name == "LLM") for token in part.tokens]
         return got
 
 
@@ -203,6 +204,7 @@ async def running_cluster(
             tokenizer=make_tokenizer(),
             gate=gate,
             index=index or PrefixIndex(None, pair_identity=b"fake"),
+            open_channel=open_channel,
             resolve=resolve,
             draw=random.Random(0),
         )

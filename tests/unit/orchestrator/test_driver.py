@@ -153,7 +153,7 @@ async def test_cancel_frees_the_replicas_although_nobody_reads_the_stream() -> N
             assert cluster.driver.cancel(task.request_id)
             await until(lambda: _num_held(cluster) == 0, timeout_s=PATIENCE_S)
             with pytest.raises(Cancelled):
-                await anext(sequence.progress(0))
+                await anext(sequence.answer.parts(0))
         assert not cluster.driver.cancel(task.request_id)
 
 
@@ -163,8 +163,8 @@ async def test_finished_sequence_frees_the_replicas_although_nobody_reads_the_st
         async with cluster.driver.sequence(task) as sequence:
             await until(lambda: not sequence.running, timeout_s=PATIENCE_S)
             await until(lambda: _num_held(cluster) == 0, timeout_s=PATIENCE_S)
-            assert cluster.driver.num_active_requests == 1
-            progress = [part async for part in sequence.progress(0)]
+            assert cluster.driver.admission.num_active == 1
+            progress = [part async for part in sequence.answer.parts(0)]
         assert len(progress) == 1
         assert len(progress[0].tokens) == len(reference_decoding(task))
 
@@ -178,7 +178,7 @@ async def test_requests_above_the_maximum_are_refused_also_when_they_come_togeth
         await until(lambda: sum(task.done() for task in running) == 2, timeout_s=PATIENCE_S)
         assert all(isinstance(task.exception(), CapacityExceeded) for task in refused)
         driver = cluster.driver
-        assert (driver.num_active_requests, driver.num_waiting_requests, driver.num_requests_refused) == (2, 1, 2)
+        assert (driver.admission.num_active, driver.admission.num_waiting, driver.admission.num_refused) == (2, 1, 2)
         cluster.llms[0].engine.gate.set()
         await asyncio.wait(running, timeout=PATIENCE_S)
         assert cluster.driver.counts.num_requests_finished == 3
@@ -222,15 +222,15 @@ async def test_replica_without_room_leaves_a_new_sequence_to_one_that_has_some(k
     slms = [slm_replica(kv_cache_tokens=kv_cache_tokens), slm_replica()]
     async with running_cluster(slms=slms) as cluster:
         await _assert_all_are_references(cluster, _tasks(4))
-        assert cluster.driver.num_slm_replicas == 2
+        assert len(cluster.driver.slm.links.available) == 2
 
 
 async def test_replica_of_another_model_that_came_before_the_pair_was_complete_serves_nothing() -> None:
     slms = [slm_replica(revision="old"), slm_replica(revision="new")]
     async with running_cluster(slms=slms) as cluster:
-        await until(lambda: cluster.driver.num_slm_replicas == 1, timeout_s=PATIENCE_S)
+        await until(lambda: len(cluster.driver.slm.links.available) == 1, timeout_s=PATIENCE_S)
         await _assert_all_are_references(cluster, _tasks(6))
-        assert cluster.driver.num_slm_replicas == 1
+        assert len(cluster.driver.slm.links.available) == 1
         assert sorted(slm.engine.load.num_steps > 0 for slm in slms) == [False, True]
 
 
@@ -254,7 +254,7 @@ async def test_request_that_waits_runs_when_another_has_ended_and_can_be_cancell
         running = asyncio.create_task(cluster.run(first))
         await until(lambda: gated.num_sequences == 1, timeout_s=PATIENCE_S)
         waiting = [asyncio.create_task(cluster.run(task)) for task in (second, third)]
-        await until(lambda: cluster.driver.num_waiting_requests == 2, timeout_s=PATIENCE_S)
+        await until(lambda: cluster.driver.admission.num_waiting == 2, timeout_s=PATIENCE_S)
         assert cluster.driver.cancel(second.request_id)
         with pytest.raises(Cancelled):
             await waiting[0]

@@ -56,8 +56,8 @@ class _PausedSlm(FakeSlmEngine):
 
 async def _collect(cluster: Cluster, task: GenerationTask, into: list[AcceptedToken]) -> None:
     async with cluster.driver.sequence(task) as sequence:
-        async for progress in sequence.progress(0):
-            into += progress.tokens
+        async for part in sequence.answer.parts(0):
+            into += part.tokens
 
 
 def _assert_follows_the_rule(task: GenerationTask, tokens: list[AcceptedToken]) -> None:
@@ -75,7 +75,7 @@ async def test_wait_pauses_until_an_llm_is_back() -> None:
     async with running_cluster(llm_grace_s=0) as cluster:
         (llm,) = cluster.llms
         await llm.kill()
-        await until(lambda: cluster.driver.num_llm_replicas == 0, timeout_s=PATIENCE_S)
+        await until(lambda: len(cluster.driver.llm.links.available) == 0, timeout_s=PATIENCE_S)
         task = make_task()
         running = asyncio.create_task(cluster.run(task))
         await asyncio.sleep(3 * GRACE_S)
@@ -93,7 +93,7 @@ async def test_fail_ends_running_and_new_requests_with_unavailable_after_the_gra
         await until(lambda: cluster.driver.num_peer_messages > 20, timeout_s=PATIENCE_S)
         assert not running.done()
         await llm.kill()
-        await until(lambda: cluster.driver.num_llm_replicas == 0, timeout_s=PATIENCE_S)
+        await until(lambda: len(cluster.driver.llm.links.available) == 0, timeout_s=PATIENCE_S)
         loop = asyncio.get_running_loop()
         began = loop.time()
         with pytest.raises(PeerUnavailable, match="llm: no replica"):
@@ -110,7 +110,7 @@ async def test_fail_spares_a_request_that_never_asks_the_llm() -> None:
     async with running_cluster(llm_grace_s=0) as cluster:
         (llm,) = cluster.llms
         await llm.kill()
-        await until(lambda: cluster.driver.num_llm_replicas == 0, timeout_s=PATIENCE_S)
+        await until(lambda: len(cluster.driver.llm.links.available) == 0, timeout_s=PATIENCE_S)
         task = make_task(threshold=2.0, llm_loss_policy=LlmLossPolicy.FAIL)
         async with asyncio.timeout(PATIENCE_S):
             assert await cluster.run(task) == reference_decoding(task)
@@ -132,7 +132,7 @@ async def test_slm_only_goes_on_after_the_grace_period_and_routes_again_once_an_
         await until(lambda: any(token.source is Source.SLM_FALLBACK for token in tokens), timeout_s=PATIENCE_S)
         slm.engine.may_draft.clear()
         await stepped.start()
-        await until(lambda: cluster.driver.num_llm_replicas == 1, timeout_s=PATIENCE_S)
+        await until(lambda: len(cluster.driver.llm.links.available) == 1, timeout_s=PATIENCE_S)
         slm.engine.may_draft.set()
         for _ in range(300):
             stepped.engine.steps.release()
@@ -149,13 +149,17 @@ async def test_slm_only_request_that_comes_when_the_llm_is_lost_runs_on_the_slm_
     async with running_cluster(llm_grace_s=0) as cluster:
         (llm,) = cluster.llms
         await llm.kill()
-        await until(lambda: cluster.driver.num_llm_replicas == 0, timeout_s=PATIENCE_S)
+        await until(lambda: len(cluster.driver.llm.links.available) == 0, timeout_s=PATIENCE_S)
         task = make_task(llm_loss_policy=LlmLossPolicy.SLM_ONLY)
         tokens: list[AcceptedToken] = []
         async with asyncio.timeout(PATIENCE_S), cluster.driver.sequence(task) as sequence:
-            async for progress in sequence.progress(0):
-                tokens += progress.tokens
-        assert sequence.num_fallback_tokens == sum(token.source is Source.SLM_FALLBACK for token in tokens) > 0
+            async for part in sequence.answer.parts(0):
+                tokens += part.tokens
+        assert (
+            sequence.answer.count(Source.SLM_FALLBACK)
+            == sum(token.source is Source.SLM_FALLBACK for token in tokens)
+            > 0
+        )
         slm_only = reference_decoding(make_task(threshold=2.0))
         assert [token.token_id for token in tokens] == [token_id for token_id, _ in slm_only]
         _assert_follows_the_rule(task, tokens)

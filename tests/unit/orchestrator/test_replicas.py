@@ -51,7 +51,7 @@ async def _joined_by(
         await _start_beside(cluster, second, first, "127.0.0.3")
         try:
             resolver.hosts["llm"] = ["127.0.0.2", "127.0.0.3"]
-            await until(lambda: cluster.driver.num_llm_replicas == 2, timeout_s=PATIENCE_S)
+            await until(lambda: len(cluster.driver.llm.links.available) == 2, timeout_s=PATIENCE_S)
             yield cluster, resolver, running
         finally:
             await second.kill()
@@ -67,9 +67,22 @@ async def test_new_address_of_a_name_is_used_and_a_gone_one_hands_its_sequences_
         async with asyncio.timeout(PATIENCE_S):
             assert await running == reference_decoding(task)
             assert await cluster.run(make_task("next", **LONG)) == reference_decoding(task)
-        assert cluster.driver.num_llm_replicas == 1
-        assert (cluster.driver.num_llm_failovers, cluster.driver.num_slm_failovers) == (1, 0)
+        assert len(cluster.driver.llm.links.available) == 1
+        assert (cluster.driver.llm.num_failovers, cluster.driver.slm.num_failovers) == (1, 0)
         assert second.engine.load.num_rows >= LONG["max_new_tokens"]
+
+
+async def test_context_of_the_pair_is_the_shortest_of_the_replicas_that_are_listed() -> None:
+    large, small = llm_replica(), llm_replica(kv_cache_tokens=40)
+    async with _joined_by(small, large, make_task(**LONG)) as (cluster, resolver, running):
+        assert cluster.driver.context_len == 40
+        running.cancel()
+        await asyncio.wait({running})
+        resolver.hosts["llm"] = ["127.0.0.2"]
+        await until(lambda: cluster.driver.context_len == 256, timeout_s=PATIENCE_S)
+        resolver.hosts["llm"] = ["127.0.0.3"]
+        await until(lambda: cluster.driver.context_len == 40, timeout_s=PATIENCE_S)
+        await large.kill()
 
 
 async def test_sequence_too_long_for_the_others_waits_while_its_replica_is_away_and_fails_once_it_is_gone() -> None:
@@ -158,4 +171,4 @@ async def test_resolver_that_fails_while_sequences_run_costs_nothing() -> None:
         task = make_task(**LONG)
         async with asyncio.timeout(PATIENCE_S):
             assert await cluster.run(task) == reference_decoding(task)
-        assert cluster.driver.num_slm_replicas == 1
+        assert len(cluster.driver.slm.links.available) == 1

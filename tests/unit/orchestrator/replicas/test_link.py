@@ -10,12 +10,16 @@ import grpc
 import pytest
 from trivium.v1 import llm_pb2, router_pb2, slm_pb2, slm_pb2_grpc
 
+from services.common.channels import open_channel
 from services.common.errors import PeerUnavailable
+from services.orchestrator.replicas.discovery import Discovery
 from services.orchestrator.replicas.link import Link
+from services.orchestrator.replicas.link_set import LinkSet
 from services.orchestrator.replicas.model_side import step_batches
 from services.orchestrator.replicas.pair_gate import PairGate
 from services.orchestrator.replicas.router_side import RouterSide
 from services.orchestrator.replicas.slm_side import SlmSide
+from services.orchestrator.sequences.running import RunningSequences
 from tests.serving import until
 from tests.unit.orchestrator.cluster import FakeReplica, slm_replica
 
@@ -30,6 +34,7 @@ class _Peer:
         self.responses: list[slm_pb2.DraftResponse] = []
         self.refusal: PeerUnavailable | None = None
         self.violation: PeerUnavailable | None = None
+        self.defects: list[str] = []
 
     async def describe(self, channel: grpc.aio.Channel) -> slm_pb2.SlmServiceGetServerInfoResponse:
         return await slm_pb2_grpc.SlmServiceStub(channel).GetServerInfo(slm_pb2.SlmServiceGetServerInfoRequest())
@@ -38,6 +43,7 @@ class _Peer:
         return slm_pb2_grpc.SlmServiceStub(channel).Draft()
 
     def pack(self, commands: Sequence[slm_pb2.DraftCommand]) -> Sequence[slm_pb2.DraftRequest]:
+        self._fail_in("pack")
         return [slm_pb2.DraftRequest(commands=commands)]
 
     async def check(self, info: slm_pb2.SlmServiceGetServerInfoResponse) -> None:
@@ -48,8 +54,15 @@ class _Peer:
         self.num_ready += 1
         opening = slm_pb2.OpenSequence(token_ids=[5, 6], draft_until=4)
         link.send(slm_pb2.DraftCommand(sequence_id=self.num_ready, open=opening))
+        self._fail_in("on_ready")
+
+    def _fail_in(self, place: str) -> None:
+        if place in self.defects:
+            self.defects.remove(place)
+            raise KeyError("a defect")
 
     def on_response(self, link: Any, response: slm_pb2.DraftResponse) -> None:
+        self._fail_in("on_response")
         self.responses.append(response)
         if self.violation:
             violation, self.violation = self.violation, None
@@ -60,9 +73,9 @@ class _Peer:
 
 
 @asynccontextmanager
-async def _linked(replica: FakeReplica, peer: _Peer) -> AsyncIterator[Link[Any, Any, Any]]:
+async def _linked(replica: FakeReplica, peer: _Peer, **options: Any) -> AsyncIterator[Link[Any, Any, Any]]:
     await replica.start()
-    link: Link[Any, Any, Any] = Link(replica.target, peer, max_message_mb=16, keepalive_s=20)
+    link: Link[Any, Any, Any] = Link(replica.target, peer, open_channel=open_channel, **options)
     running = asyncio.create_task(link.run())
     try:
         yield link
@@ -114,37 +127,62 @@ async def test_link_replica_that_does_not_fit_is_asked_again() -> None:
         await until(lambda: link.ready, PATIENCE_S)
 
 
-async def test_link_defect_in_packing_is_raised_instead_of_hanging() -> None:
-    class Defective(_Peer):
-        def pack(self, commands: Sequence[slm_pb2.DraftCommand]) -> Sequence[slm_pb2.DraftRequest]:
-            raise KeyError("a defect")
-
-    replica = slm_replica()
-    await replica.start()
-    link: Link[Any, Any, Any] = Link(replica.target, Defective(), max_message_mb=16, keepalive_s=20)
-    try:
-        with pytest.raises(ExceptionGroup) as raised:
-            await asyncio.wait_for(link.run(), PATIENCE_S)
-        assert raised.group_contains(KeyError)
-    finally:
-        await replica.kill()
+@pytest.mark.parametrize("place", ["pack", "on_ready", "on_response"])
+async def test_link_defect_costs_the_stream_is_told_and_nothing_else_ends(
+    place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    peer = _Peer()
+    peer.defects.append(place)
+    async with _linked(slm_replica(), peer) as link:
+        await until(lambda: bool(peer.responses), PATIENCE_S)
+        assert link.ready
+        assert peer.num_lost == 1
+    assert any(record.exc_info and "a defect" in record.message for record in caplog.records)
 
 
-def _unused_link() -> Link[Any, Any, Any]:
-    return Link("127.0.0.1:1", _Peer(), max_message_mb=16, keepalive_s=20)
+async def test_link_silent_replica_that_owes_an_answer_is_given_up_and_linked_anew() -> None:
+    peer = _Peer()
+    async with _linked(slm_replica(), peer, stall_limit_s=1.0) as link:
+        await until(lambda: len(peer.responses) == 2, PATIENCE_S)
+        for _ in range(100):
+            link.tick(0.5, is_due=False)
+        assert (link.num_stalls, link.suspect) == (0, False)
+        for _ in range(3):
+            link.tick(0.5, is_due=True)
+        await until(lambda: peer.num_ready == 2, PATIENCE_S)
+        assert (link.num_stalls, peer.num_lost, link.suspect) == (1, 1, True)
+
+
+def _unused_link(*_args: Any) -> Link[Any, Any, Any]:
+    return Link("127.0.0.1:1", _Peer(), open_channel=open_channel)
+
+
+def _no_links(peer: Any) -> LinkSet[Any, Any, Any]:
+    return LinkSet(peer, discovery=Discovery([]), connect=_unused_link, interval_s=1)
+
+
+def _router_side() -> RouterSide:
+    gate = PairGate("aa", 1, lambda _outcome: None)
+    return RouterSide(RunningSequences(), gate, make_links=_no_links, draw=random.Random(0), grace_s=1)
 
 
 @pytest.mark.parametrize("batch_id", [0, 7])
 async def test_router_side_scores_nobody_asked_for_break_the_contract(batch_id: int) -> None:
-    side = RouterSide({}, PairGate("aa", 1, lambda _outcome: None), draw=random.Random(0))
     with pytest.raises(PeerUnavailable, match=f"batch {batch_id}"):
-        side.on_response(_unused_link(), router_pb2.ScoreResponse(batch_id=batch_id))
+        _router_side().on_response(_unused_link(), router_pb2.ScoreResponse(batch_id=batch_id))
 
 
 async def test_slm_side_columns_of_different_length_break_the_contract() -> None:
     gate = PairGate("aa", 1, lambda _outcome: None)
-    draw = random.Random(0)
-    side = SlmSide({}, gate, RouterSide({}, gate, draw=draw), on_gone=lambda _replica_id: None, draw=draw)
+    side = SlmSide(
+        RunningSequences(),
+        gate,
+        _router_side(),
+        make_links=_no_links,
+        on_gone=lambda _replica_id: None,
+        draw=random.Random(0),
+        grace_s=1,
+    )
     with pytest.raises(PeerUnavailable, match="differ in length"):
         side.on_response(_unused_link(), slm_pb2.DraftResponse(sequence_ids=[1, 2], positions=[3]))
 
@@ -152,7 +190,7 @@ async def test_slm_side_columns_of_different_length_break_the_contract() -> None
 async def test_retired_link_ends_with_its_stream_and_is_not_opened_again() -> None:
     replica, peer = slm_replica(), _Peer()
     await replica.start()
-    link: Link[Any, Any, Any] = Link(replica.target, peer, max_message_mb=16, keepalive_s=20)
+    link: Link[Any, Any, Any] = Link(replica.target, peer, open_channel=open_channel)
     running = asyncio.create_task(link.run())
     await until(lambda: bool(peer.responses), PATIENCE_S)
     link.retired = True
@@ -165,7 +203,7 @@ async def test_retired_link_ends_with_its_stream_and_is_not_opened_again() -> No
 
 def test_load_counts_own_sequences_and_what_was_reported_until_the_report_is_old() -> None:
     now = 100.0
-    link: Link[Any, Any, Any] = Link("127.0.0.1:1", _Peer(), max_message_mb=16, keepalive_s=20, clock=lambda: now)
+    link: Link[Any, Any, Any] = Link("127.0.0.1:1", _Peer(), open_channel=open_channel, clock=lambda: now)
     link.num_sequences = 2
     assert link.load == 2
     link.report(num_others=5, num_waiting=3)
@@ -175,16 +213,6 @@ def test_load_counts_own_sequences_and_what_was_reported_until_the_report_is_old
     assert link.load == 9
     now += 0.2
     assert link.load == 1
-
-
-def test_replica_that_refused_for_want_of_room_is_full_for_a_while() -> None:
-    now = 100.0
-    link: Link[Any, Any, Any] = Link("127.0.0.1:1", _Peer(), max_message_mb=16, keepalive_s=20, clock=lambda: now)
-    assert not link.full
-    link.refused(0.2)
-    assert link.full
-    now += 0.3
-    assert not link.full
 
 
 def test_step_batches_keep_the_order_and_stay_small() -> None:

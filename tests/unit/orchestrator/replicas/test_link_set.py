@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from services.common.channels import open_channel
 from services.orchestrator.replicas.discovery import Discovery
 from services.orchestrator.replicas.link import Link
 from services.orchestrator.replicas.link_set import LinkSet
@@ -18,7 +19,7 @@ class _Link(Link[Any, Any, Any]):
     """A link whose stream the test opens and ends."""
 
     def __init__(self, target: str) -> None:
-        super().__init__(target, _Peer(), max_message_mb=16, keepalive_s=20)
+        super().__init__(target, _Peer(), open_channel=open_channel)
         self.is_running = False
         self.stream_ended = asyncio.Event()
 
@@ -46,19 +47,18 @@ class _Peer:
 class _Following:
     def __init__(self, resolver: FakeResolver) -> None:
         self.resolver = resolver
-        self.links: list[Link[Any, Any, Any]] = []
         self.made: list[_Link] = []
-        self.link_set = LinkSet(
-            self.links, discovery=Discovery(["slm:5"], resolver), connect=self._connect, interval_s=0.005
+        self.link_set: LinkSet[Any, Any, Any] = LinkSet(
+            _Peer(), discovery=Discovery(["slm:5"], resolver), connect=self._connect, interval_s=0.005
         )
 
-    def _connect(self, address: str) -> _Link:
+    def _connect(self, address: str, _peer: Any) -> _Link:
         self.made.append(_Link(address))
         return self.made[-1]
 
     @property
     def targets(self) -> list[str]:
-        return [link.target for link in self.links]
+        return [link.target for link in self.link_set]
 
     async def looks(self) -> None:
         """Waits for two looks at where the replicas are."""
@@ -71,7 +71,7 @@ async def _following(*hosts: str) -> AsyncIterator[_Following]:
     following = _Following(FakeResolver(slm=list(hosts)))
     running = asyncio.create_task(following.link_set.run())
     try:
-        await until(lambda: following.link_set.num_replicas == len(hosts), timeout_s=20)
+        await until(lambda: len(following.link_set.available) == len(hosts), timeout_s=20)
         yield following
         assert not running.done()
     finally:
@@ -83,7 +83,7 @@ async def _following(*hosts: str) -> AsyncIterator[_Following]:
 async def test_new_address_gets_a_link_and_known_ones_keep_theirs() -> None:
     async with _following("10.0.0.1") as following:
         following.resolver.hosts["slm"] = ["10.0.0.2", "10.0.0.1"]
-        await until(lambda: following.link_set.num_replicas == 2, timeout_s=20)
+        await until(lambda: len(following.link_set.available) == 2, timeout_s=20)
         assert following.targets == ["10.0.0.1:5", "10.0.0.2:5"]
         await following.looks()
         assert len(following.made) == 2
@@ -110,7 +110,7 @@ async def test_gone_address_with_sequences_keeps_its_stream_until_they_are_done(
         await until(lambda: draining.retired, timeout_s=20)
         await following.looks()
         assert draining.is_running
-        assert (following.link_set.num_replicas, len(following.links)) == (1, 2)
+        assert (len(following.link_set.available), len(list(following.link_set))) == (1, 2)
         if ending == "sequences end":
             draining.num_sequences = 0
         else:
@@ -127,29 +127,16 @@ async def test_address_listed_again_while_its_old_link_drains_gets_a_new_one() -
         following.resolver.hosts["slm"] = ["10.0.0.2"]
         await until(lambda: old.retired, timeout_s=20)
         following.resolver.hosts["slm"] = ["10.0.0.2", "10.0.0.1"]
-        await until(lambda: following.link_set.num_replicas == 2, timeout_s=20)
+        await until(lambda: len(following.link_set.available) == 2, timeout_s=20)
         assert following.targets == ["10.0.0.1:5", "10.0.0.2:5", "10.0.0.1:5"]
         old.num_sequences = 0
-        await until(lambda: old not in following.links, timeout_s=20)
-        assert following.link_set.num_replicas == 2
+        await until(lambda: old not in list(following.link_set), timeout_s=20)
+        assert len(following.link_set.available) == 2
 
 
 async def test_failing_resolver_drops_no_link() -> None:
     async with _following("10.0.0.1") as following:
         del following.resolver.hosts["slm"]
         await following.looks()
-        assert following.link_set.num_replicas == 1
+        assert len(following.link_set.available) == 1
         assert following.made[0].is_running
-
-
-async def test_defect_in_a_link_ends_the_set() -> None:
-    class Defective(_Link):
-        async def run(self) -> None:
-            raise KeyError("a defect")
-
-    link_set: LinkSet[Any, Any, Any] = LinkSet(
-        [], discovery=Discovery(["127.0.0.1:5"]), connect=Defective, interval_s=0.005
-    )
-    with pytest.raises(ExceptionGroup) as raised:
-        await asyncio.wait_for(link_set.run(), 20)
-    assert raised.group_contains(KeyError)

@@ -58,7 +58,6 @@ def check(**changes: Any) -> ServedPair:
 def test_check_vocabularies_padded_differently_make_a_pair() -> None:
     assert check() == ServedPair(
         identity=check().identity,
-        context_len=2048,
         vocab_size=151_936,
         eos_token_ids=frozenset({7, 9}),
         slm_params_b=1.5,

@@ -70,21 +70,6 @@ def test_gate_refuses_replicas_that_differ_from_the_pair() -> None:
     assert len(case.told) == 4
 
 
-def test_context_of_the_pair_is_the_shortest_that_any_replica_takes() -> None:
-    case = _Gate()
-    case.gate.admit_slm(make_slm())
-    case.gate.admit_llm(make_llm())
-    case.gate.admit_router(make_router())
-    contexts = []
-    for context_length in (4096, 1024, 512):
-        case.gate.admit_llm(make_llm(context_length=context_length))
-        contexts.append(case.gate.pair and case.gate.pair.context_len)
-    case.gate.admit_slm(make_slm(context_length=256))
-    contexts.append(case.gate.pair and case.gate.pair.context_len)
-    assert contexts == [2048, 1024, 512, 256]
-    assert len(case.told) == 1
-
-
 async def test_gate_lets_nobody_in_before_the_pair_is_complete() -> None:
     case = _Gate()
     with pytest.raises(PeerUnavailable, match="waits for the LLM and router"):

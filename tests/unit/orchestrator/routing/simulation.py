@@ -57,6 +57,25 @@ class Models:
         return self._draw(f"router/{draft}", prefix).random()
 
 
+class PairReader:
+    """Reads each token as a word; the two of `stop_pair` one after the other are a stop string."""
+
+    def __init__(self, stop_pair: tuple[int, int] | None) -> None:
+        self.seen: list[int] = []
+        self.finished = False
+        self._stop_pair = stop_pair
+
+    def push(self, token_id: int) -> tuple[str, str | None]:
+        assert not self.finished, "no token follows the end"
+        self.seen.append(token_id)
+        return f"{token_id} ", "stop" if tuple(self.seen[-2:]) == self._stop_pair else None
+
+    def finish(self) -> str:
+        assert not self.finished, "it ends once"
+        self.finished = True
+        return "held"
+
+
 @dataclass(frozen=True)
 class Case:
     """One sequence to decode."""
@@ -69,13 +88,7 @@ class Case:
 
     def ending(self) -> Ending:
         """Ends at EOS, at `max_len`, or when the two tokens of `stop_pair` follow each other."""
-        seen: list[int] = []
-
-        def on_accept(token_id: int) -> bool:
-            seen.append(token_id)
-            return self.stop_pair is not None and tuple(seen[-2:]) == self.stop_pair
-
-        return Ending(frozenset({EOS}), self.max_len, on_accept)
+        return Ending(frozenset({EOS}), self.max_len, PairReader(self.stop_pair))
 
 
 def reference_decoding(case: Case) -> tuple[list[AcceptedToken], FinishReason]:
@@ -88,7 +101,7 @@ def reference_decoding(case: Case) -> tuple[list[AcceptedToken], FinishReason]:
         token_id = case.models.llm(tokens) if routed else draft
         tokens.append(token_id)
         accepted.append(AcceptedToken(token_id, Source.LLM if routed else Source.SLM, probability))
-        if token_id == EOS or ending.on_accept(token_id):
+        if token_id == EOS or ending.text.push(token_id)[1]:
             return accepted, FinishReason.STOP
         if len(tokens) == case.max_len:
             return accepted, FinishReason.LENGTH
@@ -228,10 +241,12 @@ class Simulation:
                     assert self.llm_attached
                     assert all(position < self.case.max_len for position in action.query_positions)
                     self.asks = [action]
-                case Emit(tokens):
+                case Emit(tokens, texts):
                     self.emitted.extend(tokens)
-                case Finish(reason):
+                    assert texts == tuple("" if t.token_id == EOS else f"{t.token_id} " for t in tokens)
+                case Finish(reason, text, stop):
                     self.finish = reason
+                    assert (text, stop) in (("held", ""), ("", "stop"))
 
     # --- peers at work
 

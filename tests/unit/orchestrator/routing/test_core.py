@@ -17,7 +17,7 @@ from services.orchestrator.routing.actions import (
 )
 from services.orchestrator.routing.core import Ending, RoutingCore
 from services.orchestrator.routing.depth import RunAhead
-from tests.unit.orchestrator.routing.simulation import EOS, Case, Models, Simulation, reference_decoding
+from tests.unit.orchestrator.routing.simulation import EOS, Case, Models, PairReader, Simulation, reference_decoding
 
 NUM_SCHEDULES = max(500, settings().max_examples)
 
@@ -115,9 +115,16 @@ def test_core_that_goes_on_without_llm_follows_the_rule_and_marks_each_token_tha
         assert (simulation.emitted, simulation.finish) == (reference, reason)
 
 
+def emit(*tokens: AcceptedToken) -> Emit:
+    return Emit(tokens, tuple("" if token.token_id == EOS else f"{token.token_id} " for token in tokens))
+
+
 def make_core(threshold: float = 0.5, depth: int = 4, max_len: int = 100) -> RoutingCore:
     core = RoutingCore(
-        [7, 8], threshold=threshold, ending=Ending(frozenset({EOS}), max_len), run_ahead=RunAhead(depth)
+        [7, 8],
+        threshold=threshold,
+        ending=Ending(frozenset({EOS}), max_len, PairReader(None)),
+        run_ahead=RunAhead(depth),
     )
     assert core.llm_ready() == []
     assert core.slm_ready() == [OpenSlm((7, 8), 1, min(3 + depth, max_len))]
@@ -127,7 +134,7 @@ def make_core(threshold: float = 0.5, depth: int = 4, max_len: int = 100) -> Rou
 def test_scored_below_threshold_accepts_the_draft() -> None:
     core = make_core(depth=0)
     assert core.drafted(2, 11, 1)
-    assert core.scored(2, 0.4, 1) == [Emit((AcceptedToken(11, Source.SLM, 0.4),)), GrantSlm(4)]
+    assert core.scored(2, 0.4, 1) == [emit(AcceptedToken(11, Source.SLM, 0.4)), GrantSlm(4)]
 
 
 def test_scored_at_threshold_asks_the_llm_for_the_tokens_before() -> None:
@@ -143,7 +150,7 @@ def test_answered_with_another_token_rewinds_the_slm_and_drops_later_drafts() ->
     core.scored(2, 0.9, 1)
     core.scored(3, 0.1, 1)
     assert core.answered(1, [21]) == [
-        Emit((AcceptedToken(21, Source.LLM, 0.9),)),
+        emit(AcceptedToken(21, Source.LLM, 0.9)),
         RewindSlm(2, (21,), 2, 7),
     ]
     assert core.num_drafts_dropped == 2
@@ -159,8 +166,8 @@ def test_answered_several_positions_drops_those_behind_a_disagreement() -> None:
     core.scored(3, 0.9, 1)
     core.scored(4, 0.9, 1)
     actions = core.answered(1, [11])
-    assert actions[:2] == [Emit((AcceptedToken(11, Source.LLM, 0.9),)), AskLlm(2, 2, (11, 12), (3, 4))]
-    assert core.answered(2, [22, 13])[0] == Emit((AcceptedToken(22, Source.LLM, 0.9),))
+    assert actions[:2] == [emit(AcceptedToken(11, Source.LLM, 0.9)), AskLlm(2, 2, (11, 12), (3, 4))]
+    assert core.answered(2, [22, 13])[0] == emit(AcceptedToken(22, Source.LLM, 0.9))
     assert core.num_answers_dropped == 1
     assert list(core.tokens) == [7, 8, 11, 22]
 
@@ -170,7 +177,7 @@ def test_tokens_behind_an_undecided_one_are_held_back() -> None:
     core.drafted(2, 11, 1)
     core.drafted(3, 12, 1)
     assert not any(isinstance(action, Emit) for action in core.scored(3, 0.1, 1))
-    assert core.scored(2, 0.1, 1)[0] == Emit((AcceptedToken(11, Source.SLM, 0.1), AcceptedToken(12, Source.SLM, 0.1)))
+    assert core.scored(2, 0.1, 1)[0] == emit(AcceptedToken(11, Source.SLM, 0.1), AcceptedToken(12, Source.SLM, 0.1))
 
 
 def test_flagged_eos_goes_to_the_llm_which_may_go_on() -> None:
@@ -178,7 +185,7 @@ def test_flagged_eos_goes_to_the_llm_which_may_go_on() -> None:
     core.drafted(2, EOS, 1)
     core.scored(2, 0.9, 1)
     actions = core.answered(1, [21])
-    assert actions == [Emit((AcceptedToken(21, Source.LLM, 0.9),)), RewindSlm(2, (21,), 2, 8)]
+    assert actions == [emit(AcceptedToken(21, Source.LLM, 0.9)), RewindSlm(2, (21,), 2, 8)]
     assert core.finish_reason is None
 
 
@@ -187,15 +194,15 @@ def test_llm_eos_ends_the_sequence() -> None:
     core.drafted(2, 11, 1)
     core.scored(2, 0.9, 1)
     assert core.answered(1, [EOS]) == [
-        Emit((AcceptedToken(EOS, Source.LLM, 0.9),)),
-        Finish(FinishReason.STOP),
+        emit(AcceptedToken(EOS, Source.LLM, 0.9)),
+        Finish(FinishReason.STOP, "held"),
     ]
 
 
 def test_positions_past_the_limit_are_neither_drafted_nor_queried() -> None:
     core = make_core(max_len=3)
     core.drafted(2, 11, 1)
-    assert core.scored(2, 0.1, 1)[-1] == Finish(FinishReason.LENGTH)
+    assert core.scored(2, 0.1, 1)[-1] == Finish(FinishReason.LENGTH, "held")
 
 
 def test_llm_needs_resends_from_there() -> None:
@@ -255,11 +262,11 @@ def test_llm_absent_lets_flagged_drafts_stand_and_later_ones_too_until_an_llm_is
     core.drafted(2, 11, 1)
     core.scored(2, 0.9, 1)
     core.llm_lost()
-    assert core.llm_absent() == [Emit((AcceptedToken(11, Source.SLM_FALLBACK, 0.9),)), GrantSlm(4)]
+    assert core.llm_absent() == [emit(AcceptedToken(11, Source.SLM_FALLBACK, 0.9)), GrantSlm(4)]
     core.drafted(3, 12, 1)
-    assert core.scored(3, 0.5, 1) == [Emit((AcceptedToken(12, Source.SLM_FALLBACK, 0.5),)), GrantSlm(5)]
+    assert core.scored(3, 0.5, 1) == [emit(AcceptedToken(12, Source.SLM_FALLBACK, 0.5)), GrantSlm(5)]
     core.drafted(4, 13, 1)
-    assert core.scored(4, 0.1, 1) == [Emit((AcceptedToken(13, Source.SLM, 0.1),)), GrantSlm(6)]
+    assert core.scored(4, 0.1, 1) == [emit(AcceptedToken(13, Source.SLM, 0.1)), GrantSlm(6)]
     assert core.answered(1, [99]) == []
     core.drafted(5, 14, 1)
     assert core.llm_ready() == []
@@ -271,7 +278,7 @@ def test_llm_absent_is_ignored_while_an_llm_is_there() -> None:
     core.drafted(2, 11, 1)
     core.scored(2, 0.9, 1)
     assert core.llm_absent() == []
-    assert core.answered(1, [21])[0] == Emit((AcceptedToken(21, Source.LLM, 0.9),))
+    assert core.answered(1, [21])[0] == emit(AcceptedToken(21, Source.LLM, 0.9))
 
 
 def test_llm_absent_flagged_eos_ends_the_sequence() -> None:
@@ -280,8 +287,8 @@ def test_llm_absent_flagged_eos_ends_the_sequence() -> None:
     assert core.llm_absent() == []
     core.drafted(2, EOS, 1)
     assert core.scored(2, 0.9, 1) == [
-        Emit((AcceptedToken(EOS, Source.SLM_FALLBACK, 0.9),)),
-        Finish(FinishReason.STOP),
+        emit(AcceptedToken(EOS, Source.SLM_FALLBACK, 0.9)),
+        Finish(FinishReason.STOP, "held"),
     ]
 
 
@@ -291,4 +298,38 @@ def test_slm_lost_keeps_drafts_that_arrived_and_opens_the_next_replica_after_the
     core.slm_lost()
     assert not core.drafted(3, 12, 1)
     assert core.slm_ready() == [OpenSlm((7, 8, 11), 3, 7)]
-    assert core.scored(2, 0.1, 1)[0] == Emit((AcceptedToken(11, Source.SLM, 0.1),))
+    assert core.scored(2, 0.1, 1)[0] == emit(AcceptedToken(11, Source.SLM, 0.1))
+
+
+def test_awaits_draft_while_the_window_is_open_and_answer_while_a_pass_is_out() -> None:
+    core = make_core(depth=0)
+    assert (core.awaits_draft, core.awaits_answer) == (True, False)
+    core.drafted(2, 11, 1)
+    core.scored(2, 0.9, 1)
+    assert (core.awaits_draft, core.awaits_answer) == (False, True)
+    core.answered(1, [21])
+    assert (core.awaits_draft, core.awaits_answer) == (True, False)
+    core.slm_lost()
+    assert not core.awaits_draft
+
+
+def test_drafted_eos_is_followed_by_no_draft() -> None:
+    core = make_core()
+    core.drafted(2, EOS, 1)
+    assert not core.awaits_draft
+
+
+def test_finished_core_awaits_nothing() -> None:
+    core = make_core()
+    core.drafted(2, 11, 1)
+    core.scored(2, 0.9, 1)
+    assert core.cancel() == [Finish(FinishReason.CANCELLED, "held")]
+    assert (core.awaits_draft, core.awaits_answer) == (False, False)
+
+
+def test_resumed_tokens_come_with_their_text_and_may_be_all_there_is() -> None:
+    resumed = [AcceptedToken(11, Source.SLM, 0.1), AcceptedToken(EOS, Source.LLM, 0.9)]
+    ending = Ending(frozenset({EOS}), 100, PairReader(None))
+    core = RoutingCore([7, 8], threshold=0.5, ending=ending, run_ahead=RunAhead(4), resumed=resumed)
+    assert core.begin() == [emit(*resumed), Finish(FinishReason.STOP, "held")]
+    assert core.slm_ready() == []

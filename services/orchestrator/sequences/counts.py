@@ -10,7 +10,7 @@ from services.orchestrator.routing.core import RoutingCore
 
 
 @dataclass(slots=True)
-class DriverCounts:
+class RequestCounts:
     """Sums over all requests.
 
     Args:

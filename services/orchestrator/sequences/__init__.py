@@ -1,0 +1,1 @@
+"""The requests in flight: what each has written, and where it runs."""
