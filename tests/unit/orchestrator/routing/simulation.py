@@ -194,6 +194,7 @@ class Simulation:
             tokens.append(token.token_id)
 
     def run(self, max_steps: int = 100_000) -> None:
+        self.apply(self.core.begin())
         self.apply(self.core.llm_ready())
         self.llm_attached = True
         self.apply(self.core.slm_ready())
