@@ -27,6 +27,16 @@ class Relay:
         """Connections that are open, by what they lead to."""
         self.address = ""
         """Where it listens, "host:port"."""
+        self._flows = asyncio.Event()
+        self._flows.set()
+
+    def freeze(self) -> None:
+        """Turns into a black hole: connections stay, and nothing comes through."""
+        self._flows.clear()
+
+    def thaw(self) -> None:
+        """Lets everything through again, what was held up included."""
+        self._flows.set()
 
     @contextlib.asynccontextmanager
     async def listening(self, host: str, port: int) -> AsyncIterator[asyncio.Server]:
@@ -58,17 +68,17 @@ class Relay:
             try:
                 to_reader, to_writer = await asyncio.open_connection(host, int(port))
                 with contextlib.closing(to_writer):
-                    await asyncio.gather(_copy(reader, to_writer), _copy(to_reader, writer))
+                    await asyncio.gather(self._copy(reader, to_writer), self._copy(to_reader, writer))
             finally:
                 self.num_open[target] -= 1
 
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                await self._flows.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.close()
 
 
 async def _main(port: int, target: str) -> None:

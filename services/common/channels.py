@@ -18,12 +18,15 @@ _LEAST_PING_INTERVAL_MS = 500
 
 def _shared_options(max_message_mb: int, keepalive_s: float) -> ChannelOptions:
     max_message_bytes = max_message_mb * 2**20
+    timeout_ms = min(int(keepalive_s * 1000), 5000)
     return [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.keepalive_time_ms", int(keepalive_s * 1000)),
         # A peer that is there answers at once; one that is gone should cost little more than one ping interval.
-        ("grpc.keepalive_timeout_ms", min(int(keepalive_s * 1000), 5000)),
+        ("grpc.keepalive_timeout_ms", timeout_ms),
+        # What gRPC waits for in truth, a minute unless it is told: an unanswered ping.
+        ("grpc.http2.ping_timeout_ms", timeout_ms),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
     ]

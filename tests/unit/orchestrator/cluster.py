@@ -159,6 +159,8 @@ class Cluster:
     def __init__(self, slms: Sequence[FakeReplica], routers: Sequence[FakeReplica], llms: Sequence[FakeReplica]):
         self.slms, self.routers, self.llms = slms, routers, llms
         self.driver: Driver
+        self.presence: list[str | None] = []
+        """What the driver told of services that have gone and come back."""
 
     @property
     def replicas(self) -> list[FakeReplica]:
@@ -207,6 +209,7 @@ async def running_cluster(
             open_channel=open_channel,
             resolve=resolve,
             draw=random.Random(0),
+            on_presence=cluster.presence.append,
         )
         working = asyncio.create_task(cluster.driver.run())
         stack.push_async_callback(_end, working)
