@@ -44,6 +44,10 @@ class Replica:
         self._port = 0
         self.process: Process
 
+    def twin(self, directory: Path) -> Replica:
+        """Another one of the same, which isn't launched."""
+        return Replica(self._module, *self._arguments, directory=directory)
+
     def launch(self) -> None:
         """Starts it, and doesn't wait."""
         self._num_lives += 1
@@ -114,22 +118,20 @@ class RunningPair:
         for replica in (*backends, self.front, self.other_front):
             await replica.until_serving()
 
-    def orchestrator(
-        self, name: str, *arguments: str, llm: str = "", slm: Replica | None = None, router: Replica | None = None
-    ) -> Replica:
-        """An orchestrator before this pair's replicas, except those that are given. It isn't launched."""
+    def orchestrator(self, name: str, *arguments: str, llm: str = "", slm: str = "", router: str = "") -> Replica:
+        """An orchestrator before this pair's replicas, except where addresses are given. It isn't launched."""
         return Replica(
-            "services.orchestrator", "--tokenizer", str(WEIGHTS_DIR / "slm"), "--slm", (slm or self.slm).address,
-            "--router", (router or self.router).address, "--llm", llm or self.llm.address, *arguments,
+            "services.orchestrator", "--tokenizer", str(WEIGHTS_DIR / "slm"), "--slm", slm or self.slm.address,
+            "--router", router or self.router.address, "--llm", llm or self.llm.address, *arguments,
             directory=self.directory / name,
         )  # fmt: skip
 
     @asynccontextmanager
     async def running_orchestrator(
-        self, name: str, *arguments: str, llm: str = "", slm: Replica | None = None
+        self, name: str, *arguments: str, llm: str = "", slm: str = "", router: str = ""
     ) -> AsyncIterator[Replica]:
         """An orchestrator of a test's own, that the test may end."""
-        async with running(self.orchestrator(name, *arguments, llm=llm, slm=slm)) as replica:
+        async with running(self.orchestrator(name, *arguments, llm=llm, slm=slm, router=router)) as replica:
             yield replica
 
     @property
@@ -137,8 +139,11 @@ class RunningPair:
         """The addresses of both LLM replicas, as a setting."""
         return f"{self.other_llm.address},{self.llm.address}"
 
+    def signal_redis(self, number: signal.Signals) -> None:
+        os.kill(self.redis.pid, number)
+
     def kill_redis(self) -> None:
-        os.kill(self.redis.pid, signal.SIGKILL)
+        self.signal_redis(signal.SIGKILL)
         self.redis.stop()
 
     async def stop(self) -> None:

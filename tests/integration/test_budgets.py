@@ -80,7 +80,7 @@ async def test_budget_without_a_sweep_in_the_checkpoint_is_a_failed_precondition
     save_checkpoint(RouterCheckpoint(checkpoint.router, description), tmp_path / "router")
     arguments = ("--checkpoint", str(tmp_path / "router"), "--slm-model", str(WEIGHTS_DIR / "slm"))
     async with running(Replica("router_service", *arguments, directory=tmp_path / "without-sweep")) as router:
-        front = pair.orchestrator("front-without-sweep", router=router)
+        front = pair.orchestrator("front-without-sweep", router=router.address)
         async with running(front), client(front) as stub:
             error = await status_of(stub.Generate(request(0, target_llm_usage=0.1)))
             answer = await generate(stub, request(0))

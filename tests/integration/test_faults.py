@@ -125,7 +125,7 @@ async def test_slm_whose_drain_is_cut_off_pauses_the_streams(
     )  # fmt: skip
     async with (
         running(impatient),
-        pair.running_orchestrator("patient", slm=impatient) as front,
+        pair.running_orchestrator("patient", slm=impatient.address) as front,
         streaming(front, routed_references[:8]) as streams,
     ):
         impatient.process.signal(signal.SIGTERM)
@@ -212,7 +212,7 @@ async def test_router_of_another_slm_is_refused_by_name_of_both_sides(
         directory=tmp_path / "foreign",
     )  # fmt: skip
     async with running(router):
-        front = pair.orchestrator("mismatched", router=router)
+        front = pair.orchestrator("mismatched", router=router.address)
         front.launch()
         try:
             await front.until_listening()

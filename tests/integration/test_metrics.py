@@ -43,7 +43,7 @@ async def _metered(pair: RunningPair, tmp_path: Path) -> AsyncIterator[tuple[Rep
         for backend in (slm, llm, router):
             await backend.until_serving()
         metered = ("--metrics-port", str(ports["orchestrator"]), "--redis-url", pair.redis.url)
-        front = pair.orchestrator("metered", *metered, slm=slm, llm=llm.address, router=router)
+        front = pair.orchestrator("metered", *metered, slm=slm.address, llm=llm.address, router=router.address)
         await stack.enter_async_context(running(front))
         yield front, ports
 
