@@ -38,7 +38,8 @@ async def test_generate_with_both_models_on_sglang_equals_transformers(
     async with AsyncExitStack() as stack:
         for replica in (slm, llm):
             await stack.enter_async_context(running(replica))
-        front = await stack.enter_async_context(pair.running_orchestrator("sglang-front", llm=llm.address, slm=slm.address))
+        replicas = {"llm": llm.address, "slm": slm.address}
+        front = await stack.enter_async_context(pair.running_orchestrator("sglang-front", **replicas))
         on_sglang = await compare(front.address, references, depths=(4,), concurrencies=(8,))
         for role, port in ports.items():
             metrics = await asyncio.to_thread(scrape, port)
