@@ -127,7 +127,12 @@ class Driver:
     @property
     def context_len(self) -> int:
         """Longest sequence that every replica takes, in tokens."""
-        return min(self.slm.context_len, self.llm.context_len)
+        members = self._gate.members
+        # The pair is complete a moment before the streams to its replicas are open.
+        return min(
+            side.context_len or (member.context_length if member else 0)
+            for side, member in ((self.slm, members.slm), (self.llm, members.llm))
+        )
 
     @asynccontextmanager
     async def sequence(self, task: GenerationTask) -> AsyncIterator[RunningSequence]:

@@ -58,7 +58,7 @@ class Replica:
 
     async def until_listening(self) -> None:
         await self.process.until_listening()
-        self._port = int(self.address.rpartition(":")[2])
+        self._port = int(self.process.target.rpartition(":")[2])
 
     async def until_serving(self) -> None:
         await self.until_listening()
@@ -73,7 +73,7 @@ class Replica:
     @property
     def address(self) -> str:
         """Where it listens, or listened last."""
-        return self.process.target
+        return f"127.0.0.1:{self._port}"
 
 
 @asynccontextmanager

@@ -54,6 +54,11 @@ class Process:
             )
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._popen.pid
+
+    @property
     def log(self) -> str:
         """What it wrote so far."""
         return self._log_path.read_text(errors="replace")

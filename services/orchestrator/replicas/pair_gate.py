@@ -127,9 +127,10 @@ class PairGate:
             except TriviumError as error:
                 # The last to come stays out, and asks again: any of the three may be the one that gets replaced.
                 self._refuse(error)
+        self.members = members
+        if self.pair:
             self._complete.set()
             self._on_change(self.pair)
-        self.members = members
 
     def _refuse(self, error: TriviumError) -> NoReturn:
         self._misfit = error

@@ -161,10 +161,16 @@ class Cluster:
         self.driver: Driver
         self.presence: list[str | None] = []
         """What the driver told of services that have gone and come back."""
+        self.first_context_len = 0
+        """The context in the moment in which the pair was complete: requests may come from then on."""
 
     @property
     def replicas(self) -> list[FakeReplica]:
         return [*self.slms, *self.routers, *self.llms]
+
+    def on_pair(self) -> None:
+        """The pair is complete."""
+        self.first_context_len = self.driver.context_len
 
     @property
     def is_empty(self) -> bool:
@@ -200,7 +206,7 @@ async def running_cluster(
         for replica in cluster.replicas:
             await replica.start()
             stack.push_async_callback(replica.kill)
-        gate = PairGate(TOKENIZER_SHA256, VOCAB_SIZE, lambda _outcome: None)
+        gate = PairGate(TOKENIZER_SHA256, VOCAB_SIZE, lambda _outcome: cluster.on_pair())
         cluster.driver = Driver(
             OrchestratorSettings(**(_settings(cluster) | settings)),
             tokenizer=make_tokenizer(),

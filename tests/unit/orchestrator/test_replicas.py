@@ -72,6 +72,11 @@ async def test_new_address_of_a_name_is_used_and_a_gone_one_hands_its_sequences_
         assert second.engine.load.num_rows >= LONG["max_new_tokens"]
 
 
+async def test_context_is_known_in_the_moment_in_which_the_pair_is_complete() -> None:
+    async with running_cluster(llms=[llm_replica(kv_cache_tokens=40)]) as cluster:
+        assert cluster.first_context_len == 40
+
+
 async def test_context_of_the_pair_is_the_shortest_of_the_replicas_that_are_listed() -> None:
     large, small = llm_replica(), llm_replica(kv_cache_tokens=40)
     async with _joined_by(small, large, make_task(**LONG)) as (cluster, resolver, running):
