@@ -24,9 +24,9 @@ from rich.table import Table
 from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
 from evaluation.in_process import NEAR_TIE, SLM_ONLY, DecodedToken, decode
-from evaluation.reference.corpus import MAX_NEW_TOKENS, unseen_samples
+from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, unseen_samples
 from evaluation.reference.pair import WEIGHTS_DIR, ReferencePair, load_pair
-from labeler_jobs.models import render_prompt
+from labeler_jobs.models.huggingface import render_prompt
 from services.common.channels import open_channel
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from router_service.calibrate import area_under_roc as area_under_roc
+from router_service.training.calibrate import area_under_roc as area_under_roc
 
 
 @dataclass(frozen=True)

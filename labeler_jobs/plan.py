@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from labeler_jobs.queries import Query
-from labeler_jobs.shards import ShardError, ShardStore
+from labeler_jobs.queries.loading import Query
+from labeler_jobs.shards.store import ShardError, ShardStore
 from router_service.description import ModelIdentity
 
 PLAN_FILE = "plan.json"
@@ -31,7 +31,7 @@ class QuerySource:
     """Where queries come from.
 
     Attributes:
-        name: Kind of the source: "reference", or a name that `labeler_jobs.queries` knows.
+        name: Kind of the source: "reference", or a name that `labeler_jobs.queries.loading` knows.
         path: File, folder or dataset; empty where the source needs none.
         split: Split of the source.
         limit: Most queries; None takes all.

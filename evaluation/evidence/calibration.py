@@ -8,15 +8,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from evaluation.decoding.policies import aleatoric_uncertainty, entropy
 from evaluation.evidence.plan import ROUTER_CONFIGS, RULES, Evidence
+from evaluation.records.results_files import RouterResult, Routers, RouterSweep, SweepPoint, Sweeps
 from evaluation.reference.pair import count_parameters, load_model
-from evaluation.results_files import RouterResult, Routers, RouterSweep, SweepPoint, Sweeps
-from evaluation.routing_policies import aleatoric_uncertainty, entropy
-from router_service.calibrate import SWEEP_USAGE_RATES, ModelSizes, area_under_roc
 from router_service.checkpoint import load_checkpoint, load_slm_embedding
-from router_service.dataset import load_routing_data
-from router_service.routing_data import RoutingData
-from router_service.train import predict_logits
+from router_service.training.calibrate import SWEEP_USAGE_RATES, ModelSizes, area_under_roc
+from router_service.training.dataset import load_routing_data
+from router_service.training.routing_data import RoutingData
+from router_service.training.train import predict_logits
 
 RULE_DEFAULT_USAGE = 0.10
 """LLM usage rate of a rule's default threshold."""

@@ -13,18 +13,18 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from evaluation.answer_records import Answerer, answer_table
-from evaluation.decode_batch import RoutedResponse
-from evaluation.decoding import decode_alone, decode_routed
+from evaluation.decoding.batch import RoutedResponse
+from evaluation.decoding.lockstep import decode_alone, decode_routed
+from evaluation.decoding.oracle import decode_oracle
+from evaluation.decoding.policies import AleatoricPolicy, EntropyPolicy, RandomPolicy, RouterPolicy, RoutingPolicy
+from evaluation.evidence.answer_records import Answerer, answer_table
 from evaluation.evidence.plan import COMMAND, ROUTER_CONFIGS, RULES, Evidence, run_name
-from evaluation.oracle import decode_oracle
-from evaluation.records import Run, RunRecords, save_records
-from evaluation.reference.corpus import draw_sample
+from evaluation.records.results_files import Routers
+from evaluation.records.run_records import Run, RunRecords, save_records
+from evaluation.reference.corpus.samples import draw_sample
+from evaluation.reference.corpus.verifier import SuiteVerifier
 from evaluation.reference.pair import count_parameters, load_model, load_tokenizer
-from evaluation.reference.verifier import SuiteVerifier
-from evaluation.results_files import Routers
-from evaluation.routing_policies import AleatoricPolicy, EntropyPolicy, RandomPolicy, RouterPolicy, RoutingPolicy
-from labeler_jobs.models import render_prompt
+from labeler_jobs.models.huggingface import render_prompt
 from router_service.checkpoint import load_checkpoint, load_slm_embedding
 
 logger = logging.getLogger(__name__)

@@ -22,11 +22,11 @@ from evaluation.query_routing.outcomes import Outcomes
 from evaluation.query_routing.queries import QueryRouter as Learner
 from evaluation.query_routing.queries import QuerySet, embed_queries
 from evaluation.query_routing.similarity import SimilarityRouter
-from evaluation.records import Run, RunRecords, load_records, save_records
+from evaluation.records.results_files import QueryRouter, QueryRouting
+from evaluation.records.run_records import Run, RunRecords, load_records, save_records
 from evaluation.reference.pair import load_model, load_tokenizer
-from evaluation.reference.tokenizer import VOCAB_SIZE
-from evaluation.results_files import QueryRouter, QueryRouting
-from labeler_jobs.models import render_prompt
+from evaluation.reference.training.tokenizer import VOCAB_SIZE
+from labeler_jobs.models.huggingface import render_prompt
 
 
 def route_queries(evidence: Evidence) -> None:

@@ -22,10 +22,10 @@ from transformers import PreTrainedModel
 
 from evaluation.evidence.plan import Evidence
 from evaluation.in_process import CachedModel, decode
-from evaluation.inflate import inflate, layers_for_ratio
+from evaluation.records.results_files import Speed, SpeedRow
 from evaluation.reference.pair import ReferencePair, count_parameters, load_model, load_pair
-from evaluation.results_files import Speed, SpeedRow
-from labeler_jobs.models import render_prompt
+from evaluation.speed.inflate import inflate, layers_for_ratio
+from labeler_jobs.models.huggingface import render_prompt
 
 NUM_THREADS = 1
 _STEPS = 40

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.query_routing.outcomes import Outcomes
-from evaluation.results_files import QueryRoutingPoint
+from evaluation.records.results_files import QueryRoutingPoint
 
 NUM_POINTS = 101
 

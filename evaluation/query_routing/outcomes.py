@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.records import RecordError, RunRecords
+from evaluation.records.run_records import RecordError, RunRecords
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from labeler_jobs.models import length_batches
+from labeler_jobs.models.huggingface import length_batches
 
 _BATCH_SIZE = 64
 

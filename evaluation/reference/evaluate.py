@@ -20,15 +20,15 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from evaluation.decode_batch import RoutedResponse
-from evaluation.decoding import decode_alone, decode_routed
+from evaluation.decoding.batch import RoutedResponse
+from evaluation.decoding.lockstep import decode_alone, decode_routed
+from evaluation.decoding.policies import RouterPolicy
 from evaluation.metrics import Estimate, bootstrap_ratio
-from evaluation.reference.corpus import DOMAINS, MAX_NEW_TOKENS, Sample, unseen_samples
+from evaluation.reference.corpus.samples import DOMAINS, MAX_NEW_TOKENS, Sample, unseen_samples
+from evaluation.reference.corpus.verifier import is_correct
 from evaluation.reference.pair import WEIGHTS_DIR, ReferencePair, load_pair
-from evaluation.reference.verifier import is_correct
-from evaluation.routing_policies import RouterPolicy
-from labeler_jobs.models import decode_text, render_prompt
-from router_service.calibrate import TIE_MARGIN
+from labeler_jobs.models.huggingface import decode_text, render_prompt
+from router_service.training.calibrate import TIE_MARGIN
 
 logger = logging.getLogger(__name__)
 

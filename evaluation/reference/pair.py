@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from router_service.calibrate import ModelSizes
 from router_service.checkpoint import load_checkpoint, load_slm_embedding
 from router_service.description import RouterDescription
 from router_service.model import Router
+from router_service.training.calibrate import ModelSizes
 
 WEIGHTS_DIR = Path(__file__).parent / "weights"
 """Where the shipped pair lives: folders slm, llm and router."""

@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from evaluation.metrics import Estimate, bootstrap_ratio, paired_bootstrap_difference
-from evaluation.records import RecordError, Run, RunRecords
+from evaluation.records.run_records import RecordError, Run, RunRecords
 
 Floats = NDArray[np.float64]
 MIN_CORRECT = 20

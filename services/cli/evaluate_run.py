@@ -1,6 +1,6 @@
 """`trivium evaluate run`: asks a running pair a benchmark's questions.
 
-Owns the progress bar and the summary; what is asked, graded and kept is `evaluation.live`'s.
+Owns the progress bar and the summary; what is asked, graded and kept is `evaluation.live.run`'s.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as ProgressBar
 
 from evaluation.graders.sandbox import SandboxUnavailable
-from evaluation.journal import JournalError
-from evaluation.live import LiveRun, Progress, run_live
-from evaluation.live_client import LiveError
-from evaluation.records import RunRecords
+from evaluation.live.client import LiveError
+from evaluation.live.journal import JournalError
+from evaluation.live.run import LiveRun, Progress, run_live
+from evaluation.records.run_records import RunRecords
 from evaluation.suites.registry import open_suite
 from evaluation.suites.suite import Suite
-from labeler_jobs.query_rows import QueryError
+from labeler_jobs.queries.rows import QueryError
 from services.cli.console import err, note, out
 from services.cli.errors import CliError
 

@@ -20,9 +20,9 @@ from trivium.v1 import common_pb2, orchestrator_pb2, orchestrator_pb2_grpc
 
 from evaluation.exactness import Reference, reference_decodings
 from evaluation.in_process import NEAR_TIE, SLM_ONLY
-from evaluation.reference.corpus import MAX_NEW_TOKENS, draw_sample
+from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, draw_sample
 from evaluation.reference.pair import ReferencePair, load_pair
-from labeler_jobs.models import render_prompt
+from labeler_jobs.models.huggingface import render_prompt
 from services.common.channels import open_channel
 from services.engines.base import SamplingParams
 from services.engines.sampling import sample_token

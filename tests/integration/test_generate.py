@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from trivium.v1 import common_pb2, orchestrator_pb2
 
 from evaluation.exactness import Reference
-from evaluation.reference.corpus import draw_sample
+from evaluation.reference.corpus.samples import draw_sample
 from evaluation.reference.pair import ReferencePair
 from services.cli.client import local_channel
 from tests.integration.completions import (

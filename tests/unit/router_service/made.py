@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 
 from evaluation.reference.pair import WEIGHTS_DIR
 from router_service.checkpoint import identify_model
-from router_service.config_file import RouterRecipe, RouterSizes, RouterTraining
-from router_service.dataset import METADATA_KEY, dataset_schema
 from router_service.description import ModelIdentity
-from router_service.routing_data import RoutingData
+from router_service.training.dataset import METADATA_KEY, dataset_schema
+from router_service.training.recipe import RouterRecipe, RouterSizes, RouterTraining
+from router_service.training.routing_data import RoutingData
 
 HIDDEN, LOGITS, VOCAB = 6, 5, 704
 RECIPE = RouterRecipe(

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from evaluation.evidence.calibration import measure, threshold_for
-from router_service.calibrate import ModelSizes
+from router_service.training.calibrate import ModelSizes
 
 SCORES = torch.tensor([0.9, 0.1, 0.8, 0.3, 0.2, 0.7, 0.6, 0.5, 0.4, 0.0])
 

@@ -7,8 +7,8 @@ from typing import Any, cast
 import pytest
 
 from evaluation.reference import build
-from evaluation.reference.token_store import TokenStore
-from router_service.training_state import EpochRecord
+from evaluation.reference.training.token_store import TokenStore
+from router_service.training.state import EpochRecord
 
 
 def test_tokenizing_shows_a_bar(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,13 +2,13 @@
 
 import pytest
 
-from evaluation.decode_batch import RoutedResponse
-from evaluation.decoding import decode_alone, decode_routed
-from evaluation.reference.corpus import MAX_NEW_TOKENS, unseen_samples
+from evaluation.decoding.batch import RoutedResponse
+from evaluation.decoding.lockstep import decode_alone, decode_routed
+from evaluation.decoding.policies import RouterPolicy
+from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, unseen_samples
+from evaluation.reference.corpus.verifier import is_correct
 from evaluation.reference.pair import WEIGHTS_DIR, ReferencePair, load_pair
-from evaluation.reference.verifier import is_correct
-from evaluation.routing_policies import RouterPolicy
-from labeler_jobs.models import decode_text, render_prompt
+from labeler_jobs.models.huggingface import decode_text, render_prompt
 from router_service.checkpoint import identify_model
 
 MAX_BYTES = 10_000_000
