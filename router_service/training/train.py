@@ -7,6 +7,7 @@ Source: arXiv:2505.21600 A.3. deviation: the untrained projections are scaled to
 architecture stays the paper's. Warm-up and clipping are added.
 """
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Iterable
@@ -64,7 +65,9 @@ def train_router(
         torch.manual_seed(seed)
         embedding = slm_embedding.to(device)
         state = _begin(recipe, train_data, embedding, seed)
-        fingerprint = _fingerprint(recipe, seed, train_data, validation_data) if state_path is not None else ""
+        fingerprint = (
+            "" if state_path is None else _fingerprint(recipe, seed, slm_embedding, train_data, validation_data)
+        )
         if state_path is not None and state_path.exists():
             state.restore(state_path, fingerprint)
         loss_fn = nn.BCEWithLogitsLoss(pos_weight=target_weight(train_data.targets).to(device))
@@ -163,13 +166,25 @@ def _validate(
     return record
 
 
-def _fingerprint(recipe: RouterRecipe, seed: int, *data: RoutingData) -> str:
-    decisive = recipe.model_dump_json(exclude={"name", "description"})
-    digest = hashlib.sha256(decisive.encode() + b"%d" % seed)
+def _fingerprint(recipe: RouterRecipe, seed: int, slm_embedding: Tensor, *data: RoutingData) -> str:
+    """Digest of everything that decides a training: all that the loss is computed from, its features included."""
+    digest = hashlib.sha256(recipe.model_dump_json(exclude={"name", "description"}).encode())
+    digest.update(b"%d" % seed)
+    _digest_tensor(digest, slm_embedding)
     for rows in data:
-        for part in (rows.token_ids, rows.labels):
-            digest.update(b"%d" % len(rows) + part.numpy().tobytes())
+        for part in dataclasses.fields(rows):
+            value = getattr(rows, part.name)
+            if isinstance(value, Tensor):
+                _digest_tensor(digest, value)
+            else:
+                digest.update(repr(value).encode())
     return digest.hexdigest()
+
+
+def _digest_tensor(digest: "hashlib._Hash", value: Tensor) -> None:
+    digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
+    # A view, not a copy: features fill most of the memory.
+    digest.update(value.cpu().contiguous().numpy().data)
 
 
 def target_weight(targets: Tensor) -> Tensor:

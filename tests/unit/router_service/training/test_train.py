@@ -1,5 +1,7 @@
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -92,14 +94,52 @@ def test_train_router_killed_and_resumed_gives_the_same_weights(tmp_path: Path, 
     assert [record.epoch for record in seen] == list(range(epoch, 5))
 
 
-@pytest.mark.parametrize("change", ["seed", "recipe", "data"])
-def test_train_router_state_of_another_training_is_refused(tmp_path: Path, change: str) -> None:
+@pytest.mark.parametrize("change", [{"recipe": with_training(max_epochs=9)}, {"seed": 2}], ids=["recipe", "seed"])
+def test_train_router_state_of_another_recipe_or_seed_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    data, path = made_data(200, seed=1), tmp_path / STATE
+    given: dict[str, Any] = {
+        "recipe": RECIPE,
+        "train_data": data,
+        "validation_data": data,
+        "slm_embedding": EMBEDDING,
+        "seed": 1,
+    }
+    train_router(**given, state_path=path)
+    with pytest.raises(TrainingStateError, match=f"{path}: is of a training with another recipe, seed or dataset"):
+        train_router(**given | change, state_path=path)
+
+
+@pytest.mark.parametrize("role", ["train_data", "validation_data"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_state": made_data(200, seed=5).hidden_state},
+        {"top_logits": made_data(200, seed=5).top_logits},
+        {"token_ids": made_data(200, seed=5).token_ids},
+        {"labels": made_data(200, seed=5).labels},
+        {"objective": "different"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_train_router_state_of_other_rows_is_refused(tmp_path: Path, role: str, change: dict[str, Any]) -> None:
+    data, path = made_data(200, seed=1), tmp_path / STATE
+    given: dict[str, Any] = {
+        "recipe": RECIPE,
+        "train_data": data,
+        "validation_data": data,
+        "slm_embedding": EMBEDDING,
+        "seed": 1,
+    }
+    train_router(**given, state_path=path)
+    with pytest.raises(TrainingStateError, match=f"{path}: is of a training with another recipe, seed or dataset"):
+        train_router(**given | {role: dataclasses.replace(data, **change)}, state_path=path)
+
+
+def test_train_router_state_of_another_embedding_is_refused(tmp_path: Path) -> None:
     data, path = made_data(200, seed=1), tmp_path / STATE
     train_router(RECIPE, data, data, EMBEDDING, seed=1, state_path=path)
-    recipe = with_training(max_epochs=9) if change == "recipe" else RECIPE
-    other = made_data(200, seed=5) if change == "data" else data
     with pytest.raises(TrainingStateError, match=f"{path}: is of a training with another recipe, seed or dataset"):
-        train_router(recipe, other, data, EMBEDDING, seed=2 if change == "seed" else 1, state_path=path)
+        train_router(RECIPE, data, data, EMBEDDING + 1, seed=1, state_path=path)
 
 
 def test_train_router_damaged_state_names_the_file(tmp_path: Path) -> None:
