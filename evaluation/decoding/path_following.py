@@ -1,28 +1,23 @@
 """Path-following: prefer the SLM's token unless it leads the LLM's own continuation elsewhere.
 
-Owns the algorithm and nothing else: models and verifier are functions on token ids, so that it can be tested where
-the truth is known. `PathFollower` decides token by token and asks nobody; `follow_path` drives one with functions,
-and batched decoding drives many.
+Owns the algorithm and nothing else: `PathFollower` decides token by token and asks nobody. Whoever drives it asks the
+models and the verifier, so that it can be tested where the truth is known.
 
-With continuations up to the end of the response ("full"), every prefix of the path leads the LLM to a response of the
-quality of its own, and so does the whole path. The proof compares each step with the one before, so it needs a
-verifier whose judgement carries over: whatever equals an equal is equal. With continuations up to the end of the
-sentence, a token counts as neutral once its sentence says the same; a difference that shows only later is missed.
+A driver that lets the LLM write on to the end of the response ("full") gets a path whose every prefix leads the LLM
+to a response of the quality of its own, and so does the whole path. The proof compares each step with the one before,
+so it needs a verifier whose judgement carries over: whatever equals an equal is equal. With continuations up to the
+end of the sentence, a token counts as neutral once its sentence says the same; a difference that shows only later is
+missed.
 
 Source: arXiv:2505.21600 §3.2, Algorithm 1 and Appendix E; deviation: none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labeler_jobs.verifiers.verifier import Label
-
-NextToken = Callable[[Sequence[int]], int]
-"""Maps a sequence of token ids to the token that a model writes next, greedily."""
-Continue = Callable[[Sequence[int]], Sequence[int]]
-"""Maps a sequence to what the LLM writes after it up to the stopping point, which may be nothing."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +33,6 @@ class Fork:
     prefix: tuple[int, ...]
     slm_token_id: int
     llm_token_id: int
-
-
-Differs = Callable[[Fork, Sequence[int], Sequence[int]], bool]
-"""The verifier. Maps a fork, the path from the SLM's token on and the path from the LLM's token on (each with its
-first token) to whether they differ in quality (full) or meaning (sentence)."""
 
 
 @dataclass(frozen=True)
@@ -120,69 +110,3 @@ class PathFollower:
     def _take(self, token_id: int, label: Label) -> None:
         self._sequence.append(token_id)
         self._labels.append(label)
-
-
-def follow_path(
-    prompt: Sequence[int],
-    slm_next: NextToken,
-    llm_next: NextToken,
-    llm_continue: Continue,
-    differs: Differs,
-    *,
-    eos_token_id: int,
-    max_new_tokens: int,
-) -> FollowedPath:
-    """Follow the LLM's path with as many SLM tokens as the verifier lets pass.
-
-    Args:
-        prompt: Token ids.
-        slm_next: The small model.
-        llm_next: The large model.
-        llm_continue: The large model up to the stopping point: to EOS for full path-following, to the end of the
-            sentence for sentence-level; see `continue_greedily`. Not asked after EOS.
-        differs: The verifier.
-        eos_token_id: Ends a response.
-        max_new_tokens: Limit of the response, in tokens.
-
-    Returns:
-        The response and the label of each of its positions.
-    """
-    follower = PathFollower(prompt, eos_token_id, max_new_tokens)
-    while not follower.done:
-        fork = follower.propose(slm_next(follower.sequence), llm_next(follower.sequence))
-        if fork is not None:
-            paths = [
-                (token_id, *(() if token_id == eos_token_id else llm_continue((*fork.prefix, token_id))))
-                for token_id in (fork.slm_token_id, fork.llm_token_id)
-            ]
-            follower.settle(divergent=differs(fork, *paths))
-    return follower.path
-
-
-def continue_greedily(
-    llm_next: NextToken,
-    *,
-    eos_token_id: int,
-    max_new_tokens: int,
-    has_ended: Callable[[Sequence[int]], bool] = lambda sequence: False,
-) -> Continue:
-    """Make a continuation of a next-token function.
-
-    Args:
-        llm_next: The large model.
-        eos_token_id: Ends every continuation, and is part of it.
-        max_new_tokens: Limit of a continuation, in tokens. The guarantee of full path-following holds only where no
-            continuation reaches it.
-        has_ended: Tells from the whole sequence whether the stopping point is reached, also before the first token.
-            The default never does: full path-following.
-    """
-
-    def llm_continue(sequence: Sequence[int]) -> Sequence[int]:
-        written: list[int] = []
-        while len(written) < max_new_tokens and not has_ended((*sequence, *written)):
-            written.append(llm_next((*sequence, *written)))
-            if written[-1] == eos_token_id:
-                break
-        return written
-
-    return llm_continue

@@ -33,11 +33,6 @@ class QuerySet:
         """Count queries."""
         return len(self.prompts)
 
-    def subset(self, rows: Tensor) -> QuerySet:
-        """The queries at `rows` i64 [chosen]."""
-        prompts = tuple(self.prompts[row] for row in rows.tolist())
-        return QuerySet(prompts, self.mean_state[rows], self.last_state[rows])
-
 
 class QueryRouter(Protocol):
     """Scores queries by how much they need the LLM."""

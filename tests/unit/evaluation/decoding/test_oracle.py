@@ -1,4 +1,4 @@
-"""The oracle's batches decide as path-following with functions does, on the shipped pair."""
+"""The oracle's batches decide as path-following one by one does, on the shipped pair."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from evaluation.decoding.batch import RoutedResponse
 from evaluation.decoding.lockstep import decode_alone
 from evaluation.decoding.oracle import decode_oracle
-from evaluation.decoding.path_following import FollowedPath, Fork, NextToken, continue_greedily, follow_path
+from evaluation.decoding.path_following import FollowedPath, Fork
 from evaluation.reference.corpus.samples import Sample, draw_sample
 from evaluation.reference.corpus.verifier import SuiteVerifier, is_correct
 from evaluation.reference.pair import ReferencePair, load_pair
@@ -17,6 +17,7 @@ from labeler_jobs.models.huggingface import render_prompt
 from labeler_jobs.text.sentence import sentence_end, sentence_start
 from labeler_jobs.verifiers.case import build_case
 from labeler_jobs.verifiers.verifier import Label, Verdict, VerificationCase
+from tests.unit.evaluation.decoding.one_by_one import NextToken, continue_greedily, follow_path
 
 LIMIT = 24
 """Tokens of the responses that are decoded one by one: a few sentences, with forks of both kinds."""

@@ -6,15 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.decoding.path_following import (
-    FollowedPath,
-    Fork,
-    NextToken,
-    PathFollower,
-    continue_greedily,
-    follow_path,
-)
+from evaluation.decoding.path_following import FollowedPath, Fork, PathFollower
 from labeler_jobs.verifiers.verifier import Label
+from tests.unit.evaluation.decoding.one_by_one import NextToken, continue_greedily, follow_path
 
 EOS, STOP = 0, 1
 NUM_MEANINGS, NUM_WORDINGS = 3, 2

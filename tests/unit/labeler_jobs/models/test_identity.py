@@ -4,9 +4,9 @@ import pytest
 
 from evaluation.reference.pair import WEIGHTS_DIR
 from labeler_jobs.models.identity import IdentityError, identify_pair
-from router_service.checkpoint import identify_model
 from services.common.pair import ModelSection, Pair, RouterSection
 from tests.unit.labeler_jobs.tiny import make_model, make_tokenizer
+from tests.unit.router_service.made import identify_model
 
 
 def pair_of(slm: Path | str, llm: Path | str) -> Pair:
