@@ -171,7 +171,7 @@ def _methods(pair: ReferencePair, mid: PreTrainedModel, llms: dict[str, PreTrain
     usage = pair.description.metrics["validation_llm_usage_rate"]
     for name, llm in llms.items():
         size = count_parameters(llm)
-        routed_b = replace(sizes, llm=size).average_activated_b(usage)
+        routed_b = replace(sizes, llm=size).avg_activated_params_b(usage)
         methods += [
             _Turns("llm", name, size / 1e9, _alone(llm, eos, limit)),
             _Turns("r2r", name, routed_b, _routed(replace(pair, llm=llm), limit)),

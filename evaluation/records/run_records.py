@@ -13,6 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from services.common.model_sizes import ModelSizes
+
 _METADATA_KEY = b"trivium_run"
 
 RECORDS_SCHEMA = pa.schema(
@@ -68,6 +70,16 @@ class Run:
     target_llm_usage: float | None = None
     commit: str = ""
     command: str = ""
+
+    @property
+    def sizes(self) -> ModelSizes:
+        """Sizes of a routed run's models; a rule without weights counts as a router of none.
+
+        Raises:
+            KeyError: `model_params_b` lacks the SLM or the LLM.
+        """
+        params_b = {"router": 0.0, **self.model_params_b}
+        return ModelSizes(*(round(params_b[name] * 1e9) for name in ("slm", "router", "llm")))
 
 
 @dataclass(frozen=True)

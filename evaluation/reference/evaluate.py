@@ -118,7 +118,7 @@ def _report(
 def _activated(pair: ReferencePair, method: str, usage: Estimate) -> Estimate:
     sizes = pair.sizes
     if method == "routed":
-        return Estimate(*(sizes.average_activated_b(rate) for rate in (usage.value, usage.low, usage.high)))
+        return Estimate(*(sizes.avg_activated_params_b(rate) for rate in (usage.value, usage.low, usage.high)))
     alone = (sizes.slm if method == "slm" else sizes.llm) / 1e9
     return Estimate(alone, alone, alone)
 

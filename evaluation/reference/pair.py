@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from router_service.checkpoint import load_checkpoint, load_slm_embedding
 from router_service.description import RouterDescription
 from router_service.model import Router
-from router_service.training.calibrate import ModelSizes
+from services.common.model_sizes import ModelSizes
 
 WEIGHTS_DIR = Path(__file__).parent / "weights"
 """Where the shipped pair lives: folders slm, llm and router."""

@@ -22,7 +22,6 @@ from router_service.model import Router
 from router_service.training.calibrate import (
     DEFAULT_THRESHOLD,
     TIE_MARGIN,
-    ModelSizes,
     Target,
     area_under_roc,
     choose_threshold,
@@ -43,6 +42,7 @@ from router_service.training.recipe import RouterRecipe
 from router_service.training.routing_data import RoutingData
 from router_service.training.state import EpochRecord
 from router_service.training.train import ShowSteps, predict_logits, train_router
+from services.common.model_sizes import ModelSizes
 from services.common.tokenizer import load_tokenizer, tokenizer_sha256
 
 DEFAULT_TARGET = Target("llm_usage_rate", 0.09)
@@ -137,8 +137,9 @@ def calibration_metrics(logits: Tensor, data: RoutingData, sizes: ModelSizes, th
     Returns:
         By name. AUC, recall and precision are of divergent tokens, whatever the router was taught.
     """
-    at_default = measure_threshold(logits, data.divergent, threshold, sizes)
-    near = (torch.sigmoid(logits) - threshold).abs() < TIE_MARGIN
+    probabilities = torch.sigmoid(logits)
+    at_default = measure_threshold(probabilities, data.divergent, threshold, sizes)
+    near = (probabilities - threshold).abs() < TIE_MARGIN
     return {
         "validation_auc": area_under_roc(logits, data.divergent),
         "validation_llm_usage_rate": at_default.llm_usage_rate,

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from router_service.description import SweepRow
 from router_service.model import Router
-from services.common.threshold_table import threshold_for
+from services.common.model_sizes import ModelSizes
+from services.common.threshold_table import threshold_for, usage_points
 
 DEFAULT_THRESHOLD = 0.5
 SWEEP_USAGE_RATES = (
@@ -48,32 +49,6 @@ class Target:
     value: float
 
 
-@dataclass(frozen=True)
-class ModelSizes:
-    """Sizes that average activated parameters are computed from, in parameters.
-
-    Attributes:
-        slm: The small model.
-        router: The router.
-        llm: The large model.
-    """
-
-    slm: int
-    router: int
-    llm: int
-
-    def average_activated_b(self, llm_usage_rate: float) -> float:
-        """Average activated parameters of one emitted token, in billions.
-
-        Source: arXiv:2505.21600 §5.1.
-        """
-        return (self.slm + self.router + self.llm * llm_usage_rate) / 1e9
-
-    def llm_usage_rate(self, average_activated_b: float) -> float:
-        """The LLM usage at which this many parameters are activated, in billions; outside [0, 1] if none is."""
-        return (average_activated_b * 1e9 - self.slm - self.router) / self.llm
-
-
 def sweep_thresholds(
     logits: Tensor, divergent: Tensor, sizes: ModelSizes, usage_rates: Sequence[float] = SWEEP_USAGE_RATES
 ) -> list[SweepRow]:
@@ -88,39 +63,47 @@ def sweep_thresholds(
     Returns:
         One row per distinct threshold, threshold falling, ending with threshold 0.
     """
-    ranked = torch.sort(logits, descending=True).values
-    rows: dict[float, SweepRow] = {}
-    for rate in usage_rates:
-        at = min(len(ranked) - 1, max(1, round(rate * len(ranked))))
-        midpoint = (ranked[at - 1] + ranked[at]) / 2
-        threshold = torch.sigmoid(midpoint).item()
-        if 0.0 < threshold < 1.0:
-            rows[threshold] = measure_threshold(logits, divergent, threshold, sizes)
-    rows[0.0] = measure_threshold(logits, divergent, 0.0, sizes)
-    return [rows[threshold] for threshold in sorted(rows, reverse=True)]
+    ranked, probabilities = torch.sort(logits, descending=True).values, torch.sigmoid(logits)
+    thresholds = {torch.sigmoid(boundary(ranked, rate)).item() for rate in usage_rates}
+    kept = [threshold for threshold in thresholds if 0.0 < threshold < 1.0]
+    return [
+        measure_threshold(probabilities, divergent, threshold, sizes)
+        for threshold in (*sorted(kept, reverse=True), 0.0)
+    ]
 
 
-def measure_threshold(logits: Tensor, divergent: Tensor, threshold: float, sizes: ModelSizes) -> SweepRow:
+def boundary(ranked: Tensor, llm_usage_rate: float) -> Tensor:
+    """The middle between the last row that is routed and the first that isn't.
+
+    Args:
+        ranked: [rows], scores or logits, falling.
+        llm_usage_rate: Share to route; at least one row is, and one isn't.
+    """
+    at = min(len(ranked) - 1, max(1, round(llm_usage_rate * len(ranked))))
+    return (ranked[at - 1] + ranked[at]) / 2
+
+
+def measure_threshold(scores: Tensor, divergent: Tensor, threshold: float, sizes: ModelSizes) -> SweepRow:
     """Measure one threshold on rows with known labels.
 
     Args:
-        logits: f32 [rows].
+        scores: [rows], a router's divergence probabilities or another rule's scores.
         divergent: bool [rows].
-        threshold: Routes a row when its probability is at least this.
+        threshold: Routes a row when its score is at least this.
         sizes: Sizes of the three models.
 
     Returns:
         Usage, recall, precision and average activated parameters at this threshold.
     """
-    routed = torch.sigmoid(logits) >= threshold
-    hits = int((routed & divergent).sum())
-    usage = int(routed.sum()) / len(logits)
+    routed = scores >= threshold
+    hits, num_routed = int((routed & divergent).sum()), int(routed.sum())
+    usage = num_routed / len(scores)
     return SweepRow(
         threshold=threshold,
         llm_usage_rate=usage,
         recall=hits / max(1, int(divergent.sum())),
-        precision=hits / max(1, int(routed.sum())),
-        avg_activated_params_b=sizes.average_activated_b(usage),
+        precision=hits / max(1, num_routed),
+        avg_activated_params_b=sizes.avg_activated_params_b(usage),
     )
 
 
@@ -139,22 +122,16 @@ def choose_threshold(rows: Sequence[SweepRow], target: Target, sizes: ModelSizes
         measured = [(row.threshold, row.recall) for row in rows]
         rate = target.value
     else:
-        measured = usage_points(rows)
+        measured = usage_points((row.threshold, row.llm_usage_rate, row.decoded_llm_usage_rate) for row in rows)
         rate = target.value if target.name == "llm_usage_rate" else sizes.llm_usage_rate(target.value)
     if not 0.0 <= rate <= 1.0:
-        least, most = (sizes.average_activated_b(end) for end in (0.0, 1.0))
+        least, most = (sizes.avg_activated_params_b(end) for end in (0.0, 1.0))
         raise ValueError(
             f"avg_activated_params_b can't be {target.value:g}: the pair takes {least:.6g} to {most:.6g}"
             if target.name == "avg_activated_params_b"
             else f"{target.name} must lie in [0, 1], not {target.value:g}"
         )
     return threshold_for(measured, rate)
-
-
-def usage_points(rows: Sequence[SweepRow]) -> list[tuple[float, float]]:
-    """Threshold and LLM usage of each row: of the rows measured while decoding if there are any, else of all."""
-    decoded = [(row.threshold, row.decoded_llm_usage_rate) for row in rows if row.decoded_llm_usage_rate is not None]
-    return decoded or [(row.threshold, row.llm_usage_rate) for row in rows]
 
 
 @torch.no_grad()

@@ -13,7 +13,6 @@ from router_service.checkpoint import DESCRIPTION_FILE, RouterCheckpoint, load_c
 from router_service.description import CheckpointError, RouterDescription, write_description
 from router_service.training.build import TRAINING_DIR, calibration_metrics, statistics_of
 from router_service.training.calibrate import (
-    ModelSizes,
     Target,
     choose_threshold,
     measure_threshold,
@@ -22,6 +21,7 @@ from router_service.training.calibrate import (
 from router_service.training.dataset import DatasetError, labelled_pair, load_routing_data
 from router_service.training.figures import write_sweep
 from router_service.training.train import predict_logits
+from services.common.model_sizes import ModelSizes
 
 
 def recalibrate(
@@ -68,7 +68,7 @@ def recalibrate(
     logits = predict_logits(checkpoint.router, data, embedding)
     rows = {row.threshold: row for row in sweep_thresholds(logits, data.divergent, sizes)}
     for threshold, usage in (decoded_usage or {}).items():
-        row = measure_threshold(logits, data.divergent, threshold, sizes)
+        row = measure_threshold(torch.sigmoid(logits), data.divergent, threshold, sizes)
         rows[threshold] = dataclasses.replace(row, decoded_llm_usage_rate=usage)
     sweep = tuple(rows[threshold] for threshold in sorted(rows, reverse=True))
     threshold = choose_threshold(sweep, target, sizes)

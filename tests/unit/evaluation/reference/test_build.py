@@ -61,7 +61,7 @@ def test_quick_build_pair_can_be_evaluated(out: Path) -> None:
     slm, llm, routed = reports
     assert (slm.llm_usage_rate.value, llm.llm_usage_rate.value) == (0.0, 1.0)
     assert routed.avg_activated_params_b.value == pytest.approx(
-        pair.sizes.average_activated_b(routed.llm_usage_rate.value)
+        pair.sizes.avg_activated_params_b(routed.llm_usage_rate.value)
     )
     assert evaluate.render_table(reports, pair.sizes.llm / 1e9).row_count == 3
 

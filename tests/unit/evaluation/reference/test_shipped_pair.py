@@ -9,7 +9,7 @@ from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, unseen_samples
 from evaluation.reference.corpus.verifier import is_correct
 from evaluation.reference.pair import WEIGHTS_DIR, ReferencePair, load_pair
 from labeler_jobs.models.huggingface import decode_text, render_prompt
-from router_service.checkpoint import identify_model
+from tests.unit.router_service.made import identify_model
 
 MAX_BYTES = 10_000_000
 NUM_QUERIES = 24
@@ -33,7 +33,7 @@ def test_shipped_router_names_the_shipped_models(pair: ReferencePair) -> None:
 
 def test_shipped_default_threshold_stays_within_the_parameter_budget(pair: ReferencePair) -> None:
     usage = description_usage(pair)
-    assert pair.sizes.average_activated_b(usage) <= 0.17 * pair.sizes.llm / 1e9
+    assert pair.sizes.avg_activated_params_b(usage) <= 0.17 * pair.sizes.llm / 1e9
 
 
 def test_shipped_llm_can_be_split_over_two_devices(pair: ReferencePair) -> None:

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from router_service.description import SweepRow
 from router_service.model import Router, RouterConfig
 from router_service.training.calibrate import (
-    ModelSizes,
     Target,
     area_under_roc,
     choose_threshold,
@@ -15,6 +14,7 @@ from router_service.training.calibrate import (
     recentre,
     sweep_thresholds,
 )
+from services.common.model_sizes import ModelSizes
 
 SIZES = ModelSizes(slm=1_500_000_000, router=56_000_000, llm=32_000_000_000)
 
@@ -25,19 +25,20 @@ def scored(rows: int = 2000) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(rows, generator=generator) + 3.0 * divergent - 2.0, divergent
 
 
-def test_average_activated_parameters_follow_the_papers_formula() -> None:
-    assert SIZES.average_activated_b(0.14) == pytest.approx(1.5 + 0.056 + 32 * 0.14)
+def measure(threshold: float) -> SweepRow:
+    logits, divergent = scored()
+    return measure_threshold(torch.sigmoid(logits), divergent, threshold, SIZES)
 
 
 def test_measure_threshold_counts_a_hand_made_case() -> None:
-    logits = torch.tensor([2.0, 1.0, -1.0, -2.0])
-    row = measure_threshold(logits, torch.tensor([True, False, True, False]), 0.5, SIZES)
+    scores = torch.tensor([0.9, 0.7, 0.3, 0.1])
+    row = measure_threshold(scores, torch.tensor([True, False, True, False]), 0.5, SIZES)
     assert (row.llm_usage_rate, row.recall, row.precision) == (0.5, 0.5, 0.5)
 
 
 def test_measure_threshold_zero_routes_everything() -> None:
     logits, divergent = scored()
-    row = measure_threshold(logits, divergent, 0.0, SIZES)
+    row = measure_threshold(torch.sigmoid(logits), divergent, 0.0, SIZES)
     assert (row.llm_usage_rate, row.recall) == (1.0, 1.0)
 
 
@@ -60,21 +61,21 @@ def test_sweep_routes_the_share_it_was_asked_for(rate: float) -> None:
 @given(st.floats(0.0, 1.0))
 def test_choose_threshold_meets_a_usage_closely_between_rows(usage: float) -> None:
     threshold = choose_threshold(sweep_thresholds(*scored(), SIZES), Target("llm_usage_rate", usage), SIZES)
-    assert measure_threshold(*scored(), threshold, SIZES).llm_usage_rate == pytest.approx(usage, abs=0.012)
+    assert measure(threshold).llm_usage_rate == pytest.approx(usage, abs=0.012)
 
 
 @settings(deadline=None)
 @given(st.floats(0.1, 1.0))
 def test_choose_threshold_meets_a_recall_closely_between_rows(recall: float) -> None:
     threshold = choose_threshold(sweep_thresholds(*scored(), SIZES), Target("recall", recall), SIZES)
-    assert measure_threshold(*scored(), threshold, SIZES).recall == pytest.approx(recall, abs=0.03)
+    assert measure(threshold).recall == pytest.approx(recall, abs=0.03)
 
 
 @settings(deadline=None)
 @given(st.floats(1.6, 33.5))
 def test_choose_threshold_meets_average_parameters_closely(budget: float) -> None:
     threshold = choose_threshold(sweep_thresholds(*scored(), SIZES), Target("avg_activated_params_b", budget), SIZES)
-    assert measure_threshold(*scored(), threshold, SIZES).avg_activated_params_b == pytest.approx(budget, abs=0.4)
+    assert measure(threshold).avg_activated_params_b == pytest.approx(budget, abs=0.4)
 
 
 def test_choose_threshold_follows_usage_while_decoding_where_it_was_measured() -> None:
