@@ -17,6 +17,7 @@ from typing import Any
 from labeler_jobs.queries.loading import Query
 from labeler_jobs.shards.store import ShardError, ShardStore
 from router_service.description import ModelIdentity
+from services.engines.base import TOP_LOGITS
 
 PLAN_FILE = "plan.json"
 FORMAT_VERSION = 1
@@ -64,7 +65,7 @@ class LabelSettings:
 
     max_new_tokens: int = 32768
     max_continuation_len: int = 256
-    num_top_logits: int = 100
+    num_top_logits: int = TOP_LOGITS
     keep_unfinished: bool = False
     verifier: str = "suite"
     engine: str = "transformers"

@@ -17,9 +17,8 @@ from torch import Tensor
 
 from router_service.features import select_top_logits
 from router_service.model import Router
+from services.engines.base import TOP_LOGITS
 
-NUM_ENTROPY_LOGITS = 100
-"""Logits that entropy is taken over."""
 NUM_EVIDENCE_LOGITS = 10
 """Logits that aleatoric uncertainty counts as evidence."""
 
@@ -89,13 +88,13 @@ class RouterPolicy:
 
 @dataclass(frozen=True)
 class EntropyPolicy:
-    """Entropy of the SLM's distribution over its most likely tokens: what a labelled dataset holds as well."""
+    """Entropy of the SLM's distribution over the tokens whose logits the router reads: datasets hold these alone."""
 
     num_params: int = 0
 
     def scores(self, drafts: DraftBatch) -> Tensor:
         """Entropy in nats."""
-        return entropy(select_top_logits(drafts.logits, NUM_ENTROPY_LOGITS))
+        return entropy(select_top_logits(drafts.logits, TOP_LOGITS))
 
 
 @dataclass(frozen=True)

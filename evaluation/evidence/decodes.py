@@ -10,8 +10,6 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from evaluation.decoding.batch import RoutedResponse
 from evaluation.decoding.lockstep import decode_alone, decode_routed
@@ -26,6 +24,7 @@ from evaluation.reference.corpus.verifier import SuiteVerifier
 from evaluation.reference.pair import count_parameters, load_model, load_tokenizer
 from labeler_jobs.models.huggingface import render_prompt
 from router_service.checkpoint import load_checkpoint, load_slm_embedding
+from services.common.progress import track
 
 logger = logging.getLogger(__name__)
 
@@ -120,16 +119,15 @@ def run_jobs(jobs: Sequence[DecodeJob], num_processes: int) -> None:
     missing = [job for job in jobs if not job.path.exists()]
     if not missing:
         return
-    console = Console(stderr=True)
     if num_processes == 1:
-        for job in track(missing, "decode", console=console):
+        for job in track(missing, "decode"):
             logger.info("%s", run_job(job))
         return
     # Not forked: torch's threads don't survive a fork.
     context = get_context("spawn")
     with ProcessPoolExecutor(num_processes, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         running = [pool.submit(run_job, job) for job in missing]
-        for finished in track(as_completed(running), "decode", len(running), console=console):
+        for finished in track(as_completed(running), "decode", len(running)):
             logger.info("%s", finished.result())
 
 

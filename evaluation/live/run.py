@@ -83,7 +83,7 @@ class LiveRun:
 
 
 @dataclass(frozen=True)
-class Progress:
+class SuiteProgress:
     """How far a run is.
 
     Attributes:
@@ -97,7 +97,7 @@ class Progress:
     num_questions: int
 
 
-def run_live(live: LiveRun, on_progress: Callable[[Progress], None]) -> tuple[Path, RunRecords]:
+def run_live(live: LiveRun, on_progress: Callable[[SuiteProgress], None]) -> tuple[Path, RunRecords]:
     """Ask what isn't finished yet, and write the records.
 
     Args:
@@ -118,7 +118,7 @@ def run_live(live: LiveRun, on_progress: Callable[[Progress], None]) -> tuple[Pa
 
 
 async def _run(
-    live: LiveRun, questions: Sequence[Question[Any]], on_progress: Callable[[Progress], None]
+    live: LiveRun, questions: Sequence[Question[Any]], on_progress: Callable[[SuiteProgress], None]
 ) -> tuple[Path, RunRecords]:
     folder = live.results / RUNS_FOLDER
     async with open_channel(live.address) as channel:
@@ -140,7 +140,7 @@ class _Asker:
         stub: orchestrator_pb2_grpc.OrchestratorServiceAsyncStub,
         journal: Journal,
         questions: Sequence[Question[Any]],
-        on_progress: Callable[[Progress], None],
+        on_progress: Callable[[SuiteProgress], None],
     ) -> None:
         self._live = live
         self._stub = stub
@@ -184,7 +184,7 @@ class _Asker:
         self._tell()
 
     def _tell(self) -> None:
-        self._on_progress(Progress(self._num_done, self._num_correct, len(self._questions)))
+        self._on_progress(SuiteProgress(self._num_done, self._num_correct, len(self._questions)))
 
 
 async def _server_info(

@@ -17,7 +17,7 @@ WEIGHTS_DIR = Path(__file__).parent / "weights"
 
 
 @dataclass(frozen=True)
-class ReferencePair:
+class LoadedPair:
     """Everything that routed decoding needs.
 
     Attributes:
@@ -42,7 +42,7 @@ class ReferencePair:
         return ModelSizes(count_parameters(self.slm), self.router.num_parameters, count_parameters(self.llm))
 
 
-def load_pair(folder: Path = WEIGHTS_DIR) -> ReferencePair:
+def load_pair(folder: Path = WEIGHTS_DIR) -> LoadedPair:
     """Load a pair.
 
     Args:
@@ -53,7 +53,7 @@ def load_pair(folder: Path = WEIGHTS_DIR) -> ReferencePair:
     """
     checkpoint = load_checkpoint(folder / "router")
     embedding = checkpoint.slm_embedding
-    return ReferencePair(
+    return LoadedPair(
         tokenizer=load_tokenizer(folder / "slm"),
         slm=load_model(folder / "slm"),
         llm=load_model(folder / "llm"),

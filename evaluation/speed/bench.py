@@ -15,16 +15,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
 from evaluation.in_process import decode
 from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, draw_sample
-from evaluation.reference.pair import ReferencePair, load_pair
+from evaluation.reference.pair import LoadedPair, load_pair
 from labeler_jobs.models.huggingface import render_prompt
 from services.common.channels import open_channel
+from services.common.progress import track
 
 _FIRST_INDEX = 70_000_000
 _PROMPTS_PER_STREAM = 5
@@ -86,7 +85,7 @@ def measure(
 
 async def _measure(
     address: str,
-    pair: ReferencePair,
+    pair: LoadedPair,
     prompts: Iterator[tuple[int, ...]],
     settings: Sequence[Setting],
     repetitions: int,
@@ -96,14 +95,14 @@ async def _measure(
         for setting in settings:
             # A first turn that doesn't count warms caches and allocators.
             await _turn(stub, pair, prompts, Setting(setting.name, setting.num_streams, setting.depth))
-        for _ in track(range(repetitions), "bench", console=Console(stderr=True)):
+        for _ in track(range(repetitions), "bench"):
             for setting in settings:
                 await _turn(stub, pair, prompts, setting)
 
 
 async def _turn(
     stub: orchestrator_pb2_grpc.OrchestratorServiceAsyncStub,
-    pair: ReferencePair,
+    pair: LoadedPair,
     prompts: Iterator[tuple[int, ...]],
     setting: Setting,
 ) -> None:
@@ -149,7 +148,7 @@ async def _load(
     return info.load
 
 
-def _prompts(pair: ReferencePair) -> Iterator[tuple[int, ...]]:
+def _prompts(pair: LoadedPair) -> Iterator[tuple[int, ...]]:
     index = _FIRST_INDEX
     while True:
         yield tuple(render_prompt(pair.tokenizer, draw_sample(index).query))

@@ -21,9 +21,7 @@ from services.common.errors import Draining, InvalidRequest, TriviumError
 from services.common.lifecycle import Lifecycle
 from services.common.telemetry import Telemetry
 from services.common.tensors import pack, unpack
-
-_NUM_TOP_LOGITS = 100
-"""As `ScoreRequest.top_logits` has them."""
+from services.engines.base import TOP_LOGITS
 
 SERVICE_NAME = router_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name
 
@@ -121,10 +119,10 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             ValueError: It can't be loaded, or reads another number of logits than SLM services send.
         """
         self._scorer = await asyncio.to_thread(self._load)
-        if self._scorer.num_top_logits != _NUM_TOP_LOGITS:
+        if self._scorer.num_top_logits != TOP_LOGITS:
             raise ValueError(
                 f"{self._scorer.info.checkpoint}: num_top_logits is {self._scorer.num_top_logits}, "
-                f"and SLM services send {_NUM_TOP_LOGITS}"
+                f"and SLM services send {TOP_LOGITS}"
             )
         await asyncio.to_thread(self._scorer.warm_up, 1)
 

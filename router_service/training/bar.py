@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from router_service.training.recipe import RouterRecipe
 from router_service.training.routing_data import Batch
 from router_service.training.state import EpochRecord
+from services.common.progress import progress_bar
 
 
 class TrainingBar:
@@ -24,15 +24,7 @@ class TrainingBar:
     def __init__(self, recipe: RouterRecipe, console: Console) -> None:
         self._max_epochs = recipe.training.max_epochs
         self._told = ""
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("steps  {task.fields[told]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-        )
+        self._progress = progress_bar("steps  {task.fields[told]}", console=console)
         self._task = self._progress.add_task("reading", total=None, told="")
 
     def __enter__(self) -> Self:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from router_service.model import ALL_INPUTS, InputName, Objective, RouterConfig
 from services.common.yaml_file import closest, read_yaml
+from services.engines.base import TOP_LOGITS
 
 _DIRECTORY = Path(__file__).resolve().parents[1] / "configs"
 _Positive = Annotated[int, Field(ge=1)]
@@ -41,7 +42,7 @@ class RouterSizes(_Section):
     Source: arXiv:2505.21600 A.1.
     """
 
-    num_top_logits: _Positive = 100
+    num_top_logits: _Positive = TOP_LOGITS
     projection_size: _Positive | None = None
     hidden_size: _Positive = 1024
     num_blocks: _Positive = 6

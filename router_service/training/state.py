@@ -44,7 +44,7 @@ class EpochRecord:
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """How far a training is.
 
     Attributes:
@@ -79,7 +79,7 @@ class TrainingState:
     optimizer: torch.optim.AdamW
     best_weights: dict[str, Tensor]
     order: torch.Generator
-    progress: Progress
+    progress: TrainingProgress
 
     def save(self, path: Path, fingerprint: str) -> None:
         """Writes the state; the file changes whole or not at all.
@@ -125,7 +125,7 @@ class TrainingState:
         if "cuda" in groups["random"]:
             torch.cuda.set_rng_state(groups["random"]["cuda"])
         progress = header["progress"]
-        self.progress = Progress(
+        self.progress = TrainingProgress(
             [EpochRecord(**epoch) for epoch in progress["epochs"]], progress["num_steps"], progress["best_epoch"]
         )
 

@@ -20,7 +20,7 @@ from router_service.model import Router
 from router_service.training.calibrate import area_under_roc
 from router_service.training.recipe import RouterRecipe, RouterTraining
 from router_service.training.routing_data import Batch, RoutingData
-from router_service.training.state import EpochRecord, Progress, TrainingState
+from router_service.training.state import EpochRecord, TrainingProgress, TrainingState
 
 _MIN_STD = 1e-3
 _EVAL_BATCH = 8192
@@ -94,10 +94,10 @@ def _begin(recipe: RouterRecipe, data: RoutingData, embedding: Tensor, seed: int
     training = recipe.training
     optimizer = torch.optim.AdamW(router.parameters(), lr=training.learning_rate, betas=training.betas,
                                   weight_decay=training.weight_decay)  # fmt: skip
-    return TrainingState(router, optimizer, {}, torch.Generator().manual_seed(seed), Progress())
+    return TrainingState(router, optimizer, {}, torch.Generator().manual_seed(seed), TrainingProgress())
 
 
-def _is_over(progress: Progress, training: RouterTraining) -> bool:
+def _is_over(progress: TrainingProgress, training: RouterTraining) -> bool:
     num_epochs = len(progress.epochs)
     return num_epochs >= training.max_epochs or num_epochs - progress.best_epoch >= training.patience
 

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from evaluation.reference.corpus.samples import training_samples
 from evaluation.reference.training.tokenizer import END_TOKEN, START_TOKEN
+from services.common.progress import track
 
 IGNORED = -100
 """Label of a position that the loss leaves out."""
@@ -44,7 +43,7 @@ class TokenStore:
         token_ids: list[NDArray[np.int16]] = []
         lengths: list[int] = []
         prompt_lens: list[int] = []
-        samples = iter(track(training_samples(num_samples), "tokens", num_samples, console=Console(stderr=True)))
+        samples = iter(track(training_samples(num_samples), "tokens", num_samples))
         while group := list(islice(samples, _TOKENIZER_BATCH)):
             prompts = [f"{START_TOKEN}user\n{s.query}{END_TOKEN}\n{START_TOKEN}assistant\n" for s in group]
             answers = [f"{s.response}{END_TOKEN}" for s in group]

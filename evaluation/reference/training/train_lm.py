@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import get_args
 
 import torch
-from rich.progress import Progress
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -24,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from evaluation.reference.training.architecture import Role, build_model
 from evaluation.reference.training.muon import Muon
 from evaluation.reference.training.token_store import IGNORED, TokenStore
+from services.common.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -117,14 +117,13 @@ class Trainer:
         """
         batches = store.batches(self.config.batch_size, self.tokenizer.pad_token_id, self.config.seed + self.step)
         saved_s = self.elapsed_s
-        with Progress() as bar:
-            task = bar.add_task(f"train {self.config.role}", total=1.0)
-            bar.update(task, completed=self.progress)
+        with progress_bar() as bar:
+            task = bar.add_task(f"train {self.config.role}, %", total=100, completed=int(100 * self.progress))
             while self.progress < 1.0:
                 began = time.monotonic()
                 loss = self._train_step(*next(batches))
                 self.elapsed_s += time.monotonic() - began
-                bar.update(task, completed=self.progress)
+                bar.update(task, completed=int(100 * self.progress))
                 if self.step % _LOG_EVERY == 0:
                     logger.info("%s step %d of %d, loss %.4f, %.0f s", self.config.role, self.step,
                                 self.config.num_steps, loss, self.elapsed_s)  # fmt: skip

@@ -11,19 +11,19 @@ from evaluation.decoding.packed_decoder import PackedDecoder
 from evaluation.decoding.policies import RandomPolicy, RouterPolicy
 from evaluation.in_process import NEAR_TIE, SLM_ONLY, DecodedToken, decode
 from evaluation.reference.corpus.samples import draw_sample
-from evaluation.reference.pair import ReferencePair, load_pair
+from evaluation.reference.pair import LoadedPair, load_pair
 from labeler_jobs.models.huggingface import render_prompt
 
 LIMIT = 60
 
 
 @pytest.fixture(scope="module")
-def pair() -> ReferencePair:
+def pair() -> LoadedPair:
     return load_pair()
 
 
 @pytest.fixture(scope="module")
-def prompts(pair: ReferencePair) -> list[list[int]]:
+def prompts(pair: LoadedPair) -> list[list[int]]:
     return [render_prompt(pair.tokenizer, draw_sample(90_000_000 + index).query) for index in range(9)]
 
 
@@ -39,7 +39,7 @@ def assert_equal_but_for_ties(response: RoutedResponse, reference: list[DecodedT
 
 @pytest.mark.parametrize("batch_size", [4, 100])
 def test_decode_routed_equals_the_reference_decoding(
-    pair: ReferencePair, prompts: list[list[int]], batch_size: int
+    pair: LoadedPair, prompts: list[list[int]], batch_size: int
 ) -> None:
     threshold = pair.description.threshold
     policy = RouterPolicy(pair.router, pair.slm_embedding)
@@ -52,9 +52,7 @@ def test_decode_routed_equals_the_reference_decoding(
         assert_equal_but_for_ties(response, decode(pair, prompt, threshold=threshold, max_new_tokens=LIMIT))
 
 
-def test_decode_alone_equals_the_reference_decoding_of_one_model(
-    pair: ReferencePair, prompts: list[list[int]]
-) -> None:
+def test_decode_alone_equals_the_reference_decoding_of_one_model(pair: LoadedPair, prompts: list[list[int]]) -> None:
     for model, from_llm, threshold in ((pair.slm, False, SLM_ONLY), (pair.llm, True, 0.0)):
         responses = decode_alone(model, prompts[:4], max_new_tokens=LIMIT, from_llm=from_llm)
         for prompt, response in zip(prompts, responses, strict=False):
@@ -62,7 +60,7 @@ def test_decode_alone_equals_the_reference_decoding_of_one_model(
 
 
 def test_decode_routed_rows_that_end_early_leave_the_others_as_they_are(
-    pair: ReferencePair, prompts: list[list[int]]
+    pair: LoadedPair, prompts: list[list[int]]
 ) -> None:
     policy = RandomPolicy(seed=1)
     together = decode_routed(pair.slm, pair.llm, policy, prompts, threshold=0.8, max_new_tokens=220)
@@ -76,7 +74,7 @@ def test_decode_routed_rows_that_end_early_leave_the_others_as_they_are(
 
 
 def test_packed_decoder_rows_of_different_length_have_the_models_own_logits(
-    pair: ReferencePair, prompts: list[list[int]]
+    pair: LoadedPair, prompts: list[list[int]]
 ) -> None:
     decoder = PackedDecoder(pair.llm, 3, 300)
     with torch.inference_mode():

@@ -12,7 +12,7 @@ from evaluation.decoding.oracle import decode_oracle
 from evaluation.decoding.path_following import FollowedPath, Fork
 from evaluation.reference.corpus.samples import Sample, draw_sample
 from evaluation.reference.corpus.verifier import SuiteVerifier, is_correct
-from evaluation.reference.pair import ReferencePair, load_pair
+from evaluation.reference.pair import LoadedPair, load_pair
 from labeler_jobs.models.huggingface import render_prompt
 from labeler_jobs.text.sentence import sentence_end, sentence_start
 from labeler_jobs.verifiers.case import build_case
@@ -32,7 +32,7 @@ class AnswersAll:
 
 
 @pytest.fixture(scope="module")
-def pair() -> ReferencePair:
+def pair() -> LoadedPair:
     return load_pair()
 
 
@@ -42,12 +42,12 @@ def samples() -> list[Sample]:
 
 
 @pytest.fixture(scope="module")
-def prompts(pair: ReferencePair, samples: list[Sample]) -> list[list[int]]:
+def prompts(pair: LoadedPair, samples: list[Sample]) -> list[list[int]]:
     return [render_prompt(pair.tokenizer, sample.query) for sample in samples]
 
 
 def decode(
-    pair: ReferencePair,
+    pair: LoadedPair,
     prompts: Sequence[Sequence[int]],
     verifier: SuiteVerifier | AnswersAll,
     max_new_tokens: int = 220,
@@ -66,7 +66,7 @@ def next_token(model: PreTrainedModel) -> NextToken:
     return write
 
 
-def follow_one_by_one(pair: ReferencePair, prompt: Sequence[int], max_new_tokens: int) -> FollowedPath:
+def follow_one_by_one(pair: LoadedPair, prompt: Sequence[int], max_new_tokens: int) -> FollowedPath:
     """Algorithm 1 without batches, caches or plans; the LLM always writes up to the end of the next sentence."""
 
     def text(sequence: Sequence[int]) -> str:
@@ -95,7 +95,7 @@ def follow_one_by_one(pair: ReferencePair, prompt: Sequence[int], max_new_tokens
     )
 
 
-def test_decode_oracle_equals_path_following_one_by_one(pair: ReferencePair, prompts: list[list[int]]) -> None:
+def test_decode_oracle_equals_path_following_one_by_one(pair: LoadedPair, prompts: list[list[int]]) -> None:
     batched = decode(pair, prompts[:2], SuiteVerifier(), max_new_tokens=LIMIT)
     labels: list[Label] = []
     for prompt, response in zip(prompts[:2], batched, strict=True):
@@ -108,7 +108,7 @@ def test_decode_oracle_equals_path_following_one_by_one(pair: ReferencePair, pro
 
 
 def test_decode_oracle_answers_as_the_llm_does_with_few_of_its_tokens(
-    pair: ReferencePair, prompts: list[list[int]], samples: list[Sample]
+    pair: LoadedPair, prompts: list[list[int]], samples: list[Sample]
 ) -> None:
     done: list[int] = []
     responses = decode_oracle(
@@ -126,13 +126,13 @@ def test_decode_oracle_answers_as_the_llm_does_with_few_of_its_tokens(
 
 @pytest.mark.parametrize(("divergent", "model"), [(True, "llm"), (False, "slm")])
 def test_decode_oracle_verifier_of_one_mind_gives_one_models_response(
-    pair: ReferencePair, prompts: list[list[int]], divergent: bool, model: str
+    pair: LoadedPair, prompts: list[list[int]], divergent: bool, model: str
 ) -> None:
     alone = decode_alone(getattr(pair, model), prompts, max_new_tokens=40)
     responses = decode(pair, prompts, AnswersAll(divergent), max_new_tokens=40)
     assert [response.token_ids for response in responses] == [response.token_ids for response in alone]
 
 
-def test_decode_oracle_batch_size_changes_nothing(pair: ReferencePair, prompts: list[list[int]]) -> None:
+def test_decode_oracle_batch_size_changes_nothing(pair: LoadedPair, prompts: list[list[int]]) -> None:
     together = decode(pair, prompts, SuiteVerifier(), max_new_tokens=60)
     assert decode(pair, prompts, SuiteVerifier(), max_new_tokens=60, batch_size=1) == together

@@ -15,7 +15,7 @@ from trivium.v1 import orchestrator_pb2_grpc
 from evaluation.live import client as live_client
 from evaluation.live.client import Asking, LiveError
 from evaluation.live.journal import JournalError
-from evaluation.live.run import LiveRun, Progress, run_live
+from evaluation.live.run import LiveRun, SuiteProgress, run_live
 from evaluation.records.run_records import load_records
 from evaluation.suites.reference import ReferenceSuite
 from evaluation.suites.suite import Question
@@ -85,13 +85,13 @@ def running(orchestrator: Answering, results: Path, **options: Any) -> Iterator[
         yield LiveRun(suite=MadeSuite(), asking=asking, address=address, results=results, **{**defaults, **options})
 
 
-def ignore(progress: Progress) -> None:
+def ignore(progress: SuiteProgress) -> None:
     pass
 
 
 def test_run_live_writes_one_row_a_question(tmp_path: Path) -> None:
     orchestrator = Answering()
-    told: list[Progress] = []
+    told: list[SuiteProgress] = []
     with running(orchestrator, tmp_path) as live:
         path, records = run_live(live, told.append)
     assert path == tmp_path / "runs" / "reference-r2r.parquet"
@@ -106,7 +106,7 @@ def test_run_live_writes_one_row_a_question(tmp_path: Path) -> None:
         "question_id": "q0", "domain": "math", "correct": False, "finished": True, "num_prompt_tokens": 3,
         "num_tokens": 5, "llm_positions": [0, 3], "think_len": 4, "thought_starts": [0, 1], "model": "routed",
     }  # fmt: skip
-    assert told[-1] == Progress(4, 3, 4)
+    assert told[-1] == SuiteProgress(4, 3, 4)
     assert orchestrator.most_active <= 2
 
 
