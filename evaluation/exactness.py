@@ -19,15 +19,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
 from evaluation.in_process import NEAR_TIE, SLM_ONLY, DecodedToken, decode
-from evaluation.reference.corpus import MAX_NEW_TOKENS, unseen_samples
-from evaluation.reference.pair import WEIGHTS_DIR, ReferencePair, load_pair
-from labeler_jobs.models import render_prompt
+from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, unseen_samples
+from evaluation.reference.pair import WEIGHTS_DIR, LoadedPair, load_pair
+from labeler_jobs.models.huggingface import render_prompt
 from services.common.channels import open_channel
+from services.common.progress import track
 
 logger = logging.getLogger(__name__)
 
@@ -64,14 +64,14 @@ class Outcome:
     num_different: int = 0
 
 
-def suite_prompts(pair: ReferencePair, num_prompts: int) -> list[tuple[int, ...]]:
+def suite_prompts(pair: LoadedPair, num_prompts: int) -> list[tuple[int, ...]]:
     """Renders held-out queries of all three domains."""
     samples = unseen_samples("held_out", num_prompts)
     return [tuple(render_prompt(pair.tokenizer, sample.query)) for sample in samples]
 
 
 def reference_decodings(
-    pair: ReferencePair, prompts: Iterable[tuple[int, ...]], thresholds: Iterable[float]
+    pair: LoadedPair, prompts: Iterable[tuple[int, ...]], thresholds: Iterable[float]
 ) -> list[Reference]:
     """Decodes every prompt at every threshold, in process."""
     # A request carries its threshold as float32; the loop has to compare with the same number.
@@ -79,7 +79,7 @@ def reference_decodings(
     grid = list(itertools.product(exact, prompts))
     return [
         Reference(prompt, threshold, tuple(decode(pair, prompt, threshold=threshold, max_new_tokens=MAX_NEW_TOKENS)))
-        for threshold, prompt in track(grid, "reference decoding", console=Console(stderr=True))
+        for threshold, prompt in track(grid, "reference decoding")
     ]
 
 
@@ -96,7 +96,7 @@ async def compare(
         stub = orchestrator_pb2_grpc.OrchestratorServiceStub(channel)
         thresholds = sorted({reference.threshold for reference in references})
         settings = list(itertools.product(thresholds, depths, concurrencies))
-        for threshold, depth, concurrency in track(settings, "services", console=Console(stderr=True)):
+        for threshold, depth, concurrency in track(settings, "services"):
             outcome = Outcome(threshold, depth, concurrency)
             slots = asyncio.Semaphore(concurrency)
             chosen = [reference for reference in references if reference.threshold == threshold]

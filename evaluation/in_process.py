@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from evaluation.reference.pair import ReferencePair
+from evaluation.reference.pair import LoadedPair
 from router_service.features import select_top_logits
 
 SLM_ONLY = 2.0
@@ -66,7 +66,7 @@ class CachedModel:
 
 @torch.inference_mode()
 def decode(
-    pair: ReferencePair, prompt_token_ids: Sequence[int], *, threshold: float, max_new_tokens: int
+    pair: LoadedPair, prompt_token_ids: Sequence[int], *, threshold: float, max_new_tokens: int
 ) -> list[DecodedToken]:
     """Decodes one prompt greedily.
 

@@ -1,12 +1,11 @@
-"""Figures that evaluations share: bootstrap intervals, percentiles, cost, and the area under the ROC curve."""
+"""Figures that evaluations share: bootstrap intervals, and the area under the ROC curve."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from router_service.calibrate import area_under_roc as area_under_roc
+from router_service.training.calibrate import area_under_roc as area_under_roc
 
 
 @dataclass(frozen=True)
@@ -72,25 +71,3 @@ def paired_bootstrap_difference(a: ArrayLike, b: ArrayLike, num_resamples: int =
     if not len(left):
         raise ValueError("there are no queries to compare")
     return bootstrap_ratio(left - right, np.ones(len(left)), num_resamples, seed)
-
-
-def token_cost(avg_activated_params_b: float, num_tokens: float) -> float:
-    """Cost of a response, in billions of parameters times tokens.
-
-    Source: arXiv:2505.21600 §5.1; deviation: none.
-    """
-    return avg_activated_params_b * num_tokens
-
-
-def percentiles(values: ArrayLike, percents: Sequence[float] = (50, 90, 99)) -> dict[float, float]:
-    """Percentiles, such as of the latency of requests, linearly interpolated.
-
-    Args:
-        values: [requests], at least one.
-        percents: In [0, 100].
-
-    Returns:
-        The value at each percentage.
-    """
-    found = np.percentile(np.asarray(values, dtype=np.float64), percents)
-    return dict(zip(percents, found.tolist(), strict=True))

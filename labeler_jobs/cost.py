@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from labeler_jobs.shards import ShardError, ShardName, ShardStore
+from labeler_jobs.shards.store import ShardError, ShardName, ShardStore
 
 COST_FILE = "cost.json"
 _HOUR_S = 3600.0

@@ -15,17 +15,17 @@ from typing import Protocol
 import pyarrow as pa
 
 from labeler_jobs.cost import COST_FILE, ShardCost, costs_to_json, read_costs, write_cost
-from labeler_jobs.dataset import JoinError, labelled_schema
-from labeler_jobs.identity import identify_pair
 from labeler_jobs.jobs.survey import Survey
+from labeler_jobs.models.identity import identify_pair
 from labeler_jobs.plan import LabelPlan, LabelSettings, QuerySource, digest_queries, settle_plan
-from labeler_jobs.prefill import FeatureError
-from labeler_jobs.queries import Query
-from labeler_jobs.schemas import QUERIES, RESPONSES, VERDICTS
-from labeler_jobs.shards import ShardError, ShardName, ShardStore
-from labeler_jobs.stages import STAGES, Bench, MakeShard, Stage
+from labeler_jobs.queries.loading import Query
+from labeler_jobs.shards.store import ShardError, ShardName, ShardStore
+from labeler_jobs.stages.dataset import JoinError, labelled_schema
+from labeler_jobs.stages.prefill import FeatureError
+from labeler_jobs.stages.registry import STAGES, Bench, MakeShard, Stage
+from labeler_jobs.stages.schemas import QUERIES, RESPONSES, VERDICTS
 from labeler_jobs.statistics import STATISTICS_FILE, LabelStatistics, count_labels
-from labeler_jobs.verify import Verifier, VerifierUnreachable
+from labeler_jobs.verifiers.verifier import Verifier, VerifierUnreachable
 from services.common.pair import Pair
 
 STAGE_NAMES = tuple(stage.name for stage in STAGES)

@@ -14,9 +14,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from labeler_jobs.queries import Query
-from labeler_jobs.shards import ShardError, ShardStore
+from labeler_jobs.queries.loading import Query
+from labeler_jobs.shards.store import ShardError, ShardStore
 from router_service.description import ModelIdentity
+from services.engines.base import TOP_LOGITS
 
 PLAN_FILE = "plan.json"
 FORMAT_VERSION = 1
@@ -31,7 +32,7 @@ class QuerySource:
     """Where queries come from.
 
     Attributes:
-        name: Kind of the source: "reference", or a name that `labeler_jobs.queries` knows.
+        name: Kind of the source: "reference", or a name that `labeler_jobs.queries.loading` knows.
         path: File, folder or dataset; empty where the source needs none.
         split: Split of the source.
         limit: Most queries; None takes all.
@@ -64,7 +65,7 @@ class LabelSettings:
 
     max_new_tokens: int = 32768
     max_continuation_len: int = 256
-    num_top_logits: int = 100
+    num_top_logits: int = TOP_LOGITS
     keep_unfinished: bool = False
     verifier: str = "suite"
     engine: str = "transformers"

@@ -1,7 +1,4 @@
-"""Progress bars for labelling.
-
-Owns how a run looks on a terminal, one bar a stage; anywhere else it prints one line a stage.
-"""
+"""How labelling looks on a terminal: one bar a stage; anywhere else, one line a stage."""
 
 from __future__ import annotations
 
@@ -9,17 +6,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import ProgressColumn, Task, TaskID
 from rich.text import Text
+
+from services.common.progress import progress_bar
 
 
 class StageBars:
@@ -30,15 +20,8 @@ class StageBars:
         columns: What stands behind a stage's name, its bar and its number of shards.
     """
 
-    def __init__(self, console: Console, *columns: ProgressColumn) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            *columns,
-            TimeElapsedColumn(),
-            console=console,
-        )
+    def __init__(self, console: Console, *columns: str | ProgressColumn) -> None:
+        self._progress = progress_bar(*columns, console=console)
         self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
@@ -68,9 +51,7 @@ class LabelProgress(StageBars):
     """
 
     def __init__(self, console: Console) -> None:
-        super().__init__(
-            console, TextColumn("shards"), TextColumn("{task.fields[items]:,} {task.fields[counts]}"), _Rate()
-        )
+        super().__init__(console, "shards", "{task.fields[items]:,} {task.fields[counts]}", _Rate())
         self._num_items = 0
 
     def start_stage(self, name: str, counts: str, num_shards: int, num_done: int) -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.table import Table
 
-from labeler_jobs.verify import Label
+from labeler_jobs.verifiers.verifier import Label
 
 STATISTICS_FILE = "statistics.json"
 

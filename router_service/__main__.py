@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import uvloop
 
-from router_service.servicer import SERVICE_NAME, RouterServicer, RowScorer
-from router_service.settings import RouterSettings
+from router_service.serving.servicer import SERVICE_NAME, RouterServicer, RowScorer
+from router_service.serving.settings import RouterSettings
 from services.common.lifecycle import Lifecycle
 from services.common.server import serve
 from services.common.settings import read_settings
@@ -13,7 +13,7 @@ from services.common.settings import read_settings
 
 def _load(settings: RouterSettings) -> RowScorer:
     # Imports torch, which takes seconds: the process listens by then, and `--help` needs none of it.
-    from router_service.scorer import Scorer
+    from router_service.serving.scorer import Scorer
 
     return Scorer(settings.checkpoint, settings.slm_model, settings.device, settings.num_threads)
 

@@ -20,13 +20,11 @@ from torch import Tensor
 
 from router_service.description import (
     CheckpointError,
-    ModelIdentity,
     RouterDescription,
     read_description,
     write_description,
 )
 from router_service.model import Router
-from services.common.tokenizer import load_tokenizer, tokenizer_sha256
 
 WEIGHTS_FILE = "router.safetensors"
 DESCRIPTION_FILE = "router.json"
@@ -152,26 +150,6 @@ def count_stored_parameters(model_dir: Path) -> int:
         return int(metadata["total_size"]) // dtype.itemsize
     with _opened(model_dir / "model.safetensors") as file:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-
-
-def identify_model(model_dir: Path, model_id: str) -> ModelIdentity:
-    """Describe a local model by its files.
-
-    Args:
-        model_dir: A Hugging Face folder with safetensors.
-        model_id: Name to give it.
-
-    Returns:
-        Its identity; the revision is `digest_weights` of the folder.
-    """
-    config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
-    return ModelIdentity(
-        model_id=model_id,
-        revision=digest_weights(model_dir),
-        vocab_size=config["vocab_size"],
-        hidden_size=config["hidden_size"],
-        tokenizer_sha256=tokenizer_sha256(load_tokenizer(str(model_dir))),
-    )
 
 
 def digest_weights(model_dir: Path) -> str:

@@ -9,6 +9,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from services.engines.base import TOP_LOGITS
+
 InputName = Literal["hidden_state", "top_logits", "token_embedding"]
 ALL_INPUTS: tuple[InputName, ...] = get_args(InputName)
 Objective = Literal["divergent", "different"]
@@ -35,7 +37,7 @@ class RouterConfig:
     """
 
     slm_hidden_size: int
-    num_top_logits: int = 100
+    num_top_logits: int = TOP_LOGITS
     projection_size: int | None = None
     hidden_size: int = 1024
     num_blocks: int = 6

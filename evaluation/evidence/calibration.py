@@ -8,15 +8,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from evaluation.decoding.policies import aleatoric_uncertainty, entropy
 from evaluation.evidence.plan import ROUTER_CONFIGS, RULES, Evidence
+from evaluation.records.results_files import RouterResult, Routers, RouterSweep, SweepPoint, Sweeps
 from evaluation.reference.pair import count_parameters, load_model
-from evaluation.results_files import RouterResult, Routers, RouterSweep, SweepPoint, Sweeps
-from evaluation.routing_policies import aleatoric_uncertainty, entropy
-from router_service.calibrate import SWEEP_USAGE_RATES, ModelSizes, area_under_roc
 from router_service.checkpoint import load_checkpoint, load_slm_embedding
-from router_service.dataset import load_routing_data
-from router_service.routing_data import RoutingData
-from router_service.train import predict_logits
+from router_service.training.calibrate import SWEEP_USAGE_RATES, area_under_roc, boundary, measure_threshold
+from router_service.training.dataset import load_routing_data
+from router_service.training.routing_data import RoutingData
+from router_service.training.train import predict_logits
+from services.common.model_sizes import ModelSizes
 
 RULE_DEFAULT_USAGE = 0.10
 """LLM usage rate of a rule's default threshold."""
@@ -38,40 +39,14 @@ def calibrate(evidence: Evidence) -> None:
     Sweeps(provenance=evidence.provenance, sweeps=sweeps).save(evidence.results)
 
 
-def threshold_for(scores: Tensor, llm_usage_rate: float) -> float:
+def threshold_at(scores: Tensor, llm_usage_rate: float) -> float:
     """The threshold that routes a share of rows.
 
     Args:
         scores: f32 [rows].
         llm_usage_rate: Share, above 0 and below 1.
-
-    Returns:
-        The middle between the last score that is routed and the first that isn't.
     """
-    ranked = torch.sort(scores.double(), descending=True).values
-    at = min(len(ranked) - 1, max(1, round(llm_usage_rate * len(ranked))))
-    return float((ranked[at - 1] + ranked[at]) / 2)
-
-
-def measure(scores: Tensor, divergent: Tensor, threshold: float, sizes: ModelSizes) -> SweepPoint:
-    """Measure a threshold on rows with known labels.
-
-    Args:
-        scores: f32 [rows].
-        divergent: bool [rows].
-        threshold: Routes a row when its score is at least this.
-        sizes: Of the three models.
-    """
-    routed = scores >= threshold
-    hits, num_routed = int((routed & divergent).sum()), int(routed.sum())
-    usage = num_routed / len(scores)
-    return SweepPoint(
-        threshold=threshold,
-        llm_usage_rate=usage,
-        recall=hits / max(1, int(divergent.sum())),
-        precision=hits / max(1, num_routed),
-        avg_activated_params_b=sizes.average_activated_b(usage),
-    )
+    return float(boundary(torch.sort(scores.double(), descending=True).values, llm_usage_rate))
 
 
 def _score(evidence: Evidence, method: str, seed: int | None, data: RoutingData) -> tuple[Tensor, int, float | None]:
@@ -96,8 +71,8 @@ def _describe(
     threshold: float | None,
 ) -> tuple[RouterResult, RouterSweep]:
     targets = sorted({*evidence.scale.targets, *evidence.scale.ablation_targets, *evidence.scale.rule_targets})
-    default = threshold_for(scores, RULE_DEFAULT_USAGE) if threshold is None else threshold
-    at_default = measure(scores, divergent, default, sizes)
+    default = threshold_at(scores, RULE_DEFAULT_USAGE) if threshold is None else threshold
+    at_default = measure_threshold(scores, divergent, default, sizes)
     config = ROUTER_CONFIGS.get(method)
     result = RouterResult(
         method=method,
@@ -109,8 +84,9 @@ def _describe(
         llm_usage_rate=at_default.llm_usage_rate,
         recall=at_default.recall,
         precision=at_default.precision,
-        thresholds={f"{target:.2f}": threshold_for(scores, target) for target in targets},
+        thresholds={f"{target:.2f}": threshold_at(scores, target) for target in targets},
     )
-    thresholds = {threshold_for(scores, rate): None for rate in SWEEP_USAGE_RATES}
-    rows = [measure(scores, divergent, value, sizes) for value in sorted(thresholds, reverse=True)]
+    thresholds = {threshold_at(scores, rate): None for rate in SWEEP_USAGE_RATES}
+    measured = [measure_threshold(scores, divergent, value, sizes) for value in sorted(thresholds, reverse=True)]
+    rows = [SweepPoint(**{name: getattr(row, name) for name in SweepPoint.model_fields}) for row in measured]
     return result, RouterSweep(method=method, config=config, seed=seed, rows=rows)

@@ -10,22 +10,21 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import track
 
-from evaluation.answer_records import Answerer, answer_table
-from evaluation.decode_batch import RoutedResponse
-from evaluation.decoding import decode_alone, decode_routed
+from evaluation.decoding.batch import RoutedResponse
+from evaluation.decoding.lockstep import decode_alone, decode_routed
+from evaluation.decoding.oracle import decode_oracle
+from evaluation.decoding.policies import AleatoricPolicy, EntropyPolicy, RandomPolicy, RouterPolicy, RoutingPolicy
+from evaluation.evidence.answer_records import Answerer, answer_table
 from evaluation.evidence.plan import COMMAND, ROUTER_CONFIGS, RULES, Evidence, run_name
-from evaluation.oracle import decode_oracle
-from evaluation.records import Run, RunRecords, save_records
-from evaluation.reference.corpus import draw_sample
+from evaluation.records.results_files import Routers
+from evaluation.records.run_records import Run, RunRecords, save_records
+from evaluation.reference.corpus.samples import draw_sample
+from evaluation.reference.corpus.verifier import SuiteVerifier
 from evaluation.reference.pair import count_parameters, load_model, load_tokenizer
-from evaluation.reference.verifier import SuiteVerifier
-from evaluation.results_files import Routers
-from evaluation.routing_policies import AleatoricPolicy, EntropyPolicy, RandomPolicy, RouterPolicy, RoutingPolicy
-from labeler_jobs.models import render_prompt
+from labeler_jobs.models.huggingface import render_prompt
 from router_service.checkpoint import load_checkpoint, load_slm_embedding
+from services.common.progress import track
 
 logger = logging.getLogger(__name__)
 
@@ -120,16 +119,15 @@ def run_jobs(jobs: Sequence[DecodeJob], num_processes: int) -> None:
     missing = [job for job in jobs if not job.path.exists()]
     if not missing:
         return
-    console = Console(stderr=True)
     if num_processes == 1:
-        for job in track(missing, "decode", console=console):
+        for job in track(missing, "decode"):
             logger.info("%s", run_job(job))
         return
     # Not forked: torch's threads don't survive a fork.
     context = get_context("spawn")
     with ProcessPoolExecutor(num_processes, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         running = [pool.submit(run_job, job) for job in missing]
-        for finished in track(as_completed(running), "decode", len(running), console=console):
+        for finished in track(as_completed(running), "decode", len(running)):
             logger.info("%s", finished.result())
 
 

@@ -10,9 +10,9 @@ import json
 from rich.console import Console
 
 from evaluation.evidence.plan import LABEL_SETS, Evidence
-from evaluation.reference.label_step import label_suite, make_job
-from evaluation.reference.queries import REFERENCE_SOURCE
-from evaluation.results_files import DomainLabels, Labeling, StageCost
+from evaluation.records.results_files import DomainLabels, Labeling, StageCost
+from evaluation.reference.corpus.queries import REFERENCE_SOURCE
+from evaluation.reference.training.label_step import label_suite, make_job
 from labeler_jobs.cost import COST_FILE
 from labeler_jobs.plan import LabelSettings, QuerySource
 from labeler_jobs.progress import LabelProgress

@@ -7,10 +7,10 @@ import shutil
 
 from evaluation.evidence.plan import ROUTER_CONFIGS, Evidence
 from evaluation.reference.pair import load_tokenizer
-from evaluation.reference.token_store import TokenStore
-from evaluation.reference.train_lm import TrainConfig, Trainer
-from router_service.build import build_checkpoint
-from router_service.config_file import load_router_config
+from evaluation.reference.training.token_store import TokenStore
+from evaluation.reference.training.train_lm import TrainConfig, Trainer
+from router_service.training.build import build_checkpoint
+from router_service.training.recipe import load_router_config
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from evaluation.commit import code_commit
-from evaluation.reference.corpus import MAX_NEW_TOKENS, NUM_TRAIN, draw_sample, unseen_samples
+from evaluation.records.commit import code_commit
+from evaluation.records.results_files import RESULTS_DIR, RUNS_FOLDER, Provenance
+from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, NUM_TRAIN, draw_sample, unseen_samples
 from evaluation.reference.pair import WEIGHTS_DIR
-from evaluation.results_files import RESULTS_DIR, RUNS_FOLDER, Provenance
 
 COMMAND = "make evidence"
 ROUTER_CONFIGS = {

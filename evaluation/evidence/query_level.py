@@ -22,11 +22,11 @@ from evaluation.query_routing.outcomes import Outcomes
 from evaluation.query_routing.queries import QueryRouter as Learner
 from evaluation.query_routing.queries import QuerySet, embed_queries
 from evaluation.query_routing.similarity import SimilarityRouter
-from evaluation.records import Run, RunRecords, load_records, save_records
+from evaluation.records.results_files import QueryRouter, QueryRouting
+from evaluation.records.run_records import Run, RunRecords, load_records, save_records
 from evaluation.reference.pair import load_model, load_tokenizer
-from evaluation.reference.tokenizer import VOCAB_SIZE
-from evaluation.results_files import QueryRouter, QueryRouting
-from labeler_jobs.models import render_prompt
+from evaluation.reference.training.tokenizer import VOCAB_SIZE
+from labeler_jobs.models.huggingface import render_prompt
 
 
 def route_queries(evidence: Evidence) -> None:
@@ -68,8 +68,8 @@ def choose_at_cost(outcomes: Outcomes, scores: NDArray[np.float32], avg_params_b
     ranking = np.argsort(-scores, kind="stable")
     llm_tokens = np.cumsum(outcomes.llm_tokens[ranking])
     slm_tokens = outcomes.slm_tokens.sum() - np.cumsum(outcomes.slm_tokens[ranking])
-    spent = outcomes.llm_params_b * llm_tokens + outcomes.slm_params_b * slm_tokens
-    affordable = int(np.searchsorted(spent / (llm_tokens + slm_tokens), avg_params_b, side="right"))
+    spent_b = outcomes.avg_params_b(slm_tokens, llm_tokens)
+    affordable = int(np.searchsorted(spent_b, avg_params_b, side="right"))
     chosen = np.zeros(len(scores), dtype=bool)
     chosen[ranking[:affordable]] = True
     return chosen
@@ -115,6 +115,6 @@ def _save_run(
 
 def average_params_b(records: RunRecords) -> float:
     """Average activated parameters of an emitted token of a routed run, in billions."""
-    sizes, table = records.run.model_params_b, records.table
-    usage = sum(map(len, table["llm_positions"].to_pylist())) / sum(table["num_tokens"].to_pylist())
-    return sizes["slm"] + sizes["router"] + sizes["llm"] * float(usage)
+    num_tokens: int = sum(records.table["num_tokens"].to_pylist())
+    num_llm_tokens = sum(map(len, records.table["llm_positions"].to_pylist()))
+    return records.run.sizes.avg_activated_params_b(num_llm_tokens / num_tokens)

@@ -16,15 +16,23 @@ from evaluation.evidence.plan import LABEL_SETS, ROUTER_CONFIGS, Evidence
 from evaluation.evidence.query_level import route_queries
 from evaluation.evidence.single_stream import measure_speed
 from evaluation.evidence.token_analysis import analyse_tokens
-from evaluation.records import RecordError
-from evaluation.results_files import Labeling, QueryRouting, ResultsError, Routers, Speed, Sweeps, TokenAnalysis
-from labeler_jobs.identity import IdentityError
+from evaluation.records.results_files import (
+    Labeling,
+    QueryRouting,
+    ResultsError,
+    Routers,
+    Speed,
+    Sweeps,
+    TokenAnalysis,
+)
+from evaluation.records.run_records import RecordError
+from labeler_jobs.models.identity import IdentityError
 from labeler_jobs.pipeline import LabelError
 from labeler_jobs.plan import PlanError
-from labeler_jobs.shards import ShardError
+from labeler_jobs.shards.store import ShardError
 from labeler_jobs.statistics import STATISTICS_FILE
-from router_service.dataset import DatasetError
 from router_service.description import CheckpointError
+from router_service.training.dataset import DatasetError
 
 logger = logging.getLogger(__name__)
 

@@ -15,17 +15,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from evaluation.evidence.plan import Evidence
 from evaluation.in_process import CachedModel, decode
-from evaluation.inflate import inflate, layers_for_ratio
-from evaluation.reference.pair import ReferencePair, count_parameters, load_model, load_pair
-from evaluation.results_files import Speed, SpeedRow
-from labeler_jobs.models import render_prompt
+from evaluation.records.results_files import Speed, SpeedRow
+from evaluation.reference.pair import LoadedPair, count_parameters, load_model, load_pair
+from evaluation.speed.inflate import inflate, layers_for_ratio
+from labeler_jobs.models.huggingface import render_prompt
+from services.common.progress import track
 
 NUM_THREADS = 1
 _STEPS = 40
@@ -113,7 +112,7 @@ def measure_speed(evidence: Evidence) -> None:
     for turns in methods:
         # Caches and allocators warm up on an answer that doesn't count.
         turns.answer(prompts[0])
-    for _ in track(range(scale.speed_repetitions), "speed", console=Console(stderr=True)):
+    for _ in track(range(scale.speed_repetitions), "speed"):
         for turns in methods:
             turns.take(prompts)
     by_llm = next(turns.responses for turns in methods if turns.method == "llm")
@@ -162,7 +161,7 @@ def _step_seconds(models: Sequence[PreTrainedModel]) -> list[float]:
     return [statistics.median(mine) for mine in times]
 
 
-def _methods(pair: ReferencePair, mid: PreTrainedModel, llms: dict[str, PreTrainedModel], limit: int) -> list[_Turns]:
+def _methods(pair: LoadedPair, mid: PreTrainedModel, llms: dict[str, PreTrainedModel], limit: int) -> list[_Turns]:
     eos, sizes = pair.tokenizer.eos_token_id, pair.sizes
     methods = [
         _Turns(name, None, count_parameters(model) / 1e9, _alone(model, eos, limit))
@@ -171,7 +170,7 @@ def _methods(pair: ReferencePair, mid: PreTrainedModel, llms: dict[str, PreTrain
     usage = pair.description.metrics["validation_llm_usage_rate"]
     for name, llm in llms.items():
         size = count_parameters(llm)
-        routed_b = replace(sizes, llm=size).average_activated_b(usage)
+        routed_b = replace(sizes, llm=size).avg_activated_params_b(usage)
         methods += [
             _Turns("llm", name, size / 1e9, _alone(llm, eos, limit)),
             _Turns("r2r", name, routed_b, _routed(replace(pair, llm=llm), limit)),
@@ -192,7 +191,7 @@ def _alone(model: PreTrainedModel, eos: int, limit: int) -> Answer:
     return answer
 
 
-def _routed(pair: ReferencePair, limit: int) -> Answer:
+def _routed(pair: LoadedPair, limit: int) -> Answer:
     def answer(prompt: list[int]) -> list[int]:
         decoded = decode(pair, prompt, threshold=pair.description.threshold, max_new_tokens=limit)
         return [token.token_id for token in decoded]

@@ -10,11 +10,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from evaluation.decoding.policies import aleatoric_uncertainty, entropy
 from evaluation.evidence.plan import Evidence
 from evaluation.metrics import area_under_roc
-from evaluation.results_files import FrequencyBand, Histogram, TokenAnalysis
-from evaluation.routing_policies import aleatoric_uncertainty, entropy
-from router_service.dataset import load_routing_data
+from evaluation.records.results_files import FrequencyBand, Histogram, TokenAnalysis
+from router_service.training.dataset import load_routing_data
 
 NUM_BINS = 40
 LABELS = ("identical", "neutral", "divergent")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.query_routing.outcomes import Outcomes
-from evaluation.results_files import QueryRoutingPoint
+from evaluation.records.results_files import QueryRoutingPoint
 
 NUM_POINTS = 101
 
@@ -21,17 +19,15 @@ def measure_share(outcomes: Outcomes, to_llm: NDArray[np.bool_]) -> QueryRouting
         to_llm: bool [queries], which of them the LLM answers.
 
     Returns:
-        Its figures. Average parameters are weighted by output tokens.
-
-    Source: arXiv:2505.21600 §5.1.
+        Its figures.
     """
     llm_tokens = int(outcomes.llm_tokens[to_llm].sum())
-    num_tokens = llm_tokens + int(outcomes.slm_tokens[~to_llm].sum())
-    usage = llm_tokens / num_tokens
+    slm_tokens = int(outcomes.slm_tokens[~to_llm].sum())
+    num_tokens = llm_tokens + slm_tokens
     return QueryRoutingPoint(
         llm_share=float(to_llm.mean()),
-        llm_usage_rate=usage,
-        avg_params_b=outcomes.slm_params_b * (1 - usage) + outcomes.llm_params_b * usage,
+        llm_usage_rate=llm_tokens / num_tokens,
+        avg_params_b=float(outcomes.avg_params_b(np.asarray(slm_tokens), np.asarray(llm_tokens))),
         accuracy=float(np.where(to_llm, outcomes.llm_correct, outcomes.slm_correct).mean()),
         mean_tokens=num_tokens / len(to_llm),
     )
@@ -54,9 +50,3 @@ def sweep_shares(
         to_llm[ranking[: round(share * len(scores))]] = True
         points.append(measure_share(outcomes, to_llm))
     return points
-
-
-def accuracy_at(curve: Sequence[QueryRoutingPoint], avg_params_b: float) -> float:
-    """Accuracy at a cost, interpolated along the curve; its ends where the cost lies outside."""
-    costs = [point.avg_params_b for point in curve]
-    return float(np.interp(avg_params_b, costs, [point.accuracy for point in curve]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.records import RecordError, RunRecords
+from evaluation.records.run_records import RecordError, RunRecords
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,18 @@ class Outcomes:
     def needs_llm(self) -> NDArray[np.bool_]:
         """Where the LLM answers rightly and the SLM doesn't, bool [queries]."""
         return self.llm_correct & ~self.slm_correct
+
+    def avg_params_b(self, slm_tokens: NDArray[np.int64], llm_tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Average activated parameters of a token where each query is answered by one model, in billions.
+
+        Args:
+            slm_tokens: [choices], tokens of all queries that the SLM answers.
+            llm_tokens: [choices], tokens of all others.
+
+        Source: arXiv:2505.21600 §5.1; deviation: none.
+        """
+        spent_b: NDArray[np.float64] = self.slm_params_b * slm_tokens + self.llm_params_b * llm_tokens
+        return spent_b / (slm_tokens + llm_tokens)
 
     @classmethod
     def join(cls, slm: RunRecords, llm: RunRecords) -> Outcomes:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from labeler_jobs.models import length_batches
+from labeler_jobs.models.huggingface import length_batches
 
 _BATCH_SIZE = 64
 
@@ -32,11 +32,6 @@ class QuerySet:
     def __len__(self) -> int:
         """Count queries."""
         return len(self.prompts)
-
-    def subset(self, rows: Tensor) -> QuerySet:
-        """The queries at `rows` i64 [chosen]."""
-        prompts = tuple(self.prompts[row] for row in rows.tolist())
-        return QuerySet(prompts, self.mean_state[rows], self.last_state[rows])
 
 
 class QueryRouter(Protocol):

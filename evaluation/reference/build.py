@@ -27,20 +27,20 @@ from rich.console import Console
 from rich.logging import RichHandler
 from transformers import PreTrainedTokenizerFast
 
-from evaluation.reference.architecture import Role
-from evaluation.reference.corpus import MAX_NEW_TOKENS, NUM_TRAIN
-from evaluation.reference.label_step import label_suite, make_job
+from evaluation.reference.corpus.queries import REFERENCE_SOURCE
+from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, NUM_TRAIN
 from evaluation.reference.pair import load_tokenizer
-from evaluation.reference.queries import REFERENCE_SOURCE
-from evaluation.reference.token_store import TokenStore
-from evaluation.reference.tokenizer import train_tokenizer
-from evaluation.reference.train_lm import TrainConfig, Trainer
+from evaluation.reference.training.architecture import Role
+from evaluation.reference.training.label_step import label_suite, make_job
+from evaluation.reference.training.token_store import TokenStore
+from evaluation.reference.training.tokenizer import train_tokenizer
+from evaluation.reference.training.train_lm import TrainConfig, Trainer
 from labeler_jobs.plan import LabelSettings, QuerySource
 from labeler_jobs.progress import LabelProgress
 from labeler_jobs.statistics import STATISTICS_FILE
-from router_service.build import build_checkpoint
-from router_service.config_file import load_router_config
-from router_service.training_bar import TrainingBar
+from router_service.training.bar import TrainingBar
+from router_service.training.build import build_checkpoint
+from router_service.training.recipe import load_router_config
 
 logger = logging.getLogger(__name__)
 

@@ -20,15 +20,15 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from evaluation.decode_batch import RoutedResponse
-from evaluation.decoding import decode_alone, decode_routed
+from evaluation.decoding.batch import RoutedResponse
+from evaluation.decoding.lockstep import decode_alone, decode_routed
+from evaluation.decoding.policies import RouterPolicy
 from evaluation.metrics import Estimate, bootstrap_ratio
-from evaluation.reference.corpus import DOMAINS, MAX_NEW_TOKENS, Sample, unseen_samples
-from evaluation.reference.pair import WEIGHTS_DIR, ReferencePair, load_pair
-from evaluation.reference.verifier import is_correct
-from evaluation.routing_policies import RouterPolicy
-from labeler_jobs.models import decode_text, render_prompt
-from router_service.calibrate import TIE_MARGIN
+from evaluation.reference.corpus.samples import DOMAINS, MAX_NEW_TOKENS, Sample, unseen_samples
+from evaluation.reference.corpus.verifier import is_correct
+from evaluation.reference.pair import WEIGHTS_DIR, LoadedPair, load_pair
+from labeler_jobs.models.huggingface import decode_text, render_prompt
+from router_service.training.calibrate import TIE_MARGIN
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class MethodReport:
     tokens_near_threshold: int
 
 
-def evaluate_pair(pair: ReferencePair, samples: Sequence[Sample], thresholds: Sequence[float]) -> list[MethodReport]:
+def evaluate_pair(pair: LoadedPair, samples: Sequence[Sample], thresholds: Sequence[float]) -> list[MethodReport]:
     """Measure the SLM alone, the LLM alone, and routed decoding at each threshold.
 
     Args:
@@ -84,7 +84,7 @@ def evaluate_pair(pair: ReferencePair, samples: Sequence[Sample], thresholds: Se
 
 
 def _report(
-    pair: ReferencePair,
+    pair: LoadedPair,
     method: str,
     threshold: float | None,
     samples: Sequence[Sample],
@@ -115,10 +115,10 @@ def _report(
     )
 
 
-def _activated(pair: ReferencePair, method: str, usage: Estimate) -> Estimate:
+def _activated(pair: LoadedPair, method: str, usage: Estimate) -> Estimate:
     sizes = pair.sizes
     if method == "routed":
-        return Estimate(*(sizes.average_activated_b(rate) for rate in (usage.value, usage.low, usage.high)))
+        return Estimate(*(sizes.avg_activated_params_b(rate) for rate in (usage.value, usage.low, usage.high)))
     alone = (sizes.slm if method == "slm" else sizes.llm) / 1e9
     return Estimate(alone, alone, alone)
 

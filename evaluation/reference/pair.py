@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from router_service.calibrate import ModelSizes
 from router_service.checkpoint import load_checkpoint, load_slm_embedding
 from router_service.description import RouterDescription
 from router_service.model import Router
+from services.common.model_sizes import ModelSizes
 
 WEIGHTS_DIR = Path(__file__).parent / "weights"
 """Where the shipped pair lives: folders slm, llm and router."""
 
 
 @dataclass(frozen=True)
-class ReferencePair:
+class LoadedPair:
     """Everything that routed decoding needs.
 
     Attributes:
@@ -42,7 +42,7 @@ class ReferencePair:
         return ModelSizes(count_parameters(self.slm), self.router.num_parameters, count_parameters(self.llm))
 
 
-def load_pair(folder: Path = WEIGHTS_DIR) -> ReferencePair:
+def load_pair(folder: Path = WEIGHTS_DIR) -> LoadedPair:
     """Load a pair.
 
     Args:
@@ -53,7 +53,7 @@ def load_pair(folder: Path = WEIGHTS_DIR) -> ReferencePair:
     """
     checkpoint = load_checkpoint(folder / "router")
     embedding = checkpoint.slm_embedding
-    return ReferencePair(
+    return LoadedPair(
         tokenizer=load_tokenizer(folder / "slm"),
         slm=load_model(folder / "slm"),
         llm=load_model(folder / "llm"),

@@ -8,23 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from evaluation.report.ablation_table import ablation
-from evaluation.report.budget_table import budgets
 from evaluation.report.claims import claims
-from evaluation.report.indicators_figure import indicators
-from evaluation.report.label_tables import label_statistics, labeling_cost
-from evaluation.report.main_table import main_comparison
+from evaluation.report.figures.indicators import indicators
+from evaluation.report.figures.position import usage_by_position
+from evaluation.report.figures.scaling import cost_scaling, scaling, scaling_by_domain
+from evaluation.report.figures.threshold import thresholds
 from evaluation.report.markdown_table import ReportTable
 from evaluation.report.page import FIGURES_FOLDER, TABLES_FOLDER, Section, render_page
 from evaluation.report.parts import Part
-from evaluation.report.position_figure import usage_by_position
-from evaluation.report.router_table import routers_on_validation
-from evaluation.report.scaling_figures import cost_scaling, scaling, scaling_by_domain
-from evaluation.report.speed_tables import speculative, wall_clock
 from evaluation.report.stored import MissingInput, StoredResults
 from evaluation.report.style import report_style, save_figure
-from evaluation.report.summary_table import summary
-from evaluation.report.threshold_figure import thresholds
+from evaluation.report.tables.ablation import ablation
+from evaluation.report.tables.budgets import budgets
+from evaluation.report.tables.labeling import label_statistics, labeling_cost
+from evaluation.report.tables.main import main_comparison
+from evaluation.report.tables.routers import routers_on_validation
+from evaluation.report.tables.speed import speculative, wall_clock
+from evaluation.report.tables.summary import summary
 
 PAGE = "report.md"
 
@@ -56,7 +56,7 @@ def build_report(results: Path, out: Path) -> Path:
     of an earlier report that are left out now are removed.
 
     Args:
-        results: Folder with `runs/*.parquet` and the JSON files of `evaluation.results_files`.
+        results: Folder with `runs/*.parquet` and the JSON files of `evaluation.records.results_files`.
         out: Folder of the report; made when missing.
 
     Returns:

@@ -11,17 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from evaluation.metrics import Estimate
-from evaluation.report.ablation_table import ablation_targets
-from evaluation.report.indicators_figure import entropy_ratio
-from evaluation.report.main_table import TOKEN_RULES, best_query_level
+from evaluation.records.results_files import Labeling, TokenAnalysis
+from evaluation.report.figures.indicators import entropy_ratio
+from evaluation.report.figures.position import profile_positions
 from evaluation.report.markdown_table import Cell, Column, ReportTable, scaled, with_interval
 from evaluation.report.operating_point import MIN_CORRECT, OperatingPoint, accuracy_difference, accuracy_ratio
 from evaluation.report.parts import Gaps, Part
-from evaluation.report.position_figure import profile_positions
-from evaluation.report.speed_tables import read_speed, relative_speed
 from evaluation.report.stored import MissingInput, StoredResults
 from evaluation.report.style import style_of
-from evaluation.results_files import Labeling, TokenAnalysis
+from evaluation.report.tables.ablation import ablation_targets
+from evaluation.report.tables.main import TOKEN_RULES, best_query_level
+from evaluation.report.tables.speed import read_speed, relative_speed
 
 SHOWN, NOT_SHOWN, UNDECIDED = "shown", "**not shown**", "undecided"
 _ABOUT_REFERENCE_SUITE = (

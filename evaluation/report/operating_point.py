@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from evaluation.metrics import Estimate, bootstrap_ratio, paired_bootstrap_difference
-from evaluation.records import RecordError, Run, RunRecords
+from evaluation.records.run_records import RecordError, Run, RunRecords
 
 Floats = NDArray[np.float64]
 MIN_CORRECT = 20
@@ -222,8 +222,7 @@ def _columns(records: RunRecords) -> dict[str, NDArray[np.generic]]:
         for name in np.unique(model):
             rows = model == name
             if name == "routed":
-                always = params["slm"] + params.get("router", 0.0)
-                activated_b[rows] = always * tokens[rows] + params["llm"] * llm_tokens[rows]
+                activated_b[rows] = records.run.sizes.activated_params_b(tokens[rows], llm_tokens[rows])
             else:
                 activated_b[rows] = params[str(name)] * tokens[rows]
     except KeyError as error:

@@ -11,9 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from evaluation.records import load_all
-from evaluation.report.operating_point import OperatingPoint, gather
-from evaluation.results_files import (
+from evaluation.records.results_files import (
     RUNS_FOLDER,
     Labeling,
     QueryRouting,
@@ -24,6 +22,8 @@ from evaluation.results_files import (
     Sweeps,
     TokenAnalysis,
 )
+from evaluation.records.run_records import load_all
+from evaluation.report.operating_point import OperatingPoint, gather
 
 MAIN_TARGET_LLM_USAGE = 0.10
 """The operating point that tables compare at: chosen on validation tokens, before any held-out query is looked at."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from evaluation.graders.grade import Grade
 from evaluation.graders.math_answer import MathGrader
 from evaluation.suites.suite import Published, Question, distinct, read_parts
-from labeler_jobs.query_rows import Row
+from labeler_jobs.queries.rows import Row
 
 PUBLISHED = (
     Published("HuggingFaceH4/aime_2024@2fe88a2f1091d5048c0f36abc874fb997b3dd99a", "", "train", "2024"),

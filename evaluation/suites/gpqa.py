@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from evaluation.graders.choice_letter import LETTERS, grade_choice
 from evaluation.graders.grade import Grade
 from evaluation.suites.suite import Published, Question, distinct, read_parts
-from labeler_jobs.query_rows import Row
+from labeler_jobs.queries.rows import Row
 
 # Its publishers ask for an agreement first; `hf auth login` tells `datasets` who has given it.
 PUBLISHED = (Published("Idavidrein/gpqa@633f5ee89ab8ad4522a9f850766b73f62147ffdd", "gpqa_diamond", "train"),)

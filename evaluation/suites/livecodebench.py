@@ -19,7 +19,7 @@ from evaluation.graders.grade import Grade
 from evaluation.graders.sandbox import Sandbox
 from evaluation.suites.contest_tests import Kind, TestsError, read_tests
 from evaluation.suites.suite import Published, Question, distinct, read_parts
-from labeler_jobs.query_rows import Row
+from labeler_jobs.queries.rows import Row
 
 # The authors' own dataset as Parquet: `datasets` no longer runs the script that theirs comes with.
 PUBLISHED = (

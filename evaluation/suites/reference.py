@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from evaluation.graders.grade import Grade
-from evaluation.reference.corpus import unseen_samples
-from evaluation.reference.verifier import extract_answer, is_correct
+from evaluation.reference.corpus.samples import unseen_samples
+from evaluation.reference.corpus.verifier import extract_answer, is_correct
 from evaluation.suites.suite import Question
-from labeler_jobs.query_rows import QueryError
+from labeler_jobs.queries.rows import QueryError
 
 DEFAULT_LIMIT = 1002
 """Queries where none are asked for: as many of each of the three domains."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from evaluation.graders.grade import Grade
-from labeler_jobs.query_rows import QueryError, Row, read_rows
+from labeler_jobs.queries.rows import QueryError, Row, read_rows
 
 PayloadT = TypeVar("PayloadT")
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from labeler_jobs.shard_numbers import format_numbers
+from labeler_jobs.shards.numbers import format_numbers
 
 Manifest = dict[str, Any]
 

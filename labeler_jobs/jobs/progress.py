@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.padding import Padding
-from rich.progress import TextColumn
 from rich.text import Text
 
 from labeler_jobs.progress import StageBars
@@ -18,7 +17,7 @@ class JobProgress(StageBars):
     """
 
     def __init__(self, console: Console) -> None:
-        super().__init__(console, TextColumn("{task.fields[pods]}"))
+        super().__init__(console, "{task.fields[pods]}")
 
     def start(self, stage: str, num_shards: int, num_done: int) -> None:
         """Starts a bar; shards that are there already count as done."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from labeler_jobs.shard_numbers import parse_numbers
+from labeler_jobs.shards.numbers import parse_numbers
 
 Object = dict[str, Any]
 

@@ -35,7 +35,7 @@ from labeler_jobs.jobs.manifest import (
 from labeler_jobs.jobs.rights import Right
 from labeler_jobs.jobs.situation import Object, Situation, last_failures, read_situation, why_ended
 from labeler_jobs.jobs.survey import Survey, SurveyError, read_survey
-from labeler_jobs.shard_numbers import format_numbers, parse_numbers
+from labeler_jobs.shards.numbers import format_numbers, parse_numbers
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from labeler_jobs.shard_numbers import format_numbers, parse_numbers
+from labeler_jobs.shards.numbers import format_numbers, parse_numbers
 
 
 class SurveyError(ValueError):

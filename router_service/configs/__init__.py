@@ -1,1 +1,1 @@
-"""Router recipes that ship with Trivium, one YAML file each; `router_service.config_file` reads them."""
+"""Router recipes that ship with Trivium, one YAML file each; `router_service.training.recipe` reads them."""

@@ -1,6 +1,6 @@
 """`trivium bench`: measures the reference pair against the in-process loop.
 
-Owns the start of the pair and the printing; what is measured, and how, is `evaluation.speed`'s.
+Owns the start of the pair and the printing; what is measured, and how, is `evaluation.speed.bench`'s.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from evaluation.speed import as_json, measure, table
+from evaluation.speed.bench import as_json, measure, table
 from services.cli.console import out
 from services.cli.local_pair import LocalOptions
 from services.cli.up import chosen_pair, started_pair

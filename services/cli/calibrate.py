@@ -1,17 +1,17 @@
 """What `trivium calibrate` does: sweeps, shows the sweep and says which threshold was chosen.
 
-Owns what is shown; the work is `router_service.recalibrate`'s.
+Owns what is shown; the work is `router_service.training.recalibrate`'s.
 """
 
 from __future__ import annotations
 
 from rich.table import Table
 
-from router_service.build import TRAINING_DIR
-from router_service.calibrate import Target
 from router_service.checkpoint import DESCRIPTION_FILE
 from router_service.description import RouterDescription, read_description
-from router_service.recalibrate import recalibrate
+from router_service.training.build import TRAINING_DIR
+from router_service.training.calibrate import Target
+from router_service.training.recalibrate import recalibrate
 from services.cli.calibrate_command import CalibrateOptions
 from services.cli.console import note, out
 from services.cli.decoded_usage import measure_decoded_usage

@@ -14,14 +14,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.progress import track
 from trivium.v1 import orchestrator_pb2 as pb
 
 from router_service.checkpoint import DESCRIPTION_FILE, WEIGHTS_FILE
 from router_service.description import read_description
 from services.cli.client import Answer, Limits, OrchestratorClient, chat_request
-from services.cli.console import err
 from services.cli.errors import CliError
+from services.common.progress import track
 from services.common.threshold_table import threshold_for
 
 MEASURED_USAGE_RATES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
@@ -54,7 +53,7 @@ def measure_decoded_usage(address: str, checkpoint: Path, validation: Path, num_
     usages = {}
     with OrchestratorClient(address) as client, ThreadPoolExecutor(_NUM_STREAMS) as streams:
         _check_router(client, checkpoint)
-        for rate in track(MEASURED_USAGE_RATES, "decoding", console=err):
+        for rate in track(MEASURED_USAGE_RATES, "decoding"):
             threshold = threshold_for(points, rate)
             ask = partial(_ask, client, Limits(threshold=threshold))
             usages[threshold] = _pooled_usage(list(streams.map(ask, queries)))

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 from trivium.v1 import orchestrator_pb2 as pb
 
-from evaluation.reference.corpus import Sample, draw_sample
+from evaluation.reference.corpus.samples import Sample, draw_sample
 from services.cli.answer import stream_answer
 from services.cli.client import Answer, Limits, OrchestratorClient, chat_request
 from services.cli.console import LLM_STYLE, out

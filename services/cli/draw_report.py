@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evaluation.records import RecordError
+from evaluation.records.results_files import ResultsError
+from evaluation.records.run_records import RecordError
 from evaluation.report.build import build_report
-from evaluation.results_files import ResultsError
 from services.cli.console import note
 from services.cli.errors import CliError
 

@@ -87,9 +87,9 @@ def run(
 
     trivium evaluate run --suite aime --target-llm-usage 0.13 --max-new-tokens 32768 --out results
     """
-    from evaluation.commit import code_commit
-    from evaluation.live import LiveRun
-    from evaluation.live_client import Asking
+    from evaluation.live.client import Asking
+    from evaluation.live.run import LiveRun
+    from evaluation.records.commit import code_commit
     from services.cli.answer import find_address
     from services.cli.evaluate_run import opened_suite, run_evaluation, this_command
 

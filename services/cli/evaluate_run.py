@@ -1,6 +1,6 @@
 """`trivium evaluate run`: asks a running pair a benchmark's questions.
 
-Owns the progress bar and the summary; what is asked, graded and kept is `evaluation.live`'s.
+Owns the progress bar and the summary; what is asked, graded and kept is `evaluation.live.run`'s.
 """
 
 from __future__ import annotations
@@ -9,19 +9,17 @@ import shlex
 import sys
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as ProgressBar
-
 from evaluation.graders.sandbox import SandboxUnavailable
-from evaluation.journal import JournalError
-from evaluation.live import LiveRun, Progress, run_live
-from evaluation.live_client import LiveError
-from evaluation.records import RunRecords
+from evaluation.live.client import LiveError
+from evaluation.live.journal import JournalError
+from evaluation.live.run import LiveRun, SuiteProgress, run_live
+from evaluation.records.run_records import RunRecords
 from evaluation.suites.registry import open_suite
 from evaluation.suites.suite import Suite
-from labeler_jobs.query_rows import QueryError
+from labeler_jobs.queries.rows import QueryError
 from services.cli.console import err, note, out
 from services.cli.errors import CliError
+from services.common.progress import progress_bar
 
 _INTERRUPTED = 130
 
@@ -52,10 +50,10 @@ def run_evaluation(live: LiveRun) -> None:
         CliError: It can't be finished; what is finished is kept.
     """
     try:
-        with _bar() as bar:
+        with progress_bar("{task.fields[accuracy]}", console=err) as bar:
             task = bar.add_task(f"{live.suite.name}, {live.method}", total=None, accuracy="")
 
-            def show(progress: Progress) -> None:
+            def show(progress: SuiteProgress) -> None:
                 accuracy = f"{progress.num_correct / progress.num_done:.1%} correct" if progress.num_done else ""
                 bar.update(task, completed=progress.num_done, total=progress.num_questions, accuracy=accuracy)
 
@@ -91,15 +89,3 @@ def summary(records: RunRecords) -> str:
     latencies = sorted(row["latency_s"] for row in rows)
     parts.append(f"{latencies[len(latencies) // 2]:.1f} s in the median")
     return " · ".join(parts)
-
-
-def _bar() -> ProgressBar:
-    return ProgressBar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[accuracy]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=err,
-    )

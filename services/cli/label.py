@@ -8,21 +8,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
-from evaluation.reference.queries import REFERENCE_SOURCE, read_reference
-from evaluation.reference.verifier import SuiteVerifier
+from evaluation.reference.corpus.queries import REFERENCE_SOURCE, read_reference
+from evaluation.reference.corpus.verifier import SuiteVerifier
 from labeler_jobs.cost import cost_table
-from labeler_jobs.identity import IdentityError
+from labeler_jobs.models.identity import IdentityError
 from labeler_jobs.pipeline import STAGE_NAMES, LabelError, Labeling, LabelJob
 from labeler_jobs.plan import LabelSettings, PlanError, QuerySource
 from labeler_jobs.progress import LabelProgress
-from labeler_jobs.queries import Query, load_queries
-from labeler_jobs.query_rows import QueryError
+from labeler_jobs.queries.loading import Query, load_queries
+from labeler_jobs.queries.rows import QueryError
 from labeler_jobs.settings import JobSettings
-from labeler_jobs.shard_numbers import parse_numbers
-from labeler_jobs.shards import ShardError
-from labeler_jobs.stages import llm_options
-from labeler_jobs.verifier_choice import VerifierChoiceError, open_llm_verifier
-from labeler_jobs.verify import Verifier
+from labeler_jobs.shards.numbers import parse_numbers
+from labeler_jobs.shards.store import ShardError
+from labeler_jobs.stages.registry import llm_options
+from labeler_jobs.verifiers.choice import VerifierChoiceError, open_llm_verifier
+from labeler_jobs.verifiers.verifier import Verifier
 from services.cli.console import err, note, out
 from services.cli.errors import CliError
 from services.cli.label_command import LabelOptions, LabelStage

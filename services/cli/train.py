@@ -1,18 +1,18 @@
 """What `trivium train` does: finds the pair's files, builds the checkpoint and shows how it goes.
 
-Owns what is shown; the work is `router_service.build`'s.
+Owns what is shown; the work is `router_service.training.build`'s.
 """
 
 from __future__ import annotations
 
 from rich.table import Table
 
-from router_service.build import build_checkpoint
-from router_service.calibrate import Target
 from router_service.checkpoint import DESCRIPTION_FILE
-from router_service.config_file import load_router_config
 from router_service.description import RouterDescription
-from router_service.training_bar import TrainingBar
+from router_service.training.bar import TrainingBar
+from router_service.training.build import build_checkpoint
+from router_service.training.calibrate import Target
+from router_service.training.recipe import load_router_config
 from services.cli.console import err, note, out
 from services.cli.errors import CliError
 from services.cli.model_folder import large_model_folder, small_model_folder

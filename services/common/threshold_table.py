@@ -1,6 +1,6 @@
 """Finds the threshold that reaches a target, by interpolating in a table of measured thresholds.
 
-Pure. Owns the arithmetic that calibration and requests with a budget share.
+Pure. Owns what calibration and requests with a budget share: which measure of a sweep counts, and the arithmetic.
 """
 
 from __future__ import annotations
@@ -11,6 +11,22 @@ from itertools import pairwise
 
 SLM_ONLY_THRESHOLD = 1.0 + 2**-23
 """The least float32 above 1: no probability reaches it."""
+
+
+def usage_points(rows: Iterable[tuple[float, float, float | None]]) -> list[tuple[float, float]]:
+    """Chooses what a sweep says about LLM usage.
+
+    Args:
+        rows: Threshold of each row, its LLM usage on labelled tokens, and its LLM usage while decoding; None where
+            that wasn't measured.
+
+    Returns:
+        Threshold and LLM usage: while decoding, which is what a budget means, of the rows that have it; else on
+        labelled tokens, of all.
+    """
+    table = list(rows)
+    decoded = [(threshold, usage) for threshold, _, usage in table if usage is not None]
+    return decoded or [(threshold, usage) for threshold, usage, _ in table]
 
 
 def threshold_for(points: Iterable[tuple[float, float]], target: float) -> float:

@@ -22,9 +22,9 @@ from kubernetes import client, config
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from urllib3.exceptions import HTTPError
 
-from evaluation.commit import code_commit
 from evaluation.exactness import Reference, reference_decodings, suite_prompts
 from evaluation.in_process import SLM_ONLY
+from evaluation.records.commit import code_commit
 from evaluation.reference.pair import load_pair
 from services.cli.console import err
 from tests.cluster.access import Access, way_in

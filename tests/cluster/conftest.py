@@ -16,7 +16,7 @@ from kubernetes import client, config
 
 from evaluation.exactness import Reference, reference_decodings, suite_prompts
 from evaluation.in_process import SLM_ONLY
-from evaluation.reference.pair import ReferencePair
+from evaluation.reference.pair import LoadedPair
 from tests.cluster.access import Access, way_in
 from tests.cluster.namespaces import new_namespace
 from tests.cluster.release import Release, image_settings, light_image
@@ -93,7 +93,7 @@ def replicas(kube: client.CoreV1Api, helm: str, images: tuple[str, ...], access:
 
 
 @pytest.fixture(scope="session")
-def suite_references(reference_pair: ReferencePair) -> list[Reference]:
+def suite_references(reference_pair: LoadedPair) -> list[Reference]:
     """Decodings of 50 held-out prompts at the calibrated threshold, and of some by one model alone."""
     prompts = suite_prompts(reference_pair, NUM_PROMPTS)
     alone = reference_decodings(reference_pair, prompts[:NUM_ALONE], [0.0, SLM_ONLY])

@@ -15,7 +15,7 @@ import yaml
 from kubernetes import client
 
 from evaluation.exactness import Reference
-from evaluation.reference.pair import ReferencePair
+from evaluation.reference.pair import LoadedPair
 from tests.cluster import pods
 from tests.cluster.access import Access
 from tests.cluster.commands import run
@@ -77,7 +77,7 @@ async def test_node_lost_streams_of_the_other_go_on_and_the_service_gets_whole(
     kube: client.CoreV1Api,
     access: Access,
     suite_references: list[Reference],
-    reference_pair: ReferencePair,
+    reference_pair: LoadedPair,
 ) -> None:
     node, command = lost
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from evaluation.exactness import Reference, compare
-from evaluation.reference.pair import ReferencePair
+from evaluation.reference.pair import LoadedPair
 from tests.cluster.killer import Killer
 from tests.cluster.replicas import Replicas
 from tests.integration.clients import Clients
@@ -48,7 +48,7 @@ async def test_cluster_writes_the_reference_decoding(replicas: Replicas, suite_r
 async def test_pods_killed_at_random_cost_no_token(
     replicas: Replicas,
     suite_references: list[Reference],
-    reference_pair: ReferencePair,
+    reference_pair: LoadedPair,
     kubectl: str,
     num_kills: int,
 ) -> None:

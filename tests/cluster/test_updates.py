@@ -11,7 +11,7 @@ import pytest
 from kubernetes.client.exceptions import ApiException
 
 from evaluation.exactness import Reference
-from evaluation.reference.pair import ReferencePair
+from evaluation.reference.pair import LoadedPair
 from tests.cluster import pods
 from tests.cluster.release import NAME, PORTS
 from tests.cluster.replicas import NUM_REPLICAS, Replicas
@@ -47,7 +47,7 @@ def pod_names(replicas: Replicas) -> set[str]:
 
 
 async def test_upgrade_of_every_component_fails_no_stream(
-    replicas: Replicas, suite_references: list[Reference], reference_pair: ReferencePair
+    replicas: Replicas, suite_references: list[Reference], reference_pair: LoadedPair
 ) -> None:
     before = pod_names(replicas)
     clients = Clients(suite_references, reference_pair.tokenizer)
@@ -60,7 +60,7 @@ async def test_upgrade_of_every_component_fails_no_stream(
 
 
 async def test_evictions_leave_what_the_budgets_ask_for_and_fail_no_stream(
-    replicas: Replicas, suite_references: list[Reference], reference_pair: ReferencePair
+    replicas: Replicas, suite_references: list[Reference], reference_pair: LoadedPair
 ) -> None:
     clients = Clients(suite_references, reference_pair.tokenizer)
     refusals: Counter[str] = Counter()

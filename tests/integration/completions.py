@@ -20,9 +20,9 @@ from trivium.v1 import common_pb2, orchestrator_pb2, orchestrator_pb2_grpc
 
 from evaluation.exactness import Reference, reference_decodings
 from evaluation.in_process import NEAR_TIE, SLM_ONLY
-from evaluation.reference.corpus import MAX_NEW_TOKENS, draw_sample
-from evaluation.reference.pair import ReferencePair, load_pair
-from labeler_jobs.models import render_prompt
+from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, draw_sample
+from evaluation.reference.pair import LoadedPair, load_pair
+from labeler_jobs.models.huggingface import render_prompt
 from services.common.channels import open_channel
 from services.engines.base import SamplingParams
 from services.engines.sampling import sample_token
@@ -36,13 +36,13 @@ FIRST_HELD_OUT = 60_000_000
 
 
 @pytest.fixture(scope="session")
-def reference_pair() -> ReferencePair:
+def reference_pair() -> LoadedPair:
     torch.set_num_threads(1)
     return load_pair()
 
 
 @pytest.fixture(scope="session")
-def references(reference_pair: ReferencePair) -> list[Reference]:
+def references(reference_pair: LoadedPair) -> list[Reference]:
     """Decodings of 12 prompts at three thresholds: LLM only, calibrated and SLM only."""
     samples = [draw_sample(FIRST_HELD_OUT + index) for index in range(NUM_PROMPTS)]
     prompts = [tuple(render_prompt(reference_pair.tokenizer, sample.query)) for sample in samples]
@@ -154,7 +154,7 @@ def noise(seed: int) -> common_pb2.SamplingParams:
     return common_pb2.SamplingParams(temperature=1e4, seed=seed)
 
 
-def endless_request(reference: Reference, num_tokens: int, pair: ReferencePair) -> Any:
+def endless_request(reference: Reference, num_tokens: int, pair: LoadedPair) -> Any:
     """A request that runs to its limit: its noise draws no end of sequence before. The LLM writes every token."""
     start = len(reference.prompt_token_ids)
     logits = np.zeros(pair.slm.config.vocab_size, dtype=np.float32)

@@ -39,7 +39,7 @@ _PRELOADED = [
     "services.engines.transformers",
     "transformers.models.qwen2.modeling_qwen2",
     "router_service.__main__",
-    "router_service.scorer",
+    "router_service.serving.scorer",
 ]
 
 

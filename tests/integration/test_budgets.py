@@ -11,7 +11,7 @@ import grpc
 import pytest
 from trivium.v1 import orchestrator_pb2
 
-from evaluation.reference.corpus import MAX_NEW_TOKENS, draw_sample
+from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, draw_sample
 from evaluation.reference.pair import WEIGHTS_DIR
 from router_service.checkpoint import RouterCheckpoint, load_checkpoint, save_checkpoint
 from tests.integration.completions import FIRST_HELD_OUT, Completion, client, generate, status_of, tell

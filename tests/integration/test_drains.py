@@ -11,7 +11,7 @@ import pytest
 from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
 from evaluation.exactness import Reference
-from evaluation.reference.pair import ReferencePair
+from evaluation.reference.pair import LoadedPair
 from services.common.channels import open_channel
 from tests.integration.clients import Clients
 from tests.integration.completions import (
@@ -36,7 +36,7 @@ CONNECTION_AGE_S = 2
 
 
 async def test_sigterm_lets_a_running_stream_finish_refuses_new_ones_and_exits_0(
-    pair: RunningPair, references: list[Reference], reference_pair: ReferencePair
+    pair: RunningPair, references: list[Reference], reference_pair: LoadedPair
 ) -> None:
     request = endless_request(references[0], 600, reference_pair)
     async with (
@@ -59,7 +59,7 @@ async def test_sigterm_lets_a_running_stream_finish_refuses_new_ones_and_exits_0
 
 
 async def test_client_of_a_draining_orchestrator_goes_on_with_another_one(
-    pair: RunningPair, references: list[Reference], reference_pair: ReferencePair
+    pair: RunningPair, references: list[Reference], reference_pair: LoadedPair
 ) -> None:
     request = endless_request(references[0], 600, reference_pair)
     async with pair.running_orchestrator("leaving", "--drain-timeout-s", "120") as leaving:
@@ -78,7 +78,7 @@ async def test_client_of_a_draining_orchestrator_goes_on_with_another_one(
 
 
 async def test_clients_whose_connections_get_too_old_leave_an_orchestrator_before_it_drains(
-    pair: RunningPair, references: list[Reference], reference_pair: ReferencePair
+    pair: RunningPair, references: list[Reference], reference_pair: LoadedPair
 ) -> None:
     clients = Clients(references, reference_pair.tokenizer)
     async with AsyncExitStack() as stack:
@@ -106,7 +106,7 @@ async def test_clients_whose_connections_get_too_old_leave_an_orchestrator_befor
 
 
 async def test_drain_that_takes_too_long_never_ends_a_stream_with_ok(
-    pair: RunningPair, references: list[Reference], reference_pair: ReferencePair
+    pair: RunningPair, references: list[Reference], reference_pair: LoadedPair
 ) -> None:
     request = endless_request(references[0], 900, reference_pair)
     async with pair.running_orchestrator("cut-off", "--drain-timeout-s", "0") as front, client(front) as stub:

@@ -7,9 +7,9 @@ import pytest
 
 from evaluation.evidence.plan import Evidence, Scale
 from evaluation.evidence.run import gather
-from evaluation.records import load_all
+from evaluation.records.results_files import Labeling, QueryRouting, Routers, Speed, Sweeps, TokenAnalysis
+from evaluation.records.run_records import load_all
 from evaluation.reference.pair import WEIGHTS_DIR
-from evaluation.results_files import Labeling, QueryRouting, Routers, Speed, Sweeps, TokenAnalysis
 
 TINY = Scale(
     train_queries=8,

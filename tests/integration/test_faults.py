@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2
 from trivium.v1 import orchestrator_pb2_grpc
 
 from evaluation.exactness import Reference
-from evaluation.reference.pair import WEIGHTS_DIR, ReferencePair
+from evaluation.reference.pair import WEIGHTS_DIR, LoadedPair
 from services.cli.redis_server import RedisServer
 from services.common.channels import open_channel
 from tests.integration.completions import (
@@ -185,7 +185,7 @@ async def test_orchestrator_killed_stream_resumes_elsewhere_without_gap_or_dupli
 
 
 async def test_resume_with_another_prompt_is_refused(
-    pair: RunningPair, references: list[Reference], reference_pair: ReferencePair
+    pair: RunningPair, references: list[Reference], reference_pair: LoadedPair
 ) -> None:
     request = endless_request(references[0], 600, reference_pair)
     request.request_id = "one name, two prompts"

@@ -17,8 +17,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from trivium.v1 import common_pb2, orchestrator_pb2
 
 from evaluation.exactness import Reference
-from evaluation.reference.corpus import draw_sample
-from evaluation.reference.pair import ReferencePair
+from evaluation.reference.corpus.samples import draw_sample
+from evaluation.reference.pair import LoadedPair
 from services.cli.client import local_channel
 from tests.integration.completions import (
     FIRST_HELD_OUT,
@@ -84,7 +84,7 @@ async def _let_the_deadline_pass(stub: Any, call: Any, request_id: str) -> grpc.
 async def test_cancelled_stream_frees_its_slots_everywhere_within_a_second(
     pair: RunningPair,
     references: list[Reference],
-    reference_pair: ReferencePair,
+    reference_pair: LoadedPair,
     end: Callable[..., Any],
     timeout_s: float | None,
     code: grpc.StatusCode,
@@ -172,7 +172,7 @@ async def test_absent_request_id_is_chosen_and_differs(pair: RunningPair, refere
 
 
 async def test_text_of_every_message_is_whole_and_joins_to_the_decoded_tokens(
-    pair: RunningPair, references: list[Reference], reference_pair: ReferencePair
+    pair: RunningPair, references: list[Reference], reference_pair: LoadedPair
 ) -> None:
     request = _endless(references[0], reference_pair, num_tokens=200)
     texts = []
@@ -191,7 +191,7 @@ async def test_text_of_every_message_is_whole_and_joins_to_the_decoded_tokens(
 
 @pytest.mark.parametrize("depth", [0, 16])
 async def test_stop_string_across_token_borders_ends_before_it(
-    pair: RunningPair, routed_references: list[Reference], reference_pair: ReferencePair, depth: int
+    pair: RunningPair, routed_references: list[Reference], reference_pair: LoadedPair, depth: int
 ) -> None:
     reference = routed_references[0]
     pieces = [str(reference_pair.tokenizer.decode([token.token_id])) for token in reference.completion]
@@ -225,7 +225,7 @@ async def test_max_new_tokens_ends_with_length(pair: RunningPair, references: li
 
 
 async def test_context_limit_ends_with_length(
-    pair: RunningPair, references: list[Reference], reference_pair: ReferencePair
+    pair: RunningPair, references: list[Reference], reference_pair: LoadedPair
 ) -> None:
     context_len = (await front_info(pair.front)).context_length
     request = _endless(references[0], reference_pair, num_tokens=40)
@@ -273,7 +273,7 @@ async def test_chat_is_rendered_as_the_pair_was_trained(pair: RunningPair, refer
         assert_is_reference(await generate(stub, request), references[0])
 
 
-def _endless(reference: Reference, pair: ReferencePair, num_tokens: int = 900) -> orchestrator_pb2.GenerateRequest:
+def _endless(reference: Reference, pair: LoadedPair, num_tokens: int = 900) -> orchestrator_pb2.GenerateRequest:
     request: orchestrator_pb2.GenerateRequest = endless_request(reference, num_tokens, pair)
     return request
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from labeler_jobs.shards import ShardName
-from labeler_jobs.stages import STAGES
+from labeler_jobs.shards.store import ShardName
+from labeler_jobs.stages.registry import STAGES
 from services.cli.__main__ import app
 
 pytestmark = pytest.mark.integration

@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from evaluation.reference.pair import WEIGHTS_DIR
-from labeler_jobs.verify import Label
+from labeler_jobs.verifiers.verifier import Label
 from services.cli.__main__ import app
-from tests.unit.labeler_jobs.misbehaving_server import Reply, answered, serve
+from tests.unit.labeler_jobs.verifiers.misbehaving_server import Reply, answered, serve
 
 pytestmark = pytest.mark.integration
 

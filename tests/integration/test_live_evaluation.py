@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from evaluation.live import LiveRun, run_live
-from evaluation.live_client import Asking
-from evaluation.records import RunRecords, load_records
-from evaluation.reference.corpus import draw_sample
+from evaluation.live.client import Asking
+from evaluation.live.run import LiveRun, run_live
+from evaluation.records.run_records import RunRecords, load_records
+from evaluation.reference.corpus.samples import draw_sample
 from evaluation.suites.aime import AimeSuite
 from evaluation.suites.reference import ReferenceSuite
 from evaluation.suites.suite import Question, Suite

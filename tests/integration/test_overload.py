@@ -9,7 +9,7 @@ import pytest
 from trivium.v1 import orchestrator_pb2
 
 from evaluation.exactness import Reference
-from evaluation.reference.pair import ReferencePair
+from evaluation.reference.pair import LoadedPair
 from tests.integration.completions import (
     assert_is_reference,
     begin,
@@ -52,7 +52,7 @@ async def test_four_times_the_bound_at_once_finishes_or_is_refused_at_once_with_
 
 
 async def test_request_that_waits_honours_its_deadline_and_can_be_cancelled(
-    pair: RunningPair, references: list[Reference], reference_pair: ReferencePair
+    pair: RunningPair, references: list[Reference], reference_pair: LoadedPair
 ) -> None:
     endless = endless_request(references[0], 900, reference_pair)
     bounds = ("--max-active-requests", "1", "--max-waiting-requests", "3")

@@ -10,7 +10,7 @@ import pytest
 from trivium.v1 import orchestrator_pb2
 
 from evaluation.reference.pair import WEIGHTS_DIR
-from labeler_jobs.models import render_prompt
+from labeler_jobs.models.huggingface import render_prompt
 from services.common.tokenizer import load_tokenizer
 from services.orchestrator.index.prefix_index import PrefixIndex
 from services.orchestrator.replicas.pair_check import check_pair

@@ -17,7 +17,7 @@ import pytest
 from trivium.v1 import llm_pb2, llm_pb2_grpc, orchestrator_pb2, orchestrator_pb2_grpc, slm_pb2, slm_pb2_grpc
 
 from evaluation.exactness import Reference
-from evaluation.reference.pair import WEIGHTS_DIR, ReferencePair
+from evaluation.reference.pair import WEIGHTS_DIR, LoadedPair
 from services.cli.redis_server import RedisServer
 from services.common.channels import open_channel
 from tests.integration.clients import Clients
@@ -151,7 +151,7 @@ async def running_cluster(directory: Path) -> AsyncIterator[Cluster]:
 
 
 async def test_replicas_killed_drained_and_replaced_at_random_cost_no_token(
-    routed_references: list[Reference], reference_pair: ReferencePair, tmp_path: Path
+    routed_references: list[Reference], reference_pair: LoadedPair, tmp_path: Path
 ) -> None:
     draw = random.Random(SEED)
     kills: Counter[str] = Counter()

@@ -14,8 +14,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import evaluation.reference
-from evaluation.reference.corpus import draw_sample
-from labeler_jobs.models import render_prompt
+from evaluation.reference.corpus.samples import draw_sample
+from labeler_jobs.models.huggingface import render_prompt
 from services.common.errors import ModelNotReady
 from services.common.tokenizer import load_tokenizer
 from services.engines.base import EngineOptions, Extension, ModelLoadError

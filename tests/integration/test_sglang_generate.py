@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.exactness import compare, reference_decodings, suite_prompts
-from evaluation.reference.pair import WEIGHTS_DIR, ReferencePair
+from evaluation.reference.pair import WEIGHTS_DIR, LoadedPair
 from tests.integration.completions import tell
 from tests.integration.pair import Replica, RunningPair, running
 from tests.scraping import documented, free_port, scrape, served
@@ -22,7 +22,7 @@ NUM_PROMPTS = 20
 
 
 async def test_generate_with_both_models_on_sglang_equals_transformers(
-    pair: RunningPair, reference_pair: ReferencePair, tmp_path: Path
+    pair: RunningPair, reference_pair: LoadedPair, tmp_path: Path
 ) -> None:
     references = reference_decodings(
         reference_pair, suite_prompts(reference_pair, NUM_PROMPTS), [reference_pair.description.threshold]

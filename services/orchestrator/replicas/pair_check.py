@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from trivium.v1 import common_pb2, router_pb2
 
 from services.common.errors import RouterModelMismatch, TokenizerMismatch
-
-_BILLION = 1e9
+from services.common.model_sizes import ModelSizes
+from services.common.threshold_table import usage_points
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,7 @@ class ServedPair:
         identity: 16 bytes that differ for pairs that may write other tokens: of other models or another router.
         vocab_size: Ids below it are valid for both models.
         eos_token_ids: Ids that end a sequence, of either model.
-        slm_params_b: Parameters of the small model, in billions.
-        router_params_b: Parameters of the router, in billions.
-        llm_params_b: Parameters of the large model, in billions.
+        sizes: Of the three models.
         default_threshold: The router's calibrated threshold.
         sweep: Threshold and LLM usage of each row of the router's validation sweep; empty where it carries none.
     """
@@ -33,21 +31,9 @@ class ServedPair:
     identity: bytes
     vocab_size: int
     eos_token_ids: frozenset[int]
-    slm_params_b: float
-    router_params_b: float
-    llm_params_b: float
+    sizes: ModelSizes
     default_threshold: float
     sweep: tuple[tuple[float, float], ...] = ()
-
-    def avg_activated_params_b(self, llm_usage_rate: float) -> float:
-        """Parameters that took part in a token on average, in billions.
-
-        Args:
-            llm_usage_rate: Tokens written by the LLM / all tokens, in [0, 1].
-
-        Source: arXiv:2505.21600 §5.1; deviation: none.
-        """
-        return self.slm_params_b + self.router_params_b + self.llm_params_b * llm_usage_rate
 
 
 def check_pair(
@@ -84,9 +70,7 @@ def check_pair(
         identity=_pair_identity(slm, llm, router),
         vocab_size=min(slm.vocab_size, llm.vocab_size),
         eos_token_ids=frozenset(slm.eos_token_ids) | frozenset(llm.eos_token_ids),
-        slm_params_b=slm.num_parameters / _BILLION,
-        router_params_b=router.num_parameters / _BILLION,
-        llm_params_b=llm.num_parameters / _BILLION,
+        sizes=ModelSizes(slm.num_parameters, router.num_parameters, llm.num_parameters),
         default_threshold=router.default_threshold,
         sweep=_sweep(router),
     )
@@ -103,11 +87,15 @@ def _pair_identity(slm: common_pb2.ModelInfo, llm: common_pb2.ModelInfo, router:
 
 
 def _sweep(router: router_pb2.RouterInfo) -> tuple[tuple[float, float], ...]:
-    # What the pair does while it decodes is what a budget means; not every sweep has it.
-    decoded = [row for row in router.threshold_table if row.HasField("decoded_llm_usage_rate")]
-    if decoded:
-        return tuple((row.threshold, row.decoded_llm_usage_rate) for row in decoded)
-    return tuple((row.threshold, row.llm_usage_rate) for row in router.threshold_table)
+    rows = (
+        (
+            row.threshold,
+            row.llm_usage_rate,
+            row.decoded_llm_usage_rate if row.HasField("decoded_llm_usage_rate") else None,
+        )
+        for row in router.threshold_table
+    )
+    return tuple(usage_points(rows))
 
 
 def _check_models(

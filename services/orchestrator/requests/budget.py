@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from trivium.v1 import orchestrator_pb2
 
 from services.common.errors import InvalidRequest, SweepMissing
+from services.common.model_sizes import ModelSizes
 from services.common.threshold_table import threshold_for
 from services.orchestrator.replicas.pair_check import ServedPair
 
@@ -22,20 +23,18 @@ class Budget:
 
     Args:
         default_threshold: Used when a request says nothing.
-        sweep: Threshold and LLM usage of each row of the router's validation sweep.
-        least_params_b: What SLM and router take of every token, in billions of parameters.
-        llm_params_b: What the LLM takes of a token that it writes, in billions of parameters.
+        sizes: Of the three models.
+        sweep: Threshold and LLM usage of each row of the router's validation sweep; empty where there is none.
     """
 
     default_threshold: float
+    sizes: ModelSizes
     sweep: tuple[tuple[float, float], ...] = ()
-    least_params_b: float = 0.0
-    llm_params_b: float = 1.0
 
     @classmethod
     def of(cls, pair: ServedPair) -> Budget:
         """The budget of a pair."""
-        return cls(pair.default_threshold, pair.sweep, pair.avg_activated_params_b(0.0), pair.llm_params_b)
+        return cls(pair.default_threshold, pair.sizes, pair.sweep)
 
     def threshold(self, request: orchestrator_pb2.GenerateRequest) -> float:
         """The threshold that a request asks for.
@@ -59,13 +58,13 @@ class Budget:
         return self.default_threshold
 
     def _usage_for(self, params_b: float) -> float:
-        most_params_b = self.least_params_b + self.llm_params_b
-        if not self.least_params_b <= params_b <= most_params_b:
+        least_params_b, most_params_b = (self.sizes.avg_activated_params_b(usage) for usage in (0.0, 1.0))
+        if not least_params_b <= params_b <= most_params_b:
             raise InvalidRequest(
-                f"target_avg_params_b: must be in [{self.least_params_b:.6g}, {most_params_b:.6g}], "
+                f"target_avg_params_b: must be in [{least_params_b:.6g}, {most_params_b:.6g}], "
                 f"from SLM and router alone to all three; got {params_b:.6g}"
             )
-        return (params_b - self.least_params_b) / self.llm_params_b
+        return self.sizes.llm_usage_rate(params_b)
 
     def _threshold_for(self, field: str, usage: float) -> float:
         if not self.sweep:

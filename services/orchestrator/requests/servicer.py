@@ -162,7 +162,7 @@ def _finish(pair: ServedPair, sequence: RunningSequence, finish: Finish) -> orch
         num_completion_tokens=num_completion,
         num_llm_tokens=num_llm,
         llm_usage_rate=usage_rate,
-        avg_activated_params_b=pair.avg_activated_params_b(usage_rate),
+        avg_activated_params_b=pair.sizes.avg_activated_params_b(usage_rate),
         num_slm_tokens_reused=min(sequence.slm_prefill.num_reused, num_prompt),
         num_llm_tokens_reused=min(sequence.llm_prefill.num_reused, num_prompt),
         num_slm_tokens_prefilled=sequence.slm_prefill.num_prefilled,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic_settings import BaseSettings
 
-from router_service.settings import RouterSettings
+from router_service.serving.settings import RouterSettings
 from services.common.settings import read_settings
 from services.llm.settings import LlmSettings
 from services.orchestrator.settings import OrchestratorSettings

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from labeler_jobs.chat_endpoint import EndpointSettings
 from labeler_jobs.jobs import rights
 from labeler_jobs.jobs.manifest import GPU_RESOURCE_ANNOTATION, ManifestError, resolve_out
+from labeler_jobs.verifiers.chat_endpoint import EndpointSettings
 from services.cli.submit import template_name
 from tests.unit.chart.helm import CHART, KEDA, PRESETS, RELEASE, Helm, named, of_kind, values
 

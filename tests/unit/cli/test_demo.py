@@ -1,6 +1,6 @@
 import pytest
 
-from evaluation.reference.corpus import DOMAINS, draw_sample, training_samples
+from evaluation.reference.corpus.samples import DOMAINS, draw_sample, training_samples
 from services.cli.client import Answer
 from services.cli.demo import HELD_OUT_INDICES, Result, final_number
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from evaluation.records import RECORDS_SCHEMA, Run, RunRecords
+from evaluation.records.run_records import RECORDS_SCHEMA, Run, RunRecords
 from evaluation.suites.registry import SUITE_NAMES
 from services.cli import __main__ as command_line
 from services.cli.evaluate_command import SuiteName

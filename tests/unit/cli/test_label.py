@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from labeler_jobs.jobs.survey import read_survey
-from labeler_jobs.shards import ShardStore
+from labeler_jobs.shards.store import ShardStore
 from services.cli.errors import CliError
 from services.cli.label import run_label
 from services.cli.label_command import LabelOptions, LabelStage

@@ -9,7 +9,7 @@ from kubernetes import client
 from typer.testing import CliRunner, Result
 
 from labeler_jobs.jobs.survey import Survey
-from labeler_jobs.stages import STAGES
+from labeler_jobs.stages.registry import STAGES
 from services.cli import submit as module
 from services.cli.__main__ import app
 from services.cli.errors import CliError

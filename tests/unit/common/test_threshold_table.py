@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.common.threshold_table import SLM_ONLY_THRESHOLD, threshold_for
+from services.common.threshold_table import SLM_ONLY_THRESHOLD, threshold_for, usage_points
 
 TABLE = [(0.9, 0.05), (0.5, 0.1), (0.1, 0.4)]
 
@@ -50,3 +50,11 @@ def test_threshold_for_falls_as_the_target_rises(points: list[tuple[float, float
 def test_threshold_for_is_a_float32(target: float) -> None:
     threshold = threshold_for(TABLE, target)
     assert struct.unpack("<f", struct.pack("<f", threshold))[0] == threshold
+
+
+def test_usage_points_without_a_measurement_while_decoding_are_those_of_labelled_tokens() -> None:
+    assert usage_points([(0.5, 0.1, None), (0.2, 0.3, None)]) == [(0.5, 0.1), (0.2, 0.3)]
+
+
+def test_usage_points_of_rows_measured_while_decoding_are_these_alone() -> None:
+    assert usage_points([(0.5, 0.1, None), (0.2, 0.3, 0.4), (0.1, 0.5, 0.0)]) == [(0.2, 0.4), (0.1, 0.0)]

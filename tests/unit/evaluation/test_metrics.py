@@ -9,8 +9,6 @@ from evaluation.metrics import (
     area_under_roc,
     bootstrap_ratio,
     paired_bootstrap_difference,
-    percentiles,
-    token_cost,
 )
 
 
@@ -49,14 +47,6 @@ def test_paired_bootstrap_difference_equal_methods_differ_by_exactly_nothing() -
 def test_paired_bootstrap_difference_unpaired_outcomes_are_refused(a: object, b: object) -> None:
     with pytest.raises(ValueError, match=r"can't be paired|no queries"):
         paired_bootstrap_difference(a, b)  # type: ignore[arg-type]
-
-
-def test_percentiles_of_a_line_are_on_the_line() -> None:
-    assert percentiles(range(101)) == {50: 50, 90: 90, 99: 99}
-
-
-def test_token_cost_is_parameters_times_tokens() -> None:
-    assert token_cost(5.5, 20_000) == 110_000
 
 
 @settings(deadline=None)

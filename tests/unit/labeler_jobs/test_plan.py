@@ -13,8 +13,8 @@ from labeler_jobs.plan import (
     digest_queries,
     settle_plan,
 )
-from labeler_jobs.queries import Query
-from labeler_jobs.shards import ShardError, ShardStore
+from labeler_jobs.queries.loading import Query
+from labeler_jobs.shards.store import ShardError, ShardStore
 from router_service.description import ModelIdentity
 
 SLM = ModelIdentity("small", "r1", 10, 4, "aa")

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 from trivium.v1 import router_pb2
 
-from router_service import servicer as router
+from router_service.serving import servicer as router
 from services.common.channels import open_channel
 from services.common.interceptors import CallGuard
 from services.common.lifecycle import Lifecycle

@@ -13,11 +13,12 @@ import torch
 from safetensors.torch import save_file
 
 from evaluation.reference.pair import WEIGHTS_DIR
-from router_service.checkpoint import identify_model
-from router_service.config_file import RouterRecipe, RouterSizes, RouterTraining
-from router_service.dataset import METADATA_KEY, dataset_schema
+from router_service.checkpoint import digest_weights
 from router_service.description import ModelIdentity
-from router_service.routing_data import RoutingData
+from router_service.training.dataset import METADATA_KEY, dataset_schema
+from router_service.training.recipe import RouterRecipe, RouterSizes, RouterTraining
+from router_service.training.routing_data import RoutingData
+from services.common.tokenizer import load_tokenizer, tokenizer_sha256
 
 HIDDEN, LOGITS, VOCAB = 6, 5, 704
 RECIPE = RouterRecipe(
@@ -49,6 +50,17 @@ def made_models(folder: Path) -> tuple[Path, Path]:
         embedding = EMBEDDING if role == "slm" else torch.zeros(VOCAB, width)
         save_file({"model.embed_tokens.weight": embedding}, folder / role / "model.safetensors")
     return folder / "slm", folder / "llm"
+
+
+def identify_model(model_dir: Path, model_id: str) -> ModelIdentity:
+    config = json.loads((model_dir / "config.json").read_text())
+    return ModelIdentity(
+        model_id=model_id,
+        revision=digest_weights(model_dir),
+        vocab_size=config["vocab_size"],
+        hidden_size=config["hidden_size"],
+        tokenizer_sha256=tokenizer_sha256(load_tokenizer(str(model_dir))),
+    )
 
 
 def made_identities(slm_dir: Path, llm_dir: Path) -> dict[str, ModelIdentity]:

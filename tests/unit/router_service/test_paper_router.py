@@ -5,11 +5,11 @@ from pathlib import Path
 import torch
 
 from router_service.checkpoint import RouterCheckpoint, load_checkpoint, save_checkpoint
-from router_service.config_file import load_router_config
 from router_service.description import ModelIdentity, RouterDescription
 from router_service.model import Router
-from router_service.routing_data import RoutingData
-from router_service.train import predict_logits, train_router
+from router_service.training.recipe import load_router_config
+from router_service.training.routing_data import RoutingData
+from router_service.training.train import predict_logits, train_router
 
 HIDDEN, LOGITS, VOCAB, ROWS = 1536, 100, 151, 64
 RECIPE = load_router_config("r2r-56m")

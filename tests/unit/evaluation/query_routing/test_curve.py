@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from evaluation.query_routing.curve import accuracy_at, sweep_shares
+from evaluation.query_routing.curve import sweep_shares
 from evaluation.query_routing.outcomes import Outcomes
 
 OUTCOMES = Outcomes(
@@ -33,9 +33,3 @@ def test_sweep_shares_largest_scores_go_to_the_llm_first_and_cost_counts_tokens(
     assert quarter.llm_usage_rate == pytest.approx(30 / 60)
     assert quarter.avg_params_b == pytest.approx(6.0)
     assert quarter.mean_tokens == 15
-
-
-def test_accuracy_at_a_cost_between_two_points_is_interpolated() -> None:
-    curve = sweep_shares(OUTCOMES, np.array([0.0, 0.9, 0.5, 0.1], dtype=np.float32), num_points=5)
-    assert accuracy_at(curve, 3.5) == pytest.approx((0.25 + 0.5) / 2)
-    assert accuracy_at(curve, 0.1) == 0.25

@@ -12,7 +12,7 @@ from evaluation.query_routing.factorization import FactorizationRouter
 from evaluation.query_routing.llm_classifier import LlmClassifierRouter
 from evaluation.query_routing.queries import QueryRouter, QuerySet, embed_queries
 from evaluation.query_routing.similarity import SimilarityRouter
-from evaluation.reference.architecture import build_model
+from evaluation.reference.training.architecture import build_model
 
 VOCAB_SIZE = 20
 KINDS: list[Callable[[], QueryRouter]] = [

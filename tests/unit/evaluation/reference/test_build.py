@@ -8,12 +8,12 @@ from safetensors import safe_open
 from transformers import PreTrainedTokenizerFast
 
 from evaluation.reference import build, evaluate
-from evaluation.reference.arithmetic import MAX_VALUE
-from evaluation.reference.corpus import draw_sample
+from evaluation.reference.corpus.arithmetic import MAX_VALUE
+from evaluation.reference.corpus.samples import draw_sample
 from evaluation.reference.pair import load_pair
-from evaluation.reference.tokenizer import END_TOKEN, VOCAB_SIZE
-from labeler_jobs.models import render_prompt
-from router_service.dataset import dataset_statistics, load_routing_data
+from evaluation.reference.training.tokenizer import END_TOKEN, VOCAB_SIZE
+from labeler_jobs.models.huggingface import render_prompt
+from router_service.training.dataset import dataset_statistics, load_routing_data
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_quick_build_pair_can_be_evaluated(out: Path) -> None:
     slm, llm, routed = reports
     assert (slm.llm_usage_rate.value, llm.llm_usage_rate.value) == (0.0, 1.0)
     assert routed.avg_activated_params_b.value == pytest.approx(
-        pair.sizes.average_activated_b(routed.llm_usage_rate.value)
+        pair.sizes.avg_activated_params_b(routed.llm_usage_rate.value)
     )
     assert evaluate.render_table(reports, pair.sizes.llm / 1e9).row_count == 3
 

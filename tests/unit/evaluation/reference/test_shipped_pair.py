@@ -2,21 +2,21 @@
 
 import pytest
 
-from evaluation.decode_batch import RoutedResponse
-from evaluation.decoding import decode_alone, decode_routed
-from evaluation.reference.corpus import MAX_NEW_TOKENS, unseen_samples
-from evaluation.reference.pair import WEIGHTS_DIR, ReferencePair, load_pair
-from evaluation.reference.verifier import is_correct
-from evaluation.routing_policies import RouterPolicy
-from labeler_jobs.models import decode_text, render_prompt
-from router_service.checkpoint import identify_model
+from evaluation.decoding.batch import RoutedResponse
+from evaluation.decoding.lockstep import decode_alone, decode_routed
+from evaluation.decoding.policies import RouterPolicy
+from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, unseen_samples
+from evaluation.reference.corpus.verifier import is_correct
+from evaluation.reference.pair import WEIGHTS_DIR, LoadedPair, load_pair
+from labeler_jobs.models.huggingface import decode_text, render_prompt
+from tests.unit.router_service.made import identify_model
 
 MAX_BYTES = 10_000_000
 NUM_QUERIES = 24
 
 
 @pytest.fixture(scope="module")
-def pair() -> ReferencePair:
+def pair() -> LoadedPair:
     return load_pair()
 
 
@@ -24,23 +24,23 @@ def test_shipped_weights_stay_within_ten_megabytes() -> None:
     assert sum(path.stat().st_size for path in WEIGHTS_DIR.rglob("*.safetensors")) <= MAX_BYTES
 
 
-def test_shipped_router_names_the_shipped_models(pair: ReferencePair) -> None:
+def test_shipped_router_names_the_shipped_models(pair: LoadedPair) -> None:
     description = pair.description
     assert description.slm == identify_model(WEIGHTS_DIR / "slm", description.slm.model_id)
     assert description.llm == identify_model(WEIGHTS_DIR / "llm", description.llm.model_id)
     assert description.slm.tokenizer_sha256 == description.llm.tokenizer_sha256
 
 
-def test_shipped_default_threshold_stays_within_the_parameter_budget(pair: ReferencePair) -> None:
+def test_shipped_default_threshold_stays_within_the_parameter_budget(pair: LoadedPair) -> None:
     usage = description_usage(pair)
-    assert pair.sizes.average_activated_b(usage) <= 0.17 * pair.sizes.llm / 1e9
+    assert pair.sizes.avg_activated_params_b(usage) <= 0.17 * pair.sizes.llm / 1e9
 
 
-def test_shipped_llm_can_be_split_over_two_devices(pair: ReferencePair) -> None:
+def test_shipped_llm_can_be_split_over_two_devices(pair: LoadedPair) -> None:
     assert pair.llm.config.num_attention_heads % 2 == pair.llm.config.num_key_value_heads % 2 == 0
 
 
-def test_shipped_routing_answers_what_the_slm_alone_cannot(pair: ReferencePair) -> None:
+def test_shipped_routing_answers_what_the_slm_alone_cannot(pair: LoadedPair) -> None:
     samples = unseen_samples("held_out", NUM_QUERIES)
     prompts = [render_prompt(pair.tokenizer, sample.query) for sample in samples]
 
@@ -63,5 +63,5 @@ def test_shipped_routing_answers_what_the_slm_alone_cannot(pair: ReferencePair) 
     assert num_right(decode_alone(pair.slm, prompts, max_new_tokens=MAX_NEW_TOKENS)) <= 0.7 * NUM_QUERIES
 
 
-def description_usage(pair: ReferencePair) -> float:
+def description_usage(pair: LoadedPair) -> float:
     return pair.description.metrics["validation_llm_usage_rate"]

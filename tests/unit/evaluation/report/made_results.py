@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from evaluation.records import RECORDS_SCHEMA, Run, RunRecords, save_records
-from evaluation.results_files import (
+from evaluation.records.results_files import (
     RUNS_FOLDER,
     DomainLabels,
     FrequencyBand,
@@ -28,6 +27,7 @@ from evaluation.results_files import (
     Sweeps,
     TokenAnalysis,
 )
+from evaluation.records.run_records import RECORDS_SCHEMA, Run, RunRecords, save_records
 
 SIZES = {"slm": 0.00004, "mid": 0.0004, "router": 0.00006, "llm": 0.0031}
 DOMAINS = ("math", "code", "qa")

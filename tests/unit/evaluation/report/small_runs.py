@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from evaluation.records import RECORDS_SCHEMA, Run, RunRecords
+from evaluation.records.run_records import RECORDS_SCHEMA, Run, RunRecords
 
 SIZES = {"slm": 1.0, "router": 0.5, "mid": 4.0, "llm": 10.0}
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.records import RecordError
+from evaluation.records.results_files import ResultsError
+from evaluation.records.run_records import RecordError
 from evaluation.report.build import build_report
-from evaluation.results_files import ResultsError
 from tests.unit.evaluation.report.made_results import save_made_run, write_made_results
 
 TABLES = ["budgets", "claims", "routers", "summary", *(f"table-{at}" for at in range(1, 7))]

@@ -7,14 +7,14 @@ import pytest
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from evaluation.report.indicators_figure import entropy_ratio, wilson_interval
+from evaluation.records.results_files import Histogram
+from evaluation.report.figures.indicators import entropy_ratio, wilson_interval
+from evaluation.report.figures.position import profile_positions
+from evaluation.report.figures.scaling import scaling
+from evaluation.report.figures.threshold import thresholds
 from evaluation.report.operating_point import OperatingPoint, gather
-from evaluation.report.position_figure import profile_positions
-from evaluation.report.scaling_figures import scaling
 from evaluation.report.stored import MissingInput
 from evaluation.report.style import report_style
-from evaluation.report.threshold_figure import thresholds
-from evaluation.results_files import Histogram
 from tests.unit.evaluation.report import made_results
 from tests.unit.evaluation.report.small_runs import records, row
 from tests.unit.evaluation.report.test_tables import SMALL, stored

@@ -1,6 +1,6 @@
 import pytest
 
-from evaluation.records import RecordError
+from evaluation.records.run_records import RecordError
 from evaluation.report.operating_point import accuracy_difference, accuracy_ratio, gather
 from tests.unit.evaluation.report.small_runs import records, row, sized
 

@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 
 from evaluation.metrics import Estimate
-from evaluation.records import RunRecords
-from evaluation.report.ablation_table import ablation
-from evaluation.report.budget_table import budgets
-from evaluation.report.label_tables import label_statistics, labeling_cost
-from evaluation.report.main_table import main_comparison
+from evaluation.records.results_files import ResultFile, ResultsError, Speed, SpeedRow
+from evaluation.records.run_records import RunRecords
 from evaluation.report.markdown_table import ReportTable
 from evaluation.report.operating_point import gather
 from evaluation.report.parts import Part
-from evaluation.report.router_table import routers_on_validation
-from evaluation.report.speed_tables import speculative, wall_clock
 from evaluation.report.stored import MissingInput, StoredResults
-from evaluation.report.summary_table import summary
-from evaluation.results_files import ResultFile, ResultsError, Speed, SpeedRow
+from evaluation.report.tables.ablation import ablation
+from evaluation.report.tables.budgets import budgets
+from evaluation.report.tables.labeling import label_statistics, labeling_cost
+from evaluation.report.tables.main import main_comparison
+from evaluation.report.tables.routers import routers_on_validation
+from evaluation.report.tables.speed import speculative, wall_clock
+from evaluation.report.tables.summary import summary
 from tests.unit.evaluation.report import made_results
 from tests.unit.evaluation.report.small_runs import records, row
 

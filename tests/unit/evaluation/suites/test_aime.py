@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from evaluation.suites.aime import PUBLISHED, AimeSuite
-from labeler_jobs.query_rows import QueryError
+from labeler_jobs.queries.rows import QueryError
 from tests.unit.evaluation.suites.files import write_rows
 
 # The three schemas under which the problems are published.

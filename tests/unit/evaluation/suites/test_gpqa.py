@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from evaluation.suites.gpqa import GpqaSuite
-from labeler_jobs.query_rows import QueryError
+from labeler_jobs.queries.rows import QueryError
 from tests.unit.evaluation.suites.files import write_rows
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from evaluation.suites.contest_tests import TestsError, read_tests
 from evaluation.suites.livecodebench import LiveCodeBenchSuite
-from labeler_jobs.query_rows import QueryError
+from labeler_jobs.queries.rows import QueryError
 from tests.unit.evaluation.graders.test_sandbox import isolating
 from tests.unit.evaluation.suites.files import write_rows
 

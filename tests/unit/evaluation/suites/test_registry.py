@@ -5,7 +5,7 @@ import pytest
 
 from evaluation.suites.registry import SUITE_NAMES, open_suite
 from evaluation.suites.suite import Published, read_parts
-from labeler_jobs.query_rows import QueryError
+from labeler_jobs.queries.rows import QueryError
 
 
 @pytest.mark.parametrize("name", SUITE_NAMES)

@@ -4,6 +4,7 @@ import pytest
 from trivium.v1 import common_pb2, router_pb2
 
 from services.common.errors import RouterModelMismatch, TokenizerMismatch, TriviumError
+from services.common.model_sizes import ModelSizes
 from services.orchestrator.replicas.pair_check import ServedPair, check_pair
 
 SHA = "aa" * 32
@@ -60,9 +61,7 @@ def test_check_vocabularies_padded_differently_make_a_pair() -> None:
         identity=check().identity,
         vocab_size=151_936,
         eos_token_ids=frozenset({7, 9}),
-        slm_params_b=1.5,
-        router_params_b=0.056,
-        llm_params_b=32.0,
+        sizes=ModelSizes(1_500_000_000, 56_000_000, 32_000_000_000),
         default_threshold=0.5,
     )
 
@@ -79,11 +78,6 @@ def test_check_vocabularies_padded_differently_make_a_pair() -> None:
 )
 def test_pairs_of_other_weights_have_another_identity(members: dict[str, Any]) -> None:
     assert check(**members).identity != check().identity == check(llm=make_llm(context_length=512)).identity
-
-
-@pytest.mark.parametrize(("llm_usage_rate", "expected"), [(0.0, 1.556), (0.125, 5.556), (1.0, 33.556)])
-def test_avg_activated_params_counts_the_llm_by_its_usage(llm_usage_rate: float, expected: float) -> None:
-    assert check().avg_activated_params_b(llm_usage_rate) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

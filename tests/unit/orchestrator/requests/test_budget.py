@@ -4,12 +4,13 @@ import pytest
 from trivium.v1 import orchestrator_pb2, router_pb2
 
 from services.common.errors import InvalidRequest, SweepMissing
+from services.common.model_sizes import ModelSizes
 from services.common.threshold_table import SLM_ONLY_THRESHOLD
 from services.orchestrator.replicas.pair_check import check_pair
 from services.orchestrator.requests.budget import Budget
 from tests.unit.orchestrator.replicas.test_pair_check import SHA, make_llm, make_router, make_slm
 
-BUDGET = Budget(0.6, sweep=((0.75, 0.1), (0.25, 0.3)), least_params_b=1.5, llm_params_b=32.0)
+BUDGET = Budget(0.6, sweep=((0.75, 0.1), (0.25, 0.3)), sizes=ModelSizes(1_400_000_000, 100_000_000, 32_000_000_000))
 
 
 def threshold(budget: Budget = BUDGET, **fields: Any) -> float:
@@ -46,7 +47,7 @@ def test_threshold_of_a_target_can_be_asked_for_again_as_usage_reports_it() -> N
 @pytest.mark.parametrize("field", ["target_llm_usage", "target_avg_params_b"])
 def test_threshold_of_a_target_without_a_sweep_names_the_field(field: str) -> None:
     with pytest.raises(SweepMissing, match=f"^{field}: .*no validation sweep"):
-        threshold(Budget(0.5, least_params_b=0.1, llm_params_b=32.0), **{field: 0.2})
+        threshold(Budget(0.5, sizes=ModelSizes(0, 100_000_000, 32_000_000_000)), **{field: 0.2})
 
 
 def test_threshold_of_too_small_a_budget_tells_what_is_possible() -> None:
@@ -72,8 +73,7 @@ def test_budget_of_a_pair_is_its_sweep_and_sizes() -> None:
     pair = check_pair(make_slm(), make_llm(), router(), tokenizer_sha256=SHA, num_tokenizer_ids=100)
     budget = Budget.of(pair)
     assert budget.sweep == ((0.5, 0.125), (0.25, 0.25))
-    assert budget.least_params_b == pair.slm_params_b + pair.router_params_b
-    assert budget.llm_params_b == pair.llm_params_b
+    assert budget.sizes == pair.sizes
 
 
 def test_budget_of_a_pair_prefers_usage_while_decoding() -> None:

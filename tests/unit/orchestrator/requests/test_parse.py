@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerFast
 from trivium.v1 import common_pb2, orchestrator_pb2
 
 from services.common.errors import ContextLengthExceeded, InvalidRequest
+from services.common.model_sizes import ModelSizes
 from services.engines.base import GREEDY, SamplingParams
 from services.orchestrator.requests.budget import Budget
 from services.orchestrator.requests.parse import GenerationLimits, GenerationTask, LlmLossPolicy, parse_request
@@ -32,7 +33,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 TOKENIZER = make_tokenizer()
-BUDGET = Budget(0.5, sweep=((0.75, 0.1), (0.25, 0.3)), least_params_b=1.5, llm_params_b=32.0)
+BUDGET = Budget(0.5, sweep=((0.75, 0.1), (0.25, 0.3)), sizes=ModelSizes(1_500_000_000, 0, 32_000_000_000))
 LIMITS = GenerationLimits(context_len=32, vocab_size=300, budget=BUDGET, max_run_ahead_depth=16)
 
 

@@ -1,0 +1,1 @@
+"""Runs a suite against a running pair."""

@@ -1,0 +1,1 @@
+"""The synthetic suite: its questions in three domains, their wording, splits and verifier."""

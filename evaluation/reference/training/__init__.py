@@ -1,0 +1,1 @@
+"""What the pair is trained with: architecture, tokenizer, batches, optimizer and labels."""

@@ -1,0 +1,1 @@
+"""How fast serving and labelling are."""

@@ -1,0 +1,1 @@
+"""The models that label: opening them, telling which they are, and writing with them."""

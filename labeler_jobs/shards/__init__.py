@@ -1,0 +1,1 @@
+"""Shards: where their files lie, and sets of their numbers."""

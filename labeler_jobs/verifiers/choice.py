@@ -1,0 +1,62 @@
+"""Opens the language model that a command line names as verifier.
+
+Owns the names: a URL is an OpenAI-compatible endpoint, "model:…" a model that this process loads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from pydantic import ValidationError
+
+from labeler_jobs.models.writer import GreedyWriter
+from labeler_jobs.verifiers.chat_endpoint import ChatEndpoint, EndpointSettings
+from labeler_jobs.verifiers.llm_verifier import LlmVerifier
+from labeler_jobs.verifiers.local_generator import LocalGenerator
+from services.common.tokenizer import load_tokenizer
+from services.engines.base import EngineOptions
+from services.engines.factory import create_slm_engine
+
+_LOCAL = "model:"
+
+
+class VerifierChoiceError(ValueError):
+    """No verifier can be made of this. The message names the option or the environment variable."""
+
+
+@contextmanager
+def open_llm_verifier(name: str, engine: str, options: EngineOptions) -> Iterator[LlmVerifier]:
+    """Open a language model as verifier, and close it with the block.
+
+    Args:
+        name: "http://…" or "https://…", the beginning of an OpenAI-compatible URL: which model answers there, and all
+            else about it, is read from `TRIVIUM_VERIFIER_…`. Or "model:" with a Hugging Face id or a folder, with
+            "@revision" if wanted.
+        engine: Runs a model of this process: "transformers" or "sglang".
+        options: How that engine is set up; its model is replaced.
+
+    Raises:
+        VerifierChoiceError: If the name is neither, or a setting is missing or wrong.
+        ModelLoadError: If the model can't be loaded.
+    """
+    if name.startswith(("http://", "https://")):
+        yield LlmVerifier(ChatEndpoint(_endpoint_settings(name)))
+    elif name.startswith(_LOCAL) and name != _LOCAL:
+        model, _, revision = name.removeprefix(_LOCAL).partition("@")
+        loaded = create_slm_engine(engine, replace(options, model=model, revision=revision))
+        with GreedyWriter(loaded, options.max_batch_size) as writer:
+            yield LlmVerifier(LocalGenerator(writer, load_tokenizer(model, revision)))
+    else:
+        raise VerifierChoiceError(f"verifier {name!r}: expected a URL (http://…) or a model (model:PATH or model:ID)")
+
+
+def _endpoint_settings(url: str) -> EndpointSettings:
+    try:
+        return EndpointSettings(base_url=url)  # type: ignore[arg-type, call-arg]
+    except ValidationError as error:
+        # Without what was given: it may be the key.
+        mistakes = [(str(mistake["loc"][0]), mistake["msg"]) for mistake in error.errors(include_input=False)]
+        lines = (f"TRIVIUM_VERIFIER_{field.upper()}: {what}" for field, what in mistakes)
+        raise VerifierChoiceError("\n".join(lines)) from None

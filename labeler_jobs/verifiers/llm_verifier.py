@@ -1,0 +1,139 @@
+"""Asks a language model whether a differing token changes what a sentence says.
+
+Owns the prompt, with the point of divergence marked, and reading the answer. Where the model runs is the backend's
+business: `labeler_jobs.verifiers.chat_endpoint` or `labeler_jobs.verifiers.local_generator`.
+
+Source: arXiv:2505.21600 §3.1, F.1; deviation: the prompt is worded anew and asks for a JSON answer, reason first.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from string import Template
+from typing import Any, Protocol
+
+from labeler_jobs.verifiers.verifier import Verdict, VerificationCase
+
+logger = logging.getLogger(__name__)
+
+CONTEXT_CHARS = 4000
+"""Characters of the text before the sentence that the model is shown, the last ones."""
+DIVERGENCE_MARK = "[[HERE]]"
+_READ_CHARS = 4000
+"""How much of an answer is looked through for a verdict, from its end: endless nesting must not take endless time."""
+_THINK_START, _THINK_END = "<think>", "</think>"
+
+
+class TextGenerator(Protocol):
+    """A model that answers prompts."""
+
+    def generate(self, prompts: Sequence[str]) -> list[str]:
+        """Answer user messages, each on its own, as deterministically as the model allows.
+
+        Args:
+            prompts: User messages.
+
+        Returns:
+            One answer a prompt, in order; empty where the model said nothing.
+
+        Raises:
+            VerifierUnreachable: If the model could not be asked.
+        """
+        ...
+
+
+class LlmVerifier:
+    """Judges cases by a language model; implements `labeler_jobs.verifiers.verifier.Verifier`.
+
+    Attributes:
+        num_judged: Cases judged so far.
+        num_unparsable: Those among them whose answer could not be read, so that they count as divergent.
+    """
+
+    def __init__(self, generator: TextGenerator) -> None:
+        """Set a verifier up.
+
+        Args:
+            generator: The model that is asked.
+        """
+        self._generator = generator
+        self.num_judged = 0
+        self.num_unparsable = 0
+
+    def judge(self, cases: Sequence[VerificationCase]) -> list[Verdict]:
+        """Judge a batch of cases; see `labeler_jobs.verifiers.verifier.Verifier.judge`."""
+        answers = self._generator.generate([render_prompt(case) for case in cases])
+        verdicts = [read_verdict(answer) for answer in answers]
+        if len(verdicts) != len(cases):
+            raise ValueError(f"the generator gave {len(verdicts)} answers to {len(cases)} prompts")
+        num_unparsable = sum(verdict.unparsable for verdict in verdicts)
+        if num_unparsable:
+            logger.warning("%d of %d answers can't be read and count as divergent", num_unparsable, len(cases))
+        self.num_judged += len(cases)
+        self.num_unparsable += num_unparsable
+        return verdicts
+
+
+def render_prompt(case: VerificationCase) -> str:
+    """Write the prompt for one case, with a mark where its sentences part."""
+    shared = _shared_len(case.llm_sentence, case.slm_sentence)
+    sentences = (case.llm_sentence, case.slm_sentence)
+    marked = [f"{sentence[:shared]}{DIVERGENCE_MARK}{sentence[shared:]}" for sentence in sentences]
+    context = case.context[-CONTEXT_CHARS:]
+    return _template().substitute(context=context, sentence_a=marked[0], sentence_b=marked[1], mark=DIVERGENCE_MARK)
+
+
+def read_verdict(answer: str) -> Verdict:
+    """Read a model's answer.
+
+    Args:
+        answer: What the model wrote. Thoughts in `<think>` and text around the JSON object are skipped; of several
+            objects that state a verdict the last one counts.
+
+    Returns:
+        The verdict; an answer without one is unparsable and counts as divergent.
+    """
+    if _THINK_END in answer:
+        answer = answer.rpartition(_THINK_END)[2]
+    elif _THINK_START in answer:
+        return Verdict(divergent=True, unparsable=True)
+    objects = _json_objects(answer[-_READ_CHARS:])
+    found = [item["divergent"] for item in objects if isinstance(item.get("divergent"), bool)]
+    return Verdict(divergent=found[-1]) if found else Verdict(divergent=True, unparsable=True)
+
+
+def _json_objects(text: str) -> list[dict[str, Any]]:
+    decoder = json.JSONDecoder()
+    found: list[dict[str, Any]] = []
+    at = text.find("{")
+    while at >= 0:
+        try:
+            item, at = decoder.raw_decode(text, at)
+            found.append(item)
+        except (json.JSONDecodeError, RecursionError):
+            at += 1
+        at = text.find("{", at)
+    return found
+
+
+def _shared_len(first: str, second: str) -> int:
+    """Length of the common beginning; a Latin word or a number that only one of them goes on with isn't cut."""
+    pairs = enumerate(zip(first, second, strict=False))
+    shared = next((at for at, (a, b) in pairs if a != b), min(len(first), len(second)))
+    while shared and _within_word(first, shared, second):
+        shared -= 1
+    return shared
+
+
+def _within_word(first: str, at: int, second: str) -> bool:
+    before, after = first[at - 1], first[at : at + 1] + second[at : at + 1]
+    return before.isascii() and before.isalnum() and any(c.isascii() and c.isalnum() for c in after)
+
+
+@cache
+def _template() -> Template:
+    return Template(files("labeler_jobs.verifiers").joinpath("prompt.txt").read_text(encoding="utf-8"))

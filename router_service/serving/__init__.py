@@ -1,0 +1,1 @@
+"""The router's process: settings, scoring in batches, and the gRPC service."""

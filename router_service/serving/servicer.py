@@ -1,0 +1,219 @@
+"""Serves a router to many streams.
+
+Owns the check of features and which stream gets which scores. Doesn't know torch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any, Protocol
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+from trivium.v1 import router_pb2, router_pb2_grpc
+
+from router_service.serving.batcher import Batcher, Rows
+from services.common.duplex import Outbox, run_duplex
+from services.common.errors import Draining, InvalidRequest, TriviumError
+from services.common.lifecycle import Lifecycle
+from services.common.telemetry import Telemetry
+from services.common.tensors import pack, unpack
+from services.engines.base import TOP_LOGITS
+
+SERVICE_NAME = router_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name
+
+
+class RowScorer(Protocol):
+    """What the servicer needs of a router."""
+
+    info: router_pb2.RouterInfo
+    num_top_logits: int
+
+    def score(
+        self,
+        token_ids: NDArray[np.int64],
+        hidden_states: NDArray[np.float32],
+        top_logits: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """Scores [rows] drafted tokens."""
+
+    def warm_up(self, num_rows: int) -> None:
+        """Runs one forward of this many rows."""
+
+
+class _Stream:
+    """The unanswered requests of one stream, how many rows they have, and its joint end."""
+
+    def __init__(self, max_pending_bytes: int) -> None:
+        self.outbox: Outbox[router_pb2.ScoreResponse] = Outbox(max_pending_bytes)
+        self.is_open = True
+        self.num_rows = 0
+        self._num_unanswered = 0
+        self._ending = False
+        self._error: TriviumError | None = None
+
+    def ask(self, num_rows: int) -> None:
+        self.num_rows += num_rows
+        self._num_unanswered += 1
+
+    def answer(self, response: router_pb2.ScoreResponse, num_rows: int) -> None:
+        self.outbox.put(response)
+        self.num_rows -= num_rows
+        self._num_unanswered -= 1
+        self._finish_if_answered()
+
+    def end(self, error: TriviumError | None = None) -> None:
+        """Finishes the stream once everything asked so far is answered."""
+        if not self._ending:
+            self._ending = True
+            self._error = error
+            self._finish_if_answered()
+
+    def _finish_if_answered(self) -> None:
+        if self._ending and not self._num_unanswered:
+            self.outbox.finish(self._error)
+
+
+class RouterServicer(router_pb2_grpc.RouterServiceServicer):
+    """Scores the drafted tokens of all streams.
+
+    Args:
+        load: Loads the router; called on a thread.
+        lifecycle: The state of this process.
+        max_batch_rows: Most rows in one forward.
+        max_waiting_rows: Rows that may wait before no more requests are read.
+        max_pending_bytes: Most bytes of scores that may wait for a slow reader, per stream.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], RowScorer],
+        lifecycle: Lifecycle,
+        *,
+        max_batch_rows: int = 1024,
+        max_waiting_rows: int = 8192,
+        max_pending_bytes: int = 16 * 2**20,
+    ) -> None:
+        self._load = load
+        self._lifecycle = lifecycle
+        self._max_pending_bytes = max_pending_bytes
+        self._streams: set[_Stream] = set()
+        self._scorer: RowScorer
+        self._batcher = Batcher(
+            lambda *columns: self._scorer.score(*columns),
+            max_batch_rows=max_batch_rows,
+            max_waiting_rows=max_waiting_rows,
+        )
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Adds this servicer to a server."""
+        router_pb2_grpc.add_RouterServiceServicer_to_server(self, server)
+
+    async def start(self) -> None:
+        """Loads the router and warms it up.
+
+        Raises:
+            ValueError: It can't be loaded, or reads another number of logits than SLM services send.
+        """
+        self._scorer = await asyncio.to_thread(self._load)
+        if self._scorer.num_top_logits != TOP_LOGITS:
+            raise ValueError(
+                f"{self._scorer.info.checkpoint}: num_top_logits is {self._scorer.num_top_logits}, "
+                f"and SLM services send {TOP_LOGITS}"
+            )
+        await asyncio.to_thread(self._scorer.warm_up, 1)
+
+    async def run(self) -> None:
+        """Scores what waits for as long as the process lives."""
+        await self._batcher.run()
+
+    async def drain(self) -> None:
+        """Ends every stream as soon as what was read from it is answered."""
+        for stream in self._streams:
+            stream.end(Draining(f"{SERVICE_NAME} is about to stop"))
+
+    async def stop(self) -> None:
+        """Nothing outlives the process."""
+
+    def instrument(self, telemetry: Telemetry) -> None:
+        """Adds the router's metrics."""
+        batcher = self._batcher
+        telemetry.gauge(
+            "trivium_router_batch_rows",
+            "Drafted tokens in the forward pass that runs now.",
+            lambda: batcher.num_rows_in_batch,
+        )
+        telemetry.gauge(
+            "trivium_router_waiting_rows",
+            "Drafted tokens that wait for a forward pass.",
+            lambda: batcher.num_rows_waiting,
+        )
+        telemetry.counter("trivium_router_passes_total", "Forward passes.", lambda: batcher.num_steps)
+        telemetry.counter("trivium_router_rows_total", "Drafted tokens scored.", lambda: batcher.num_rows)
+
+    async def GetServerInfo(
+        self,
+        request: router_pb2.RouterServiceGetServerInfoRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> router_pb2.RouterServiceGetServerInfoResponse:
+        """Describes the router, the process and its load."""
+        return router_pb2.RouterServiceGetServerInfoResponse(
+            router=self._scorer.info,
+            replica=self._lifecycle.replica_info(),
+            load=router_pb2.RouterLoad(
+                num_rows_waiting=self._batcher.num_rows_waiting,
+                num_steps=self._batcher.num_steps,
+                num_rows=self._batcher.num_rows,
+            ),
+        )
+
+    # grpc.aio also takes a coroutine that writes; the stub's type knows only iterators.
+    async def Score(  # type: ignore[override]
+        self,
+        request_iterator: AsyncIterator[router_pb2.ScoreRequest],
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> None:
+        """Serves one stream until its client ends it."""
+        stream = _Stream(self._max_pending_bytes)
+        self._streams.add(stream)
+        try:
+            await run_duplex(request_iterator, context, stream.outbox, partial(self._submit, stream), stream.end)
+        finally:
+            stream.is_open = False
+            self._streams.remove(stream)
+
+    async def _submit(self, stream: _Stream, request: router_pb2.ScoreRequest) -> None:
+        token_ids = self._token_ids(request)
+        num_rows, hidden_size = len(token_ids), self._scorer.info.hidden_size
+        hidden_states = unpack(request.hidden_states, field="hidden_states", shape=(num_rows, hidden_size))
+        top_logits = unpack(request.top_logits, field="top_logits", shape=(num_rows, self._scorer.num_top_logits))
+        stream.ask(num_rows)
+        await self._batcher.submit(
+            Rows(
+                token_ids=token_ids,
+                hidden_states=hidden_states,
+                top_logits=top_logits,
+                deliver=partial(self._deliver, stream, request.batch_id),
+                is_wanted=lambda: stream.is_open,
+            )
+        )
+
+    def _deliver(self, stream: _Stream, batch_id: int, probabilities: NDArray[np.float32]) -> None:
+        response = router_pb2.ScoreResponse(
+            batch_id=batch_id,
+            divergence_probabilities=pack(probabilities),
+            num_other_rows=sum(other.num_rows for other in self._streams if other is not stream),
+        )
+        stream.answer(response, len(probabilities))
+
+    def _token_ids(self, request: router_pb2.ScoreRequest) -> NDArray[np.int64]:
+        vocab_size = self._scorer.info.vocab_size
+        token_ids = np.array(request.token_ids, dtype=np.int64)
+        if not len(token_ids):
+            raise InvalidRequest("token_ids: there are none")
+        if (largest := token_ids.max()) >= vocab_size:
+            raise InvalidRequest(f"token_ids: {largest} is outside the vocabulary of {vocab_size}")
+        return token_ids

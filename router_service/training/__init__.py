@@ -1,0 +1,1 @@
+"""From labelled datasets to a calibrated router: reading, training, calibration, checkpoint."""

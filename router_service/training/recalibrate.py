@@ -1,0 +1,93 @@
+"""Calibrates a router that is trained already: a new sweep over validation data, and a new default threshold.
+
+Owns what changes in the checkpoint: its description. The weights stay as they are.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from router_service.checkpoint import DESCRIPTION_FILE, RouterCheckpoint, load_checkpoint, load_slm_embedding
+from router_service.description import CheckpointError, RouterDescription, write_description
+from router_service.training.build import TRAINING_DIR, calibration_metrics, statistics_of
+from router_service.training.calibrate import (
+    Target,
+    choose_threshold,
+    measure_threshold,
+    sweep_thresholds,
+)
+from router_service.training.dataset import DatasetError, labelled_pair, load_routing_data
+from router_service.training.figures import write_sweep
+from router_service.training.train import predict_logits
+from services.common.model_sizes import ModelSizes
+
+
+def recalibrate(
+    folder: Path,
+    validation: Path,
+    target: Target,
+    slm_dir: Path,
+    decoded_usage: Mapping[float, float] | None = None,
+    *,
+    num_threads: int = 0,
+) -> RouterDescription:
+    """Sweeps thresholds over validation data and writes the one for a target into the checkpoint as its default.
+
+    Args:
+        folder: The checkpoint; its description changes whole or not at all.
+        validation: Dataset of queries that the router hasn't learned from.
+        target: What the default threshold is chosen for.
+        slm_dir: The small model's folder, read where the checkpoint holds no embedding.
+        decoded_usage: LLM usage of thresholds that was measured on a running pair. Targets are then met by it.
+        num_threads: CPU threads of this process; 0 leaves torch's default.
+
+    Returns:
+        The checkpoint's new description.
+
+    Raises:
+        CheckpointError: The checkpoint can't be used.
+        DatasetError: The dataset can't be used, or was labelled with another pair.
+        ValueError: Nothing reaches the target.
+    """
+    if num_threads:
+        torch.set_num_threads(num_threads)
+    checkpoint = load_checkpoint(folder)
+    old = checkpoint.description
+    pair = labelled_pair(validation)
+    for role, (of_router, of_data) in {"slm": (old.slm, pair.slm), "llm": (old.llm, pair.llm)}.items():
+        if of_router != of_data:
+            raise DatasetError(
+                f"{validation}: was labelled with {role} {of_data.model_id!r} at revision {of_data.revision!r}; "
+                f"{folder}: the router was trained for {of_router.model_id!r} at {of_router.revision!r}"
+            )
+    sizes = _sizes(folder, checkpoint)
+    data = load_routing_data(validation, old.objective)
+    embedding = load_slm_embedding(slm_dir) if checkpoint.slm_embedding is None else checkpoint.slm_embedding
+    logits = predict_logits(checkpoint.router, data, embedding)
+    rows = {row.threshold: row for row in sweep_thresholds(logits, data.divergent, sizes)}
+    for threshold, usage in (decoded_usage or {}).items():
+        row = measure_threshold(torch.sigmoid(logits), data.divergent, threshold, sizes)
+        rows[threshold] = dataclasses.replace(row, decoded_llm_usage_rate=usage)
+    sweep = tuple(rows[threshold] for threshold in sorted(rows, reverse=True))
+    threshold = choose_threshold(sweep, target, sizes)
+    description = dataclasses.replace(
+        old,
+        threshold=threshold,
+        sweep=sweep,
+        metrics=old.metrics | calibration_metrics(logits, data, sizes, threshold),
+        data={name: counts for name, counts in old.data.items() if not name.startswith("validation")}
+        | statistics_of("validation", validation),
+    )
+    write_description(description, folder / DESCRIPTION_FILE)
+    write_sweep(description, folder / TRAINING_DIR)
+    return description
+
+
+def _sizes(folder: Path, checkpoint: RouterCheckpoint) -> ModelSizes:
+    metrics = checkpoint.description.metrics
+    for name in ("slm_params", "llm_params"):
+        if name not in metrics:
+            raise CheckpointError(f"{folder / DESCRIPTION_FILE}: metrics lacks {name!r}, the size of the model")
+    return ModelSizes(int(metrics["slm_params"]), checkpoint.router.num_parameters, int(metrics["llm_params"]))

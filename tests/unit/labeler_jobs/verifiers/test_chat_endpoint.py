@@ -1,0 +1,165 @@
+import logging
+import socket
+import time
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from labeler_jobs.verifiers.chat_endpoint import ChatEndpoint, EndpointSettings
+from labeler_jobs.verifiers.llm_verifier import LlmVerifier
+from labeler_jobs.verifiers.verifier import Verdict, VerificationCase, VerifierUnreachable
+from tests.unit.labeler_jobs.verifiers.misbehaving_server import Reply, answered, serve
+
+KEY = "sk-very-secret"
+
+
+def endpoint(base_url: str, **changed: Any) -> ChatEndpoint:
+    fields: dict[str, Any] = {
+        "base_url": base_url, "model": "judge", "api_key": KEY, "timeout_s": 5, "max_attempts": 3,
+        "first_delay_s": 0.02, "max_delay_s": 0.1, "concurrency": 4,
+    }  # fmt: skip
+    return ChatEndpoint(EndpointSettings(**fields | changed))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_generate_many_prompts_are_answered_in_order_within_the_concurrency() -> None:
+    with serve(lambda number, prompt: Reply(delay_s=0.02, body=answered(f"re {prompt}").body)) as server:
+        prompts = [f"p{number}" for number in range(20)]
+        assert endpoint(server.base_url).generate(prompts) == [f"re {prompt}" for prompt in prompts]
+    assert 1 < server.max_open <= 4
+    assert set(server.paths) == {"/v1/chat/completions"}
+    assert all(headers["authorization"] == f"Bearer {KEY}" for headers in server.headers)
+    assert {payload["model"] for payload in server.payloads} == {"judge"}
+    assert {payload["temperature"] for payload in server.payloads} == {0}
+
+
+def test_generate_without_a_key_sends_no_authorization() -> None:
+    with serve(lambda number, prompt: answered("yes")) as server:
+        endpoint(server.base_url, api_key=None).generate(["p"])
+    assert "authorization" not in server.headers[0]
+
+
+def test_generate_nothing_asks_nothing() -> None:
+    assert endpoint(f"http://127.0.0.1:{free_port()}/v1").generate([]) == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Reply(500, b"oops"),
+        Reply(503),
+        Reply(429, headers={"Retry-After": "0"}),
+        Reply(hang_up=True),
+        Reply(body=b"<html>not json</html>"),
+        Reply(body=b'{"choices": []}'),
+        Reply(body=b"[1]"),
+        Reply(body=b"\x1f\x8bgarbage", headers={"Content-Encoding": "gzip"}),
+        Reply(delay_s=0.5),
+        Reply(body=b"x" * 200, drip_s=0.05),
+    ],
+    ids=["500", "503", "429", "hangs up", "html", "no choice", "list", "bad gzip", "slow", "drips"],
+)
+def test_generate_fault_that_passes_is_survived(fault: Reply) -> None:
+    with serve(lambda number, prompt: fault if number == 0 else answered("yes")) as server:
+        assert endpoint(server.base_url, timeout_s=0.25).generate(["p"]) == ["yes"]
+    assert len(server.payloads) == 2
+
+
+def test_generate_server_that_keeps_failing_is_unreachable_and_says_how_to_go_on() -> None:
+    reply = Reply(500, f"bad key {KEY}".encode())
+    with serve(lambda number, prompt: reply) as server, pytest.raises(VerifierUnreachable) as error:
+        endpoint(server.base_url).generate(["the prompt"])
+    message = str(error.value)
+    assert "in 3 attempts" in message
+    assert "HTTP 500 bad key" in message
+    assert "run the same command again" in message
+    assert KEY not in message
+    assert "the prompt" not in message
+    assert len(server.payloads) == 3
+
+
+def test_generate_nobody_listens_is_unreachable_after_all_attempts() -> None:
+    url = f"http://127.0.0.1:{free_port()}/v1"
+    with pytest.raises(VerifierUnreachable, match=rf"{url}/.* gave no answer in 3 attempts.*ConnectError"):
+        endpoint(url).generate(["p"])
+
+
+def test_generate_server_that_starts_late_is_waited_for() -> None:
+    with serve(lambda number, prompt: Reply(503) if number < 4 else answered("yes")) as server:
+        assert endpoint(server.base_url, max_attempts=5).generate(["p"]) == ["yes"]
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 404])
+def test_generate_refusal_is_not_repeated(status: int) -> None:
+    reply = Reply(status, f"no such model, key {KEY}".encode())
+    with serve(lambda number, prompt: reply) as server, pytest.raises(VerifierUnreachable) as error:
+        endpoint(server.base_url).generate(["p"])
+    assert f"refused the request: HTTP {status} no such model" in str(error.value)
+    assert len(server.payloads) == 1
+    assert KEY not in str(error.value)
+
+
+def test_generate_one_failure_cancels_the_rest() -> None:
+    with serve(lambda number, prompt: Reply(400) if prompt == "p0" else Reply(delay_s=0.2, status=500)) as server:
+        started = time.monotonic()
+        with pytest.raises(VerifierUnreachable):
+            endpoint(server.base_url, max_attempts=50).generate([f"p{number}" for number in range(40)])
+        assert time.monotonic() - started < 5
+
+
+def test_generate_retry_after_is_waited_for_up_to_the_longest_delay() -> None:
+    limited = Reply(429, headers={"Retry-After": "3600"})
+    with serve(lambda number, prompt: limited if number == 0 else answered("yes")) as server:
+        started = time.monotonic()
+        endpoint(server.base_url, first_delay_s=0, max_delay_s=0.3).generate(["p"])
+        assert 0.3 <= time.monotonic() - started < 3
+
+
+def test_generate_null_content_is_an_empty_answer() -> None:
+    with serve(lambda number, prompt: answered(None)) as server:
+        assert endpoint(server.base_url).generate(["p"]) == [""]
+
+
+def test_generate_key_and_prompts_are_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with serve(lambda number, prompt: Reply(500, KEY.encode()) if number == 0 else answered("yes")) as server:
+        settings = EndpointSettings(base_url=server.base_url, model="m", api_key=KEY, first_delay_s=0)  # type: ignore[arg-type]
+        ChatEndpoint(settings).generate(["a private prompt"])
+    assert "attempt 1 failed" in caplog.text
+    assert KEY not in caplog.text + repr(settings)
+    assert "private prompt" not in caplog.text
+
+
+def test_judge_over_http_gives_verdicts_in_order() -> None:
+    def reply(number: int, prompt: str) -> Reply:
+        said = prompt.rpartition("<version_b>")[2].partition("</version_b>")[0]
+        return answered("hm" if "maybe" in said else f'{{"divergent": {str("HERE]]15" in said).lower()}}}')
+
+    cases = [VerificationCase("", "It is 12.", slm, "") for slm in ("It is 15.", "It is twelve.", "maybe.")]
+    with serve(reply) as server:
+        verifier = LlmVerifier(endpoint(server.base_url))
+        assert verifier.judge(cases) == [Verdict(True), Verdict(False), Verdict(True, unparsable=True)]
+    assert verifier.num_unparsable == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"base_url": "ftp://host"}, {"base_url": "nothing"}, {"model": ""}, {"concurrency": 0}, {"modle": "m"}],
+)
+def test_settings_wrong_field_is_named(changed: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(changed))):
+        endpoint(**{"base_url": "http://127.0.0.1:1/v1"} | changed)
+
+
+def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIVIUM_VERIFIER_API_KEY", KEY)
+    settings = EndpointSettings(base_url="http://127.0.0.1:1/v1", model="m")  # type: ignore[arg-type]
+    assert settings.api_key is not None
+    assert settings.api_key.get_secret_value() == KEY
