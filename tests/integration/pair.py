@@ -28,7 +28,7 @@ from trivium.v1 import (
 )
 
 from evaluation.reference.pair import WEIGHTS_DIR
-from services.cli.redis_server import RedisServer
+from services.cli.pair.redis_server import RedisServer
 from services.common.channels import open_channel
 from tests.integration.processes import Process
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.cli.redis_server import RedisServer
+from services.cli.pair.redis_server import RedisServer
 
 
 @pytest.fixture

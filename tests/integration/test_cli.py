@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from services.cli.state import RunningPair, load_state
+from services.cli.pair.state import RunningPair, load_state
 
 QUESTION = "Ann starts with 24 stones. On Monday she buys 6 stones. How many stones does Ann have now?"
 START_TIMEOUT_S = 120

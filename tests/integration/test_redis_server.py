@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.cli.redis_server import RedisServer, RedisUnavailable, find_redis_binary
+from services.cli.pair.redis_server import RedisServer, RedisUnavailable, find_redis_binary
 
 pytestmark = pytest.mark.integration
 

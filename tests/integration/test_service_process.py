@@ -5,8 +5,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.cli.launch import ServiceCommand
-from services.cli.service_process import ServiceProcess
+from services.cli.pair.launch import ServiceCommand
+from services.cli.pair.service_process import ServiceProcess
 
 started: list[ServiceProcess] = []
 
