@@ -23,7 +23,7 @@ _PROMPT = "> "
 _HISTORY_LEN = 1000
 
 
-def run_chat(limits: Limits, *, address: str | None, state_dir: Path, system: str | None) -> None:
+def run_chat(limits: Limits, *, address: str | None, state_dir: Path, system: str | None, timeout_s: float) -> None:
     """Holds a conversation until /quit or the end of stdin.
 
     Args:
@@ -31,11 +31,14 @@ def run_chat(limits: Limits, *, address: str | None, state_dir: Path, system: st
         address: The orchestrator's; found by itself if None.
         state_dir: Where a running pair is looked for, and where the history of prompts is kept.
         system: A system message to start with; None for none.
+        timeout_s: Seconds that each answer may take.
 
     Raises:
         CliError: The orchestrator doesn't answer at the start. Later errors are shown, and the conversation goes on.
     """
-    with OrchestratorClient(find_address(address, state_dir)) as client, _line_history(state_dir / "chat_history"):
+    where = find_address(address, state_dir)
+    history = state_dir / "chat_history"
+    with OrchestratorClient(where, timeout_s=timeout_s) as client, _line_history(history):
         conversation = Conversation(client, limits, system, client.pair_size())
         note("/reset forgets the conversation, /quit ends it, Ctrl-C stops an answer")
         while (line := _read_line()) is not None:

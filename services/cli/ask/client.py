@@ -14,9 +14,12 @@ import grpc
 from trivium.v1 import orchestrator_pb2 as pb
 from trivium.v1 import orchestrator_pb2_grpc
 
+from services.cli.ask.options import DEFAULT_TIMEOUT_S
 from services.cli.channel import local_channel
 from services.cli.errors import CliError
 from services.cli.figures import PairSize
+
+_INFO_TIMEOUT_S = 5.0
 
 
 @dataclass(slots=True)
@@ -37,10 +40,16 @@ class Answer:
 
 
 class OrchestratorClient:
-    """A connection to one orchestrator. Close it, or use it as a context manager."""
+    """A connection to one orchestrator. A context manager.
 
-    def __init__(self, address: str) -> None:
+    Args:
+        address: "host:port".
+        timeout_s: Seconds that an answer may take, from the request to its last message.
+    """
+
+    def __init__(self, address: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         self._address = address
+        self._timeout_s = timeout_s
         self._channel = local_channel(address)
         self._stub = orchestrator_pb2_grpc.OrchestratorServiceStub(self._channel)
 
@@ -56,8 +65,8 @@ class OrchestratorClient:
         Raises:
             CliError: The orchestrator doesn't answer.
         """
-        with self._told_in_one_line():
-            return self._stub.GetServerInfo(pb.OrchestratorServiceGetServerInfoRequest(), timeout=5)
+        with self._told_in_one_line(f"no answer within {_INFO_TIMEOUT_S:g} s"):
+            return self._stub.GetServerInfo(pb.OrchestratorServiceGetServerInfoRequest(), timeout=_INFO_TIMEOUT_S)
 
     def pair_size(self) -> PairSize:
         """Asks for the number of parameters of both models.
@@ -82,8 +91,8 @@ class OrchestratorClient:
             CliError: The request failed, the stream ended without its last message, or tokens are missing.
         """
         started = time.perf_counter()
-        with self._told_in_one_line():
-            call = self._stub.Generate(request)
+        with self._told_in_one_line(f"the answer isn't complete after {self._timeout_s:g} s"):
+            call = self._stub.Generate(request, timeout=self._timeout_s)
             try:
                 for response in call:
                     answer.text += response.text
@@ -117,11 +126,14 @@ class OrchestratorClient:
         return answer, num_messages
 
     @contextmanager
-    def _told_in_one_line(self) -> Iterator[None]:
+    def _told_in_one_line(self, too_late: str) -> Iterator[None]:
+        """Raises a call's error as one line, which for a deadline that is over says `too_late`."""
         try:
             yield
         except grpc.RpcError as error:
-            message = f"orchestrator {self._address}: {error.code().name}: {error.details()}"
-            if error.code() is grpc.StatusCode.UNAVAILABLE:
+            code = error.code()
+            is_late = code is grpc.StatusCode.DEADLINE_EXCEEDED
+            message = f"orchestrator {self._address}: {code.name}: {too_late if is_late else error.details()}"
+            if is_late or code is grpc.StatusCode.UNAVAILABLE:
                 message += " (`trivium doctor` tells what is down)"
             raise CliError(message) from error

@@ -26,6 +26,7 @@ def generate(
     top_p: own.TopP = 1.0,
     seed: own.Seed = 0,
     llm_loss_policy: own.LlmLoss = own.LossPolicy.WAIT,
+    timeout_s: own.Timeout = own.DEFAULT_TIMEOUT_S,
     raw: own.Raw = False,
     as_json: opt.Json = False,
     start: own.Start = False,
@@ -40,7 +41,9 @@ def generate(
         max_new_tokens, threshold, stop or (), drawn, target_llm_usage, target_avg_params_b, llm_loss_policy
     )
     text = sys.stdin.read() if prompt == "-" else prompt
-    run_generate(text, asked, address=address, state_dir=state_dir, raw=raw, as_json=as_json, start=start)
+    run_generate(
+        text, asked, address=address, state_dir=state_dir, raw=raw, as_json=as_json, start=start, timeout_s=timeout_s
+    )
 
 
 def chat(
@@ -54,6 +57,7 @@ def chat(
     top_p: own.TopP = 1.0,
     seed: own.Seed = 0,
     llm_loss_policy: own.LlmLoss = own.LossPolicy.WAIT,
+    timeout_s: own.Timeout = own.DEFAULT_TIMEOUT_S,
     system: own.System = None,
     state_dir: opt.StateDir = opt.DEFAULT_STATE_DIR,
 ) -> None:
@@ -63,7 +67,7 @@ def chat(
 
     drawn = sampling(temperature, top_k, top_p, seed)
     asked = Limits(max_new_tokens, threshold, (), drawn, target_llm_usage, target_avg_params_b, llm_loss_policy)
-    run_chat(asked, address=address, state_dir=state_dir, system=system)
+    run_chat(asked, address=address, state_dir=state_dir, system=system, timeout_s=timeout_s)
 
 
 def demo(

@@ -65,7 +65,6 @@ def run_demo(*, engine: str | None, redis_url: str | None, start_timeout_s: floa
             legend = Text.assemble("The SLM writes like this, ", ("the LLM like this", LLM_STYLE), ".\n")
             out.print(legend)
             results = [_ask(client, draw_sample(index), size) for index in HELD_OUT_INDICES]
-            running.check()
     out.print(results_table(results, size))
 
 

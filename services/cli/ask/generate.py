@@ -32,6 +32,7 @@ def run_generate(
     raw: bool,
     as_json: bool,
     start: bool,
+    timeout_s: float,
 ) -> None:
     """Answers one question.
 
@@ -43,12 +44,16 @@ def run_generate(
         raw: Leave out the chat template.
         as_json: Print one JSON object when the answer is complete, nothing before.
         start: Run the reference pair for this answer if none runs.
+        timeout_s: Seconds that the answer may take.
 
     Raises:
         CliError: The request failed.
     """
     request = text_request(prompt, limits) if raw else question_request(prompt, limits)
-    with _orchestrator(address, state_dir, start) as target, OrchestratorClient(target) as client:
+    with (
+        _orchestrator(address, state_dir, start) as target,
+        OrchestratorClient(target, timeout_s=timeout_s) as client,
+    ):
         size = client.pair_size()
         if as_json:
             answer, _ = client.complete(request)

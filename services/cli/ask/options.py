@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+DEFAULT_TIMEOUT_S = 600.0
+
 
 class LossPolicy(StrEnum):
     """What a request does while no replica of the LLM is left."""
@@ -48,6 +50,9 @@ LlmLoss = Annotated[
         help="While no replica of the LLM is left: wait for one; go on with the SLM, and say for how many tokens; or "
         "fail.",
     ),
+]
+Timeout = Annotated[
+    float, typer.Option("--timeout-s", min=0.1, help="Seconds that an answer may take, all of its tokens included.")
 ]
 Raw = Annotated[bool, typer.Option("--raw", help="Sends the prompt as it is, without the chat template.")]
 Start = Annotated[bool, typer.Option("--start", help="Runs the reference pair for this answer if none runs.")]

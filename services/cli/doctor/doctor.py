@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import typer
@@ -19,10 +18,24 @@ from rich.text import Text
 from services.cli.console import out
 from services.cli.doctor.fit import misfits
 from services.cli.doctor.installed import Component, installed_components
+from services.cli.doctor.kv_budget import kv_advice
 from services.cli.options import DEFAULT_ADDRESS
-from services.cli.pair.probe import SERVICES, Probe, probe
+from services.cli.pair.probe import SERVICES, Probe, index_problem, probe_all
 from services.cli.pair.state import RunningPair, load_state
 from services.cli.pair.status_table import load, serves
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Findings:
+    """What a report comes to.
+
+    Attributes:
+        problems: What is wrong.
+        advice: What works, and could work better.
+    """
+
+    problems: Sequence[str]
+    advice: Sequence[str]
 
 
 def run_doctor(given: Mapping[str, str], *, state_dir: Path, as_json: bool) -> None:
@@ -39,14 +52,16 @@ def run_doctor(given: Mapping[str, str], *, state_dir: Path, as_json: bool) -> N
     """
     state = None if "orchestrator" in given else load_state(state_dir)
     addresses = dict(given) if given and state is None else {**known_addresses(state), **given}
-    with ThreadPoolExecutor(len(SERVICES)) as pool:
-        probes = list(pool.map(lambda item: probe(*item), addresses.items()))
+    probes = probe_all(addresses)
     components = installed_components()
     problems = [*_missing(components), *_ended(state, addresses), *_down(probes), *misfits(probes)]
+    if index := index_problem(probes):
+        problems.append(f"the orchestrator's Redis: {index}")
+    findings = Findings(problems, kv_advice(probes))
     if as_json:
-        out.print_json(json.dumps(_as_dict(components, probes, state, problems)), indent=2)
+        out.print_json(json.dumps(_as_dict(components, probes, state, findings)), indent=2)
     else:
-        _show(components, probes, state, problems)
+        _show(components, probes, state, findings)
     if problems:
         raise typer.Exit(1)
 
@@ -90,7 +105,7 @@ def _down(probes: Sequence[Probe]) -> list[str]:
 
 
 def _show(
-    components: Sequence[Component], probes: Sequence[Probe], state: RunningPair | None, problems: Sequence[str]
+    components: Sequence[Component], probes: Sequence[Probe], state: RunningPair | None, findings: Findings
 ) -> None:
     installed = Table(title="Installed", title_justify="left")
     for column in ("what", "version", "for"):
@@ -108,14 +123,16 @@ def _show(
         row = (found.service, found.address, found.health, latency, serves(found.info), load(found.info))
         services.add_row(*(Text(cell) for cell in row))
     out.print(installed, services)
-    for problem in problems:
+    for problem in findings.problems:
         out.print(Text(f"✗ {problem}", style="red"), soft_wrap=True)
-    if not problems:
+    for advice in findings.advice:
+        out.print(Text(f"! {advice}", style="yellow"), soft_wrap=True)
+    if not findings.problems:
         out.print("[green]✓ everything fits[/]")
 
 
 def _as_dict(
-    components: Sequence[Component], probes: Sequence[Probe], state: RunningPair | None, problems: Sequence[str]
+    components: Sequence[Component], probes: Sequence[Probe], state: RunningPair | None, findings: Findings
 ) -> dict[str, object]:
     return {
         "pair": state.pair if state else None,
@@ -131,5 +148,6 @@ def _as_dict(
             }
             for item in probes
         ],
-        "problems": list(problems),
+        "problems": list(findings.problems),
+        "advice": list(findings.advice),
     }

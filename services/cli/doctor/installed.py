@@ -9,7 +9,8 @@ import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from services.cli.pair.redis_server import RedisUnavailable, find_redis_binary
+from services.cli.errors import CliError
+from services.cli.pair.redis_server import find_redis_binary
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,5 +55,5 @@ def _version(package: str) -> str | None:
 def _redis() -> str | None:
     try:
         return str(find_redis_binary())
-    except RedisUnavailable:
+    except CliError:
         return None

@@ -5,18 +5,16 @@ Owns what counts as wrong. Pure: a survey in, lines out. Replicas that share a f
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from labeler_jobs.jobs.manifest import RUN_LABEL, STAGE_LABEL
 from labeler_jobs.jobs.situation import ending, why_ended
 from services.cli.doctor.kube_survey import COMPONENT, Object, Survey, is_ready
+from services.cli.log_lines import last_serious, one_line
 
 _UNPULLED = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
 _UNMADE = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
-_SERIOUS = ("WARNING", "ERROR", "CRITICAL")
 # Components whose values aren't those of a service.
 _LABELER, _REDIS, _TEST = "labeler", "redis", "test"
 _ENDED = ("Succeeded", "Failed")
@@ -59,14 +57,14 @@ def _claims(seen: Survey) -> Iterator[str]:
                 f"{setting}.storageClassName to one that it has ({known})"
             )
         elif warning := seen.warnings.get(claim["metadata"]["uid"]):
-            yield f"volume claim {name} waits: {_one_line(warning)}; see {setting} in values.yaml"
+            yield f"volume claim {name} waits: {one_line(warning)}; see {setting} in values.yaml"
 
 
 def _workloads(seen: Survey) -> Iterator[str]:
     for workload in seen.workloads:
         for condition in workload["status"].get("conditions", []):
             if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-                yield f"{component_of(workload)}: its pods are refused: {_one_line(condition.get('message', ''))}"
+                yield f"{component_of(workload)}: its pods are refused: {one_line(condition.get('message', ''))}"
 
 
 def _pods(seen: Survey) -> Iterator[str]:
@@ -114,7 +112,7 @@ def _is_alive(pod: Object) -> bool:
 def _unscheduled(pod: Object) -> str:
     for condition in pod["status"].get("conditions", []):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            name, message = component_of(pod), _one_line(condition.get("message", ""))
+            name, message = component_of(pod), one_line(condition.get("message", ""))
             if gpus := _GPUS.search(message):
                 return f"{name}: no node has {_wanted(pod, gpus[1])} {gpus[1]} free: {_fewer_gpus(name)} ({message})"
             if "PersistentVolumeClaim" in message or "persistentvolumeclaim" in message:
@@ -143,7 +141,7 @@ def _container_fault(pod: Object, seen: Survey) -> str:
     name = component_of(pod)
     for status in pod["status"].get("containerStatuses", []):
         waiting = status.get("state", {}).get("waiting", {})
-        reason, message = waiting.get("reason", ""), _one_line(waiting.get("message", ""))
+        reason, message = waiting.get("reason", ""), one_line(waiting.get("message", ""))
         if reason in _UNPULLED:
             return (
                 f"{name}: the image {status['image']} can't be pulled: set images.registry and images.tag to where "
@@ -176,13 +174,13 @@ def _crash(name: str, pod: Object, status: Object, ended: Object) -> str:
         setting = "redis.maxMemoryMb" if name == _REDIS else f"{name}.resources.limits.memory"
         return f"{times} because it used more memory than {limit}: raise {setting}"
     log = "kubectl logs" if is_over else "kubectl logs --previous"
-    said = _last_serious(ended.get("message", "")) or f"its log tells why: {log}"
+    said = last_serious(ended.get("message", "")) or f"its log tells why: {log}"
     return f"{times} with exit code {ended['exitCode']}: {said}"
 
 
 def _not_ready(pod: Object, seen: Survey) -> str:
     name = component_of(pod)
-    if said := _last_serious(seen.logs.get(pod["metadata"]["name"], "")):
+    if said := last_serious(seen.logs.get(pod["metadata"]["name"], "")):
         return f"{name}: runs, but doesn't serve: {said}"
     return f"{name}: isn't ready yet: give it time to load, or see what `{_describe(name, seen)}` tells"
 
@@ -190,7 +188,7 @@ def _not_ready(pod: Object, seen: Survey) -> str:
 def _ended(pod: Object, seen: Survey) -> str:
     """A pod that was ended from outside: evicted, or its node was shut down."""
     name = component_of(pod)
-    return f"{name}: ended ({_one_line(why_ended(pod))}): see what `{_describe(name, seen)}` tells"
+    return f"{name}: ended ({one_line(why_ended(pod))}): see what `{_describe(name, seen)}` tells"
 
 
 def _describe(name: str, seen: Survey) -> str:
@@ -201,34 +199,10 @@ def _scaled(seen: Survey) -> Iterator[str]:
     for item in seen.scaled:
         for condition in item.get("status", {}).get("conditions", []):
             if condition["type"] == "Ready" and condition["status"] == "False":
-                message = _one_line(condition.get("message", ""))
+                message = one_line(condition.get("message", ""))
                 yield f"{component_of(item)}: KEDA doesn't scale it ({message}): see autoscaling.prometheusAddress"
-
-
-def _last_serious(text: str) -> str:
-    """The last line of a log that tells of trouble; of other text, its last line."""
-    last = ""
-    for line in text.splitlines():
-        record = _record(line)
-        if record is None:
-            last = line.strip() or last
-        elif record.get("level") in _SERIOUS:
-            last = str(record.get("message", ""))
-    return _one_line(last)
-
-
-def _record(line: str) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return record if isinstance(record, dict) else None
 
 
 def _wanted(pod: Object, resource: str) -> str:
     limits = (item.get("resources", {}).get("limits", {}) for item in pod["spec"]["containers"])
     return next((str(limit[resource]) for limit in limits if resource in limit), "enough")
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -27,7 +27,7 @@ def run_bench(*, repetitions: int, depth: int, json_path: Path | None, start_tim
         start_timeout_s: Seconds until the pair has to serve.
 
     Raises:
-        CliError: The pair didn't start.
+        CliError: The pair didn't start, or a service ended meanwhile.
     """
     with tempfile.TemporaryDirectory(prefix="trivium-bench-") as directory:
         options = LocalOptions(
@@ -35,7 +35,7 @@ def run_bench(*, repetitions: int, depth: int, json_path: Path | None, start_tim
         )
         with started_pair(options) as running:
             settings = measure(running.address, repetitions=repetitions, depth=depth)
-            running.check()
+            running.check_unbroken()
     # Wider than many terminals: cut columns would hide the figures.
     Console(width=max(out.width, 120)).print(table(settings))
     if json_path:

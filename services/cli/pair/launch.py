@@ -12,7 +12,8 @@ from pathlib import PurePath
 from services.cli.errors import CliError
 from services.common.pair import ModelSection, Pair
 
-_DRAIN_TIMEOUT_S = 5
+DRAIN_TIMEOUT_S = 1.0
+"""Seconds that running answers may take after Ctrl-C."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,4 +94,4 @@ def _model_flags(section: ModelSection) -> list[str]:
 
 
 def _common_flags() -> list[str]:
-    return ["--drain-timeout-s", str(_DRAIN_TIMEOUT_S)]
+    return ["--drain-timeout-s", str(DRAIN_TIMEOUT_S)]

@@ -1,30 +1,39 @@
 """Runs a pair on this machine: Redis and the four services as child processes.
 
-Owns their order of start, the watch over them, and their end. Shows nothing; `services.cli.pair.up` does.
+Owns their order of start, and their end. `services.cli.pair.supervisor` keeps them running between the two, and
+`services.cli.pair.up` shows how they are.
 """
 
 from __future__ import annotations
 
 import contextlib
-import socket
+import os
+import shutil
+import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from services.cli.errors import CliError
-from services.cli.pair.launch import ServiceCommand, backend_commands, orchestrator_command
-from services.cli.pair.probe import Probe, probe
-from services.cli.pair.redis_server import RedisServer, RedisUnavailable
+from services.cli.pair.checks import check_before_start
+from services.cli.pair.child import Child
+from services.cli.pair.launch import DRAIN_TIMEOUT_S, backend_commands, orchestrator_command
+from services.cli.pair.probe import Probe, probe, probe_all
+from services.cli.pair.redis_server import RedisServer
 from services.cli.pair.service_process import ServiceProcess
 from services.cli.pair.state import LocalProcess, RunningPair, clear_state, load_state, save_state
+from services.cli.pair.supervisor import Supervised, Supervisor
 from services.common.pair import Pair
 
-_POLL_S = 0.2
-_STOP_TIMEOUT_S = 15.0
-"""Longer than the services' drain timeout (`services.cli.pair.launch`)."""
+_POLL_S = 0.1
+_PROBE_TIMEOUT_S = 1.0
+# Whoever pressed Ctrl-C is back at the prompt within 3 s: time for answers, then for the processes to end.
+_ANSWERS_TIMEOUT_S = DRAIN_TIMEOUT_S + 0.8
+_END_TIMEOUT_S = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,99 +60,106 @@ class LocalPair:
 
     Args:
         options: How to run it.
-        owner_pid: Process id of this command.
     """
 
-    def __init__(self, options: LocalOptions, owner_pid: int) -> None:
-        self._options = options
-        self._state = RunningPair(pair=options.pair.name, owner=LocalProcess.of(owner_pid))
+    def __init__(self, options: LocalOptions) -> None:
+        self.options = options
+        self._state = RunningPair(pair=options.pair.name, owner=LocalProcess.of(os.getpid()))
+        self._state_lock = threading.Lock()
         self._logs = options.state_dir / "logs"
         self._resources = contextlib.ExitStack()
-        self._services: dict[str, ServiceProcess] = {}
+        self._supervisor = Supervisor(self._note_start)
 
     @property
-    def processes(self) -> Sequence[ServiceProcess]:
-        """The services that were started, in the order of their start."""
-        return tuple(self._services.values())
+    def children(self) -> Sequence[Supervised]:
+        """Redis, if it has one of its own, and the services, in the order of their start."""
+        return self._supervisor.supervised
 
     @property
     def address(self) -> str:
         """Where the orchestrator listens, as "host:port". Valid after `start`."""
         return self._state.addresses["orchestrator"]
 
+    def news(self) -> Iterator[str]:
+        """Which children ended and were started again since the last call, in lines."""
+        return self._supervisor.news()
+
     def __enter__(self) -> LocalPair:
-        _stop_leftovers(self._options.state_dir)
+        options = self.options
+        check_before_start(options.pair, options.state_dir, options.port, options.redis_url)
+        _stop_leftovers(options.state_dir)
         self._logs.mkdir(parents=True, exist_ok=True)
-        save_state(self._options.state_dir, self._state)
-        self._resources.callback(clear_state, self._options.state_dir)
+        save_state(options.state_dir, self._state)
+        self._resources.callback(clear_state, options.state_dir)
         return self
 
     def __exit__(self, *exception: object) -> None:
         try:
-            self._stop_services()
+            self._stop_children()
         finally:
             self._resources.close()
 
     def start(self, on_poll: Callable[[], None] = lambda: None) -> None:
-        """Starts everything and waits until the orchestrator serves.
+        """Starts everything and waits until the orchestrator serves. From then on, what ends is started again.
 
         Args:
             on_poll: Called a few times a second while waiting.
 
         Raises:
-            CliError: The port is taken; or a service ended, or didn't serve in time.
+            CliError: Something ended, or didn't serve in time.
         """
-        _check_port_is_free(self._options.port)
-        deadline = time.monotonic() + self._options.start_timeout_s
-        redis_url = self._options.redis_url or self._start_redis()
-        for command in backend_commands(self._options.pair):
-            self._launch(command)
-        self._await(lambda: len(self._state.addresses) == len(self._services), deadline, on_poll)
-        self._launch(orchestrator_command(self._options.pair, self._state.addresses, redis_url), self._options.port)
+        deadline = time.monotonic() + self.options.start_timeout_s
+        redis_url = self.options.redis_url or self._start_redis()
+        for command in backend_commands(self.options.pair):
+            self._supervisor.start(ServiceProcess(command, port=0, directory=self._logs))
+        self._await(lambda: all(supervised.child.address for supervised in self.children), deadline, on_poll)
+        command = orchestrator_command(self.options.pair, self._state.addresses, redis_url)
+        self._supervisor.start(ServiceProcess(command, port=self.options.port, directory=self._logs))
         self._await(self._orchestrator_serves, deadline, on_poll)
-        self._state.ready = True
-        save_state(self._options.state_dir, self._state)
+        self._supervisor.keep_alive()
+        with self._changed_state() as state:
+            state.ready = True
 
-    def check(self) -> None:
-        """Makes sure that every service still runs.
+    def check_unbroken(self) -> None:
+        """Makes sure that nothing was started again.
 
         Raises:
-            CliError: One doesn't; the message has its last log lines.
+            CliError: Something was, so that what was measured meanwhile means nothing.
         """
-        for service in self.processes:
-            code = service.exit_code
-            if code is not None:
-                ending = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-                log = "\n".join(f"  {line}" for line in service.log_tail())
-                raise CliError(f"{service.name} (pid {service.pid}) {ending}. The end of {service.log_path}:\n{log}")
+        for supervised in self.children:
+            if supervised.last_end:
+                raise CliError(f"{supervised.child.name} {supervised.last_end} (log: {supervised.child.log_path})")
 
     def probe(self) -> list[Probe]:
         """Asks each service that listens how it is."""
-        return [probe(name, address, timeout_s=1.0) for name, address in self._state.addresses.items()]
+        return probe_all(self._state.addresses, timeout_s=_PROBE_TIMEOUT_S)
 
     def _start_redis(self) -> str:
-        try:
-            redis = self._resources.enter_context(RedisServer())
-        except RedisUnavailable as error:
-            raise CliError(str(error)) from error
-        self._state.processes["redis"] = LocalProcess.of(redis.pid)
+        # Made with mode 0700, and with a short path.
+        folder = Path(tempfile.mkdtemp(prefix="trivium-redis-"))
+        self._resources.callback(shutil.rmtree, folder, ignore_errors=True)
+        with self._changed_state() as state:
+            state.folders.append(folder)
+        redis = RedisServer(folder, self._logs / "redis.log")
+        self._supervisor.start(redis)
         return redis.url
 
-    def _launch(self, command: ServiceCommand, port: int = 0) -> None:
-        service = ServiceProcess(command, port=port, directory=self._logs)
-        self._services[command.name] = service
-        self._state.processes[command.name] = service.identity
-        save_state(self._options.state_dir, self._state)
+    def _note_start(self, child: Child) -> None:
+        """Runs in the supervisor's thread."""
+        assert child.identity is not None
+        with self._changed_state() as state:
+            state.processes[child.name] = child.identity
 
     def _await(self, condition: Callable[[], bool], deadline: float, on_poll: Callable[[], None]) -> None:
         while True:
-            self.check()
+            if self._supervisor.failure:
+                raise CliError(self._supervisor.failure)
             self._note_addresses()
             if condition():
                 return
             if time.monotonic() > deadline:
                 states = ", ".join(f"{probe.service} {probe.health} {probe.error}".strip() for probe in self.probe())
-                waited = f"{self._options.start_timeout_s:.0f} s"
+                waited = f"{self.options.start_timeout_s:.0f} s"
                 raise CliError(
                     f"the pair didn't serve within {waited}: {states or 'nothing listens'}; logs are in {self._logs}"
                 )
@@ -151,27 +167,43 @@ class LocalPair:
             time.sleep(_POLL_S)
 
     def _note_addresses(self) -> None:
-        for service in self.processes:
-            address = service.address
-            if address is not None and service.name not in self._state.addresses:
-                self._state.addresses[service.name] = address
-                save_state(self._options.state_dir, self._state)
+        for supervised in self.children:
+            child = supervised.child
+            if isinstance(child, ServiceProcess) and child.name not in self._state.addresses and child.address:
+                with self._changed_state() as state:
+                    state.addresses[child.name] = child.address
 
     def _orchestrator_serves(self) -> bool:
         address = self._state.addresses.get("orchestrator")
-        return address is not None and probe("orchestrator", address).health == "SERVING"
+        return address is not None and probe("orchestrator", address, timeout_s=_PROBE_TIMEOUT_S).health == "SERVING"
 
-    def _stop_services(self) -> None:
-        """Asks all of them to drain and end. A second Ctrl-C kills them at once."""
+    @contextlib.contextmanager
+    def _changed_state(self) -> Iterator[RunningPair]:
+        """Saves what is changed. The supervisor's thread notes starts while the main one notes addresses."""
+        with self._state_lock:
+            yield self._state
+            save_state(self.options.state_dir, self._state)
+
+    def _stop_children(self) -> None:
+        """Lets answers end for a moment, then ends everything. Interrupted, it ends everything at once."""
+        self._supervisor.release()
+        children = [supervised.child for supervised in self.children]
         try:
-            for service in self.processes:
-                service.terminate()
-            deadline = time.monotonic() + _STOP_TIMEOUT_S
-            for service in self.processes:
-                service.wait(max(0.1, deadline - time.monotonic()))
+            _end([child for child in children if child.name == "orchestrator"], _ANSWERS_TIMEOUT_S)
+            _end(children, _END_TIMEOUT_S)
         finally:
-            for service in self.processes:
-                service.kill()
+            for child in children:
+                child.kill()
+            self._supervisor.close()
+
+
+def _end(children: Iterable[Child], timeout_s: float) -> None:
+    children = list(children)
+    for child in children:
+        child.terminate()
+    deadline = time.monotonic() + timeout_s
+    for child in children:
+        child.wait(max(0.0, deadline - time.monotonic()))
 
 
 def _stop_leftovers(directory: Path) -> None:
@@ -187,24 +219,12 @@ def _stop_leftovers(directory: Path) -> None:
         raise CliError(
             f"pair {state.pair!r} already runs here (pid {state.owner.pid}); stop it, or give another --state-dir"
         )
+    # They are about to end by themselves, as their parent did.
     handles = [handle for process in state.processes.values() if (handle := process.handle()) is not None]
     for handle in handles:
-        handle.terminate()
-    for handle in psutil.wait_procs(handles, timeout=_STOP_TIMEOUT_S)[1]:
-        handle.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            handle.kill()
+    psutil.wait_procs(handles)
+    for folder in state.folders:
+        shutil.rmtree(folder, ignore_errors=True)
     clear_state(directory)
-
-
-def _check_port_is_free(port: int) -> None:
-    """Tells at once what the orchestrator would find out last.
-
-    Raises:
-        CliError: Someone listens there.
-    """
-    with socket.socket() as probe_socket:
-        # As gRPC binds: an old connection that is still closing is no one.
-        probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe_socket.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise CliError(f"can't listen on 127.0.0.1:{port}: {error.strerror}; give another with --port") from error

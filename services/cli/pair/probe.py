@@ -6,7 +6,8 @@ Owns the health check and `GetServerInfo` of the four services, both with a shor
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -95,3 +96,27 @@ def probe(service: str, address: str, *, timeout_s: float = 2.0) -> Probe:
         except grpc.RpcError as error:
             return Probe(service, address, health, latency_ms, None, f"{error.code().name}: {error.details()}")
     return Probe(service, address, health, latency_ms, info)
+
+
+def probe_all(addresses: Mapping[str, str], *, timeout_s: float = 2.0) -> list[Probe]:
+    """Asks services at the same time, so that those that hang cost no more than one.
+
+    Args:
+        addresses: "host:port" by service.
+        timeout_s: Deadline of each call, in seconds.
+    """
+    pool = ThreadPoolExecutor(max(1, len(addresses)))
+    try:
+        return list(pool.map(lambda item: probe(*item, timeout_s=timeout_s), addresses.items()))
+    finally:
+        # Ctrl-C waits for no service.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def index_problem(probes: Sequence[Probe]) -> str:
+    """What is wrong with Redis, as the orchestrator among these tells; empty if nothing is, or if it didn't say."""
+    for found in probes:
+        if isinstance(found.info, orchestrator_pb2.OrchestratorServiceGetServerInfoResponse):
+            problem = found.info.load.prefix_index_problem
+            return f"{problem}: answers go on, with more prefill and no resuming after a crash" if problem else ""
+    return ""

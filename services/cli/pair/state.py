@@ -51,6 +51,7 @@ class RunningPair(BaseModel):
         owner: The `trivium` command that started it.
         processes: Its services by name, as far as they are started, and "redis" if it has one of its own.
         addresses: "host:port" of each service that listens.
+        folders: Folders of theirs that are removed in the end.
         ready: True once the orchestrator serves.
     """
 
@@ -60,6 +61,7 @@ class RunningPair(BaseModel):
     owner: LocalProcess
     processes: dict[str, LocalProcess] = {}
     addresses: dict[str, str] = {}
+    folders: list[Path] = []
     ready: bool = False
 
 

@@ -1,6 +1,6 @@
-"""`trivium up`: runs a pair until Ctrl-C or SIGTERM, and shows how its services are.
+"""`trivium up`: runs a pair until it is told to stop, and shows how its services are.
 
-Owns what is shown, on a terminal a table that is kept up to date, anywhere else plain lines.
+Owns what is shown (on a terminal a table that is kept up to date, elsewhere plain lines) and which signals stop it.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from rich.live import Live
 
-from services.cli.console import err, out
+from services.cli.console import err, note, out
 from services.cli.errors import CliError
 from services.cli.pair.launch import with_choices
 from services.cli.pair.local_pair import LocalOptions, LocalPair
+from services.cli.pair.probe import index_problem
 from services.cli.pair.status_table import status_table
 from services.cli.pairs import find_pair
 from services.common.pair import Pair, PairError, load_pair
 
 _REFRESH_S = 1.0
+_POLL_S = 0.2
 
 
 def chosen_pair(name_or_file: str, engine: str | None, router_checkpoint: str | None) -> Pair:
@@ -39,17 +42,49 @@ def chosen_pair(name_or_file: str, engine: str | None, router_checkpoint: str | 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Lets SIGTERM and Ctrl-C end this command by KeyboardInterrupt, so that children are stopped.
+    """Lets Ctrl-C, SIGTERM and SIGHUP end this command by KeyboardInterrupt, so that children are stopped.
 
-    Ctrl-C does so by itself, except where whoever started the command had it ignored, as a shell's `&` does.
+    The second of them ends waiting as well; more change nothing, since all that can be is killed then. Ctrl-C counts
+    even where whoever started the command had it ignored, as a shell's `&` does; SIGHUP doesn't, so `nohup` works.
     """
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    previous = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    terminals = [fd for fd in range(3) if os.isatty(fd)]
+    num_received = 0
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        nonlocal num_received
+        num_received += 1
+        if number == signal.SIGHUP:
+            _let_go_of(terminals)
+        if num_received <= 2:
+            raise KeyboardInterrupt
+
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    previous = [signal.signal(number, interrupt) for number in numbers]
     try:
         yield
     finally:
         for number, handler in zip(numbers, previous, strict=True):
             signal.signal(number, handler)
+
+
+def _let_go_of(terminals: list[int]) -> None:
+    """What is written to a terminal that was closed is an error, and would get in the way of stopping."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for fd in terminals:
+        os.dup2(nothing, fd)
+    os.close(nothing)
+
+
+@contextmanager
+def _pair(options: LocalOptions) -> Iterator[LocalPair]:
+    with interruptible(), LocalPair(options) as pair:
+        try:
+            yield pair
+        except KeyboardInterrupt:
+            note("stopping; once more kills at once")
+            raise
 
 
 @contextmanager
@@ -59,7 +94,7 @@ def started_pair(options: LocalOptions) -> Iterator[LocalPair]:
     Raises:
         CliError: It can't start.
     """
-    with interruptible(), LocalPair(options, os.getpid()) as pair:
+    with _pair(options) as pair:
         with err.status(f"starting pair {options.pair.name}"):
             pair.start()
         yield pair
@@ -69,14 +104,14 @@ def run_up(options: LocalOptions) -> None:
     """Runs a pair until it is told to stop.
 
     Raises:
-        CliError: It can't start, or a service ended by itself.
+        CliError: It can't start.
     """
     try:
-        with interruptible(), LocalPair(options, os.getpid()) as pair:
+        with _pair(options) as pair:
             if out.is_terminal:
                 _run_with_table(pair)
             else:
-                _run_with_lines(pair, options)
+                _run_with_lines(pair)
     except KeyboardInterrupt:
         out.print("stopped")
 
@@ -88,30 +123,37 @@ def _run_with_table(pair: LocalPair) -> None:
         def show(footer: str) -> None:
             nonlocal shown_at
             if time.monotonic() - shown_at >= _REFRESH_S:
-                live.update(status_table(pair.processes, pair.probe(), footer), refresh=True)
+                live.update(status_table(pair.children, pair.probe(), footer), refresh=True)
                 shown_at = time.monotonic()
 
         pair.start(lambda: show("starting"))
         while True:
-            pair.check()
             show(f'try: trivium generate "…"   orchestrator: {pair.address}   Ctrl-C stops')
-            time.sleep(0.2)
+            for line in pair.news():
+                live.console.print(line, soft_wrap=True, markup=False)
+            time.sleep(_POLL_S)
 
 
-def _run_with_lines(pair: LocalPair, options: LocalOptions) -> None:
+def _run_with_lines(pair: LocalPair) -> None:
     listening: set[str] = set()
 
     def report() -> None:
-        for service in pair.processes:
-            address = service.address
-            if address is not None and service.name not in listening:
-                listening.add(service.name)
-                out.print(f"{service.name} (pid {service.pid}) listens on {address}", soft_wrap=True)
+        for supervised in pair.children:
+            child = supervised.child
+            if child.name not in listening and child.address is not None:
+                listening.add(child.name)
+                out.print(f"{child.name} (pid {child.pid}) listens on {child.address}", soft_wrap=True)
 
-    out.print(f"starting pair {options.pair.name}", soft_wrap=True)
+    name = pair.options.pair.name
+    out.print(f"starting pair {name}", soft_wrap=True)
     pair.start(report)
     report()
-    out.print(f"ready: pair {options.pair.name} answers on {pair.address}", soft_wrap=True)
+    out.print(f"ready: pair {name} answers on {pair.address}", soft_wrap=True)
+    told = ""
     while True:
-        pair.check()
+        for line in pair.news():
+            out.print(line, soft_wrap=True, markup=False)
+        if (problem := index_problem(pair.probe())) != told:
+            out.print(f"redis: {problem or 'answers again'}", soft_wrap=True, markup=False)
+            told = problem
         time.sleep(_REFRESH_S)

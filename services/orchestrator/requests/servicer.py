@@ -138,6 +138,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             num_slm_replicas=self._driver.num_slm_replicas,
             num_router_replicas=self._driver.num_router_replicas,
             num_llm_replicas=self._driver.num_llm_replicas,
+            max_active_requests=self._settings.max_active_requests,
         )
 
 

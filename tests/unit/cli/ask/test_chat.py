@@ -73,7 +73,7 @@ def test_chat_commands_from_stdin_are_carried_out(
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("\n2 + 2?\n/nonsense\n/reset\n3 + 3?\n/quit\nnever asked\n"))
     with serving_orchestrator(orchestrator) as address:
-        run_chat(Limits(), address=address, state_dir=tmp_path, system=None)
+        run_chat(Limits(), address=address, state_dir=tmp_path, system=None, timeout_s=60)
     assert [request.chat.messages[-1].content for request in orchestrator.requests] == ["2 + 2?", "3 + 3?"]
     assert len(orchestrator.requests[-1].chat.messages) == 1
     assert "/nonsense is unknown" in capsys.readouterr().err
@@ -81,4 +81,4 @@ def test_chat_commands_from_stdin_are_carried_out(
 
 def test_chat_nobody_listens_ends_at_once(tmp_path: Path) -> None:
     with pytest.raises(CliError, match="UNAVAILABLE"):
-        run_chat(Limits(), address="127.0.0.1:1", state_dir=tmp_path, system=None)
+        run_chat(Limits(), address="127.0.0.1:1", state_dir=tmp_path, system=None, timeout_s=60)

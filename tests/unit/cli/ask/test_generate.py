@@ -19,6 +19,7 @@ def ask(
     *,
     raw: bool = False,
     as_json: bool = False,
+    timeout_s: float = 60.0,
 ) -> None:
     with serving_orchestrator(orchestrator) as address:
         run_generate(
@@ -29,6 +30,7 @@ def ask(
             raw=raw,
             as_json=as_json,
             start=False,
+            timeout_s=timeout_s,
         )
 
 
@@ -145,7 +147,24 @@ def test_generate_answer_with_a_gap_is_an_error(tmp_path: Path) -> None:
 
 def test_generate_nobody_listens_is_one_line_that_names_the_address(tmp_path: Path) -> None:
     with pytest.raises(CliError, match=r"orchestrator 127\.0\.0\.1:1: UNAVAILABLE: .*trivium doctor"):
-        run_generate("Hi", Limits(), address="127.0.0.1:1", state_dir=tmp_path, raw=False, as_json=False, start=False)
+        run_generate(
+            "Hi",
+            Limits(),
+            address="127.0.0.1:1",
+            state_dir=tmp_path,
+            raw=False,
+            as_json=False,
+            start=False,
+            timeout_s=60,
+        )
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
+def test_generate_answer_that_takes_too_long_is_one_line_that_says_so(as_json: bool, tmp_path: Path) -> None:
+    orchestrator = FakeOrchestrator(ANSWER[:2], hangs=True)
+    message = r"orchestrator \S+: DEADLINE_EXCEEDED: the answer isn't complete after 0\.5 s .*trivium doctor"
+    with pytest.raises(CliError, match=message):
+        ask(orchestrator, tmp_path, as_json=as_json, timeout_s=0.5)
 
 
 def test_generate_markup_in_an_answer_is_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,11 +7,28 @@ from pathlib import Path
 import grpc
 import pytest
 import typer
-from trivium.v1 import common_pb2, llm_pb2_grpc, orchestrator_pb2_grpc, router_pb2_grpc, slm_pb2_grpc
+from trivium.v1 import (
+    common_pb2,
+    llm_pb2_grpc,
+    orchestrator_pb2,
+    orchestrator_pb2_grpc,
+    router_pb2_grpc,
+    slm_pb2_grpc,
+)
 
 from services.cli.doctor.doctor import run_doctor
 from services.cli.pair.state import LocalProcess, RunningPair, save_state
-from tests.unit.cli.fakes import LLM, ROUTER, SLM, FakeLlm, FakeOrchestrator, FakeRouter, FakeSlm, serving
+from tests.unit.cli.fakes import (
+    LLM,
+    ROUTER,
+    SLM,
+    FakeLlm,
+    FakeOrchestrator,
+    FakeRouter,
+    FakeSlm,
+    serving,
+    serving_orchestrator,
+)
 
 
 def register_slm(server: grpc.Server) -> None:
@@ -90,6 +107,34 @@ def test_doctor_port_of_another_service_is_named(
 ) -> None:
     [problem] = problems({**addresses, "router": addresses["llm"]}, tmp_path, capsys)
     assert problem.startswith(f"router at {addresses['llm']} serves, but doesn't say what it is (UNIMPLEMENTED")
+
+
+def test_doctor_redis_that_refuses_the_password_is_named(
+    addresses: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = FakeOrchestrator(load=orchestrator_pb2.OrchestratorLoad(prefix_index_problem="wrong password"))
+    with serving_orchestrator(fake) as address:
+        [problem] = problems({**addresses, "orchestrator": address}, tmp_path, capsys)
+    assert problem.startswith("the orchestrator's Redis: wrong password: answers go on")
+
+
+def test_doctor_small_kv_budget_is_advice_and_no_problem(
+    addresses: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = FakeOrchestrator(load=orchestrator_pb2.OrchestratorLoad(max_active_requests=256))
+    slm = FakeSlm(SLM, common_pb2.EngineLoad(num_kv_tokens_capacity=512))
+    with (
+        serving_orchestrator(fake) as orchestrator,
+        serving(lambda server: slm_pb2_grpc.add_SlmServiceServicer_to_server(slm, server)) as small,
+    ):
+        given = {**addresses, "orchestrator": orchestrator, "slm": small}
+        run_doctor(given, state_dir=tmp_path, as_json=True)
+        report = json.loads(capsys.readouterr().out)
+        run_doctor(given, state_dir=tmp_path, as_json=False)
+    assert report["problems"] == []
+    [advice] = report["advice"]
+    assert advice.startswith("slm: 512 tokens of KV hold 2 sequences of 256 tokens; 256 may run")
+    assert f"! {advice}" in capsys.readouterr().out
 
 
 def test_doctor_router_of_another_slm_is_named(
