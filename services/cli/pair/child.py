@@ -15,8 +15,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
-
 from services.cli.log_lines import last_serious
 from services.cli.pair import guarded
 from services.cli.pair.state import LocalProcess
@@ -83,7 +81,7 @@ class Child(ABC):
         """What it ended with; negative for a signal; None while it runs."""
         process = self._started
         if process.returncode is None and _has_ended(process.pid):
-            # What it started and left behind. The group's number is its own until it is reaped.
+            # What it started and left behind in its group, whose number is its own until it is reaped.
             _kill_group(process.pid)
             process.wait()
         return process.returncode
@@ -104,7 +102,7 @@ class Child(ABC):
             self._started.terminate()
 
     def wait(self, timeout_s: float) -> None:
-        """Waits `timeout_s` seconds for its end, then kills it and whatever it started."""
+        """Waits `timeout_s` seconds for its end, then kills it."""
         if not self.is_running:
             return
         try:
@@ -113,13 +111,9 @@ class Child(ABC):
             self.kill()
 
     def kill(self) -> None:
-        """Ends it and whatever it started, at once."""
+        """Ends it and its process group, at once."""
         if not self.is_running:
             return
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for process in psutil.Process(self.pid).children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
         _kill_group(self.pid)
         self._started.wait()
 

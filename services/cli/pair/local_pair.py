@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +32,8 @@ from services.common.pair import Pair
 _POLL_S = 0.1
 _PROBE_TIMEOUT_S = 1.0
 # Whoever pressed Ctrl-C is back at the prompt within 3 s: time for answers, then for the processes to end.
-_ANSWERS_TIMEOUT_S = DRAIN_TIMEOUT_S + 0.8
-_END_TIMEOUT_S = 0.7
+_ANSWERS_TIMEOUT_S = DRAIN_TIMEOUT_S + 0.6
+_END_TIMEOUT_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,10 @@ class LocalPair:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        # Answers that run go on for a moment, with all that they need; then everything ends.
+        front = [one.child for one in self.children if one.child.name == "orchestrator"]
         try:
-            self._stop_children()
+            self._supervisor.stop(front, _ANSWERS_TIMEOUT_S, _END_TIMEOUT_S)
         finally:
             self._resources.close()
 
@@ -183,27 +185,6 @@ class LocalPair:
         with self._state_lock:
             yield self._state
             save_state(self.options.state_dir, self._state)
-
-    def _stop_children(self) -> None:
-        """Lets answers end for a moment, then ends everything. Interrupted, it ends everything at once."""
-        self._supervisor.release()
-        children = [supervised.child for supervised in self.children]
-        try:
-            _end([child for child in children if child.name == "orchestrator"], _ANSWERS_TIMEOUT_S)
-            _end(children, _END_TIMEOUT_S)
-        finally:
-            for child in children:
-                child.kill()
-            self._supervisor.close()
-
-
-def _end(children: Iterable[Child], timeout_s: float) -> None:
-    children = list(children)
-    for child in children:
-        child.terminate()
-    deadline = time.monotonic() + timeout_s
-    for child in children:
-        child.wait(max(0.0, deadline - time.monotonic()))
 
 
 def _stop_leftovers(directory: Path) -> None:

@@ -41,7 +41,9 @@ def status_table(children: Sequence[Supervised], probes: Sequence[Probe], footer
     for column in ("service", "pid", "port", "health", "restarts", "serves", "load"):
         table.add_column(column)
     if not any(isinstance(one.child, RedisServer) for one in children):
-        table.add_row("redis", "", "", _index_health(answers.get("orchestrator")), "", "another's", "")
+        table.add_row(
+            "redis", "", "", _index_health(answers.get("orchestrator")), "", "prefix index (--redis-url)", ""
+        )
     for one in children:
         name, pid, restarts = one.child.name, str(one.child.pid) if one.is_up else "", str(one.num_restarts or "")
         answer = answers.get(name)

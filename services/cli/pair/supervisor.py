@@ -140,16 +140,27 @@ class Supervisor:
             while True:
                 yield self._news.get_nowait()
 
-    def release(self) -> None:
-        """Leaves the children as they are from now on. The thread stays until `close`, because they end with it."""
+    def stop(self, first: Sequence[Child], first_timeout_s: float, timeout_s: float) -> None:
+        """Ends all children; none is started again. Interrupted, it kills those that are left at once.
+
+        Args:
+            first: Children that the others have to outlive.
+            first_timeout_s: Seconds that those may take.
+            timeout_s: Seconds that the others may take then. What is left after that is killed.
+        """
         with self._lock:
             self._is_stopping = True
-
-    def close(self) -> None:
-        """Ends the thread. No child may run."""
-        self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        children = [one.child for one in self._supervised]
+        try:
+            _end(first, first_timeout_s)
+            _end(children, timeout_s)
+        finally:
+            for child in children:
+                child.kill()
+            # Not before: they would end with the thread.
+            self._stopped.set()
+            if self._thread.is_alive():
+                self._thread.join()
 
     def _run(self) -> None:
         while not self._stopped.wait(_POLL_S):
@@ -172,3 +183,11 @@ class Supervisor:
                 self._news.put(f"{child.name} is started again (pid {child.pid}, restart {supervised.num_restarts})")
         elif supervised.last_end and not self._keeps_alive:
             self._failure = f"{child.name} {supervised.last_end}"
+
+
+def _end(children: Sequence[Child], timeout_s: float) -> None:
+    for child in children:
+        child.terminate()
+    deadline = time.monotonic() + timeout_s
+    for child in children:
+        child.wait(max(0.0, deadline - time.monotonic()))

@@ -22,7 +22,7 @@ def pair(orchestrator: dict[str, int], llm: dict[str, int], context_len: int = 2
         answered(
             "orchestrator",
             orchestrator_pb2.OrchestratorServiceGetServerInfoResponse(
-                load=orchestrator_pb2.OrchestratorLoad(**orchestrator)
+                load=orchestrator_pb2.OrchestratorLoad(**orchestrator)  # type: ignore[arg-type]
             ),
         ),
     ]

@@ -62,10 +62,10 @@ def test_status_table_own_redis_has_a_row(tmp_path: Path) -> None:
 
 
 def test_status_table_redis_of_others_is_as_the_orchestrator_sees_it() -> None:
-    assert row(shown(status_table([], [], "")), "redis") == "redis starting another's"
+    assert row(shown(status_table([], [], "")), "redis") == "redis starting prefix index (--redis-url)"
     found = orchestrator(prefix_index_available=True)
-    assert row(shown(status_table([], [found], "")), "redis") == "redis SERVING another's"
+    assert row(shown(status_table([], [found], "")), "redis") == "redis SERVING prefix index (--redis-url)"
     found = orchestrator(prefix_index_problem="wrong password")
     text = shown(status_table([], [found], ""))
-    assert row(text, "redis") == "redis UNREACHABLE another's"
+    assert row(text, "redis") == "redis UNREACHABLE prefix index (--redis-url)"
     assert "redis: wrong password: answers go on" in text

@@ -12,8 +12,10 @@ from services.cli.pair.supervisor import Backoff, Supervised, Supervisor
 class FakeChild(Child):
     """A child without a process. It runs from `start` until `die`."""
 
-    def __init__(self, log_path: Path, name: str = "slm") -> None:
+    def __init__(self, log_path: Path, name: str = "slm", calls: list[str] | None = None) -> None:
         super().__init__(name, log_path)
+        self.calls = [] if calls is None else calls
+        self.is_interrupted = False
         self.num_starts = 0
         self.cannot_start: OSError | None = None
         self.started_by: list[str] = []
@@ -44,6 +46,20 @@ class FakeChild(Child):
 
     def die(self) -> None:
         self._code = -9
+
+    def terminate(self) -> None:
+        self.calls.append(f"{self.name} terminate")
+
+    def wait(self, timeout_s: float) -> None:
+        self.calls.append(f"{self.name} wait")
+        if self.is_interrupted:
+            self.is_interrupted = False
+            raise KeyboardInterrupt
+        self._code = 0
+
+    def kill(self) -> None:
+        if self._code is None:
+            self._code = -9
 
     def _command(self) -> list[str]:
         raise AssertionError("it has no process")
@@ -108,7 +124,7 @@ def started() -> threading.Semaphore:
 def supervisor(started: threading.Semaphore) -> Iterator[Supervisor]:
     supervisor = Supervisor(lambda _child: started.release())
     yield supervisor
-    supervisor.close()
+    supervisor.stop([], 0, 0)
 
 
 def test_supervisor_starts_again_in_the_one_thread_and_tells(
@@ -120,7 +136,7 @@ def test_supervisor_starts_again_in_the_one_thread_and_tells(
     child.die()
     assert started.acquire(timeout=5)
     assert child.started_by == ["supervisor"] * 2
-    supervisor.close()
+    supervisor.stop([], 0, 0)
     assert list(supervisor.news()) == [
         "slm (pid 1001) was killed by SIGKILL; it is started again in 0.5 s",
         "slm is started again (pid 1002, restart 1)",
@@ -140,15 +156,32 @@ def test_supervisor_before_it_keeps_alive_an_end_is_a_failure(
     assert supervisor.failure == f"slm (pid 1001) was killed by SIGKILL (log: {child.log_path})"
 
 
-def test_supervisor_released_leaves_the_dead_alone(
-    supervisor: Supervisor, started: threading.Semaphore, child: FakeChild
+def test_supervisor_stopped_ends_the_first_before_the_others_and_starts_none_again(
+    supervisor: Supervisor, started: threading.Semaphore, tmp_path: Path
 ) -> None:
-    supervisor.start(child)
-    assert started.acquire(timeout=5)
+    calls: list[str] = []
+    slm, front = FakeChild(tmp_path / "a", "slm", calls), FakeChild(tmp_path / "b", "front", calls)
+    for child in (slm, front):
+        supervisor.start(child)
+        assert started.acquire(timeout=5)
     supervisor.keep_alive()
-    supervisor.release()
-    child.die()
-    assert not started.acquire(timeout=0.8)
+    supervisor.stop([front], 1, 1)
+    assert calls[:3] == ["front terminate", "front wait", "slm terminate"]
+    assert (slm.exit_code, front.exit_code) == (0, 0)
+    assert not started.acquire(blocking=False)
+
+
+def test_supervisor_interrupted_while_it_stops_kills_all_at_once(
+    supervisor: Supervisor, started: threading.Semaphore, tmp_path: Path
+) -> None:
+    slm, front = FakeChild(tmp_path / "a", "slm"), FakeChild(tmp_path / "b", "front")
+    for child in (slm, front):
+        supervisor.start(child)
+        assert started.acquire(timeout=5)
+    front.is_interrupted = True
+    with pytest.raises(KeyboardInterrupt):
+        supervisor.stop([front], 60, 60)
+    assert (slm.exit_code, front.exit_code) == (-9, -9)
 
 
 def test_supervisor_that_cannot_start_at_all_is_a_failure(supervisor: Supervisor, child: FakeChild) -> None:
