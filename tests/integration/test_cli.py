@@ -99,6 +99,9 @@ def test_doctor_healthy_pair_exits_zero(up: RunningUp) -> None:
     assert report["problems"] == []
     assert ended.returncode == 0
     assert {service["health"] for service in report["services"]} == {"SERVING"}
+    [orchestrator] = [service for service in report["services"] if service["service"] == "orchestrator"]
+    assert orchestrator["info"]["load"]["prefix_index_available"]
+    assert report["advice"] == []
 
 
 def test_doctor_one_service_down_is_named(up: RunningUp) -> None:

@@ -55,6 +55,13 @@ def test_service_terminated_ends_by_the_signal(tmp_path: Path) -> None:
     assert service.ending == "was killed by SIGTERM"
 
 
+def test_service_ended_by_a_signal_without_a_name_tells_its_number(tmp_path: Path) -> None:
+    service = listening("idle", tmp_path)
+    os.kill(service.pid, signal.SIGRTMIN + 1)
+    until(lambda: service.exit_code is not None)
+    assert service.ending == f"was killed by signal {signal.SIGRTMIN + 1}"
+
+
 def test_service_that_ignores_sigterm_is_killed_in_time(tmp_path: Path) -> None:
     service = listening("stubborn", tmp_path)
     service.terminate()

@@ -20,19 +20,17 @@ _ENGINES = {"transformers": ("torch", "engines"), "sglang": ("sglang", "sglang")
 """The package that an engine needs, and the extra that brings it."""
 
 
-def check_before_start(pair: Pair, state_dir: Path, port: int, redis_url: str | None) -> None:
+def check_before_start(pair: Pair, port: int, redis_url: str | None) -> None:
     """Tells at once what a service would find out after its model is loaded.
 
     Args:
         pair: What is to be served.
-        state_dir: Where the state file and the logs go. It is made.
         port: TCP port of the orchestrator; 0 picks one.
         redis_url: The Redis to use; None where one is started.
 
     Raises:
         CliError: Something can't be used.
     """
-    _check_state_dir(state_dir)
     _check_port(port)
     if redis_url is not None:
         check_redis_url(redis_url)
@@ -59,7 +57,12 @@ def check_redis_url(url: str) -> None:
         raise CliError("--redis-url: expected redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH")
 
 
-def _check_state_dir(directory: Path) -> None:
+def check_state_dir(directory: Path) -> None:
+    """Makes the folder where the state file and the logs go.
+
+    Raises:
+        CliError: It can't be made.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:

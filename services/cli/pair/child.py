@@ -92,7 +92,7 @@ class Child(ABC):
         code = self.exit_code
         assert code is not None
         if code < 0:
-            return f"was killed by {signal.Signals(-code).name}"
+            return f"was killed by {_signal_name(-code)}"
         reason = last_serious(self._log())
         return f"ended with exit code {code}" + (f": {reason}" if reason else "")
 
@@ -132,6 +132,11 @@ class Child(ABC):
         with self.log_path.open("rb") as log:
             log.seek(self._log_start)
             return log.read().decode(errors="replace")
+
+
+def _signal_name(number: int) -> str:
+    """E.g. "SIGKILL"; those for real time have numbers alone."""
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def _has_ended(pid: int) -> bool:

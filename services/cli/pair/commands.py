@@ -20,7 +20,10 @@ def up(
     start_timeout_s: opt.StartTimeout = 600.0,
     state_dir: opt.StateDir = opt.DEFAULT_STATE_DIR,
 ) -> None:
-    """Starts the services of a pair as local processes. Ctrl-C stops them."""
+    """Runs the services of a pair as local processes, and starts those that end again. Ctrl-C stops them.
+
+    Ctrl-C twice doesn't wait for answers that run.
+    """
     from services.cli.pair.local_pair import LocalOptions
     from services.cli.pair.up import chosen_pair, run_up
 

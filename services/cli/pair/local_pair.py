@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from services.cli.errors import CliError
-from services.cli.pair.checks import check_before_start
+from services.cli.pair.checks import check_before_start, check_state_dir
 from services.cli.pair.child import Child
 from services.cli.pair.launch import DRAIN_TIMEOUT_S, backend_commands, orchestrator_command
 from services.cli.pair.probe import Probe, probe, probe_all
@@ -86,8 +86,10 @@ class LocalPair:
 
     def __enter__(self) -> LocalPair:
         options = self.options
-        check_before_start(options.pair, options.state_dir, options.port, options.redis_url)
+        check_state_dir(options.state_dir)
+        # What is left of an earlier command may hold the port.
         _stop_leftovers(options.state_dir)
+        check_before_start(options.pair, options.port, options.redis_url)
         self._logs.mkdir(parents=True, exist_ok=True)
         save_state(options.state_dir, self._state)
         self._resources.callback(clear_state, options.state_dir)
@@ -122,6 +124,15 @@ class LocalPair:
         with self._changed_state() as state:
             state.ready = True
 
+    def check(self) -> None:
+        """Makes sure that the children are watched.
+
+        Raises:
+            CliError: One can't start at all, or nobody would start it again.
+        """
+        if self._supervisor.failure:
+            raise CliError(self._supervisor.failure)
+
     def check_unbroken(self) -> None:
         """Makes sure that nothing was started again.
 
@@ -149,13 +160,13 @@ class LocalPair:
     def _note_start(self, child: Child) -> None:
         """Runs in the supervisor's thread."""
         assert child.identity is not None
-        with self._changed_state() as state:
+        # The file helps other commands to find the pair; a full disk is no reason to end it.
+        with contextlib.suppress(OSError), self._changed_state() as state:
             state.processes[child.name] = child.identity
 
     def _await(self, condition: Callable[[], bool], deadline: float, on_poll: Callable[[], None]) -> None:
         while True:
-            if self._supervisor.failure:
-                raise CliError(self._supervisor.failure)
+            self.check()
             self._note_addresses()
             if condition():
                 return

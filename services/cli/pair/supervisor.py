@@ -163,11 +163,15 @@ class Supervisor:
                 self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopped.wait(_POLL_S):
-            with self._lock:
-                if not self._is_stopping and not self._failure:
-                    for supervised in self._supervised:
-                        self._watch(supervised, time.monotonic())
+        try:
+            while not self._stopped.wait(_POLL_S):
+                with self._lock:
+                    if not self._is_stopping and not self._failure:
+                        for supervised in self._supervised:
+                            self._watch(supervised, time.monotonic())
+        finally:
+            if not self._stopped.is_set():
+                self._failure = "nothing watches the services any more: this is a fault of trivium"
 
     def _watch(self, supervised: Supervised, now: float) -> None:
         child = supervised.child

@@ -128,6 +128,7 @@ def _run_with_table(pair: LocalPair) -> None:
 
         pair.start(lambda: show("starting"))
         while True:
+            pair.check()
             show(f'try: trivium generate "…"   orchestrator: {pair.address}   Ctrl-C stops')
             for line in pair.news():
                 live.console.print(line, soft_wrap=True, markup=False)
@@ -151,6 +152,7 @@ def _run_with_lines(pair: LocalPair) -> None:
     out.print(f"ready: pair {name} answers on {pair.address}", soft_wrap=True)
     told = ""
     while True:
+        pair.check()
         for line in pair.news():
             out.print(line, soft_wrap=True, markup=False)
         if (problem := index_problem(pair.probe())) != told:

@@ -190,3 +190,16 @@ def test_supervisor_that_cannot_start_at_all_is_a_failure(supervisor: Supervisor
     while not supervisor.failure:
         time.sleep(0.01)
     assert "No such file or directory" in supervisor.failure
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_supervisor_that_broke_says_so(child: FakeChild) -> None:
+    def fail(_child: Child) -> None:
+        raise AssertionError("a fault")
+
+    supervisor = Supervisor(fail)
+    supervisor.start(child)
+    while not supervisor.failure:
+        time.sleep(0.01)
+    supervisor.stop([], 0, 0)
+    assert supervisor.failure.startswith("nothing watches the services any more")
