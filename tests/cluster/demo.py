@@ -17,11 +17,12 @@ from kubernetes import client, config
 from rich.table import Table
 from trivium.v1 import orchestrator_pb2 as pb
 
-from services.cli.answer import stream_answer
-from services.cli.client import Limits, OrchestratorClient, chat_request
+from services.cli.ask.answer import stream_answer
+from services.cli.ask.client import OrchestratorClient
+from services.cli.ask.requests import Limits, chat_request
 from services.cli.console import out
+from services.cli.doctor.options import QUESTION
 from services.cli.figures import summary
-from services.cli.smoke_command import QUESTION
 from tests.cluster import pods
 from tests.cluster.access import Access, way_in
 from tests.cluster.commands import run

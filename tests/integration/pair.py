@@ -28,9 +28,9 @@ from trivium.v1 import (
 )
 
 from evaluation.reference.pair import WEIGHTS_DIR
-from services.cli.redis_server import RedisServer
 from services.common.channels import open_channel
 from tests.integration.processes import Process
+from tests.integration.redis_fixture import RedisServer
 
 
 class Replica:

@@ -2,73 +2,15 @@
 
 import json
 import re
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 
-from services.cli.state import RunningPair, load_state
+from tests.integration.up import RunningUp, running_up, trivium
 
 QUESTION = "Ann starts with 24 stones. On Monday she buys 6 stones. How many stones does Ann have now?"
-START_TIMEOUT_S = 120
-
-
-class RunningUp:
-    """A `trivium up` that is ready."""
-
-    def __init__(self, process: subprocess.Popen[str], state_dir: Path, output: list[str]) -> None:
-        self.process = process
-        self.state_dir = state_dir
-        self.output = output
-
-    @property
-    def state(self) -> RunningPair:
-        state = load_state(self.state_dir)
-        assert state is not None
-        return state
-
-    def rest(self) -> str:
-        """What it says until its end."""
-        return self.process.communicate(timeout=60)[0]
-
-
-def trivium(state_dir: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(state_dir, *arguments), input=stdin, capture_output=True, text=True, timeout=120, check=False
-    )
-
-
-def command(state_dir: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "services.cli", *arguments, "--state-dir", str(state_dir)]
-
-
-@contextmanager
-def running_up(state_dir: Path) -> Iterator[RunningUp]:
-    process = subprocess.Popen(
-        command(state_dir, "up", "--port", "0"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        assert process.stdout is not None
-        output = []
-        for line in process.stdout:
-            output.append(line)
-            if line.startswith("ready"):
-                break
-        else:
-            pytest.fail("".join(output))
-        yield RunningUp(process, state_dir, output)
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +20,10 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningUp]:
 
 
 def test_up_lines_name_every_service_and_end_with_ready(up: RunningUp) -> None:
-    address = up.state.addresses["orchestrator"]
-    assert up.output[-1] == f"ready: pair reference answers on {address}\n"
-    assert {line.split()[0] for line in up.output[1:-1]} == {"slm", "router", "llm", "orchestrator"}
+    lines = up.start_lines
+    assert lines[-1] == f"ready: pair reference answers on {up.address}\n"
+    assert {line.split()[0] for line in lines[1:-1]} == {"redis", "slm", "router", "llm", "orchestrator"}
+    assert "redis.sock" in next(line for line in lines if line.startswith("redis "))
 
 
 def test_generate_streams_the_answer_and_sums_it_up(up: RunningUp) -> None:
@@ -156,6 +99,9 @@ def test_doctor_healthy_pair_exits_zero(up: RunningUp) -> None:
     assert report["problems"] == []
     assert ended.returncode == 0
     assert {service["health"] for service in report["services"]} == {"SERVING"}
+    [orchestrator] = [service for service in report["services"] if service["service"] == "orchestrator"]
+    assert orchestrator["info"]["load"]["prefix_index_available"]
+    assert report["advice"] == []
 
 
 def test_doctor_one_service_down_is_named(up: RunningUp) -> None:
@@ -163,62 +109,6 @@ def test_doctor_one_service_down_is_named(up: RunningUp) -> None:
     [problem] = json.loads(ended.stdout)["problems"]
     assert problem.startswith("llm at 127.0.0.1:1 doesn't answer")
     assert ended.returncode == 1
-
-
-def test_up_second_one_in_the_same_place_is_refused(up: RunningUp) -> None:
-    ended = trivium(up.state_dir, "up", "--port", "0")
-    assert ended.returncode == 1
-    assert f"pid {up.process.pid}" in ended.stderr
-    assert up.state.ready
-
-
-def test_up_port_taken_says_so_and_leaves_nothing(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        ended = trivium(tmp_path, "up", "--port", port)
-    assert ended.returncode == 1
-    assert f"can't listen on 127.0.0.1:{port}" in ended.stderr
-    assert load_state(tmp_path) is None
-
-
-def test_up_service_killed_is_named_with_its_log_and_the_rest_is_stopped(tmp_path: Path) -> None:
-    with running_up(tmp_path) as running:
-        processes = children_of(running.process.pid)
-        psutil.Process(running.state.processes["llm"].pid).kill()
-        said = running.rest()
-        assert running.process.returncode == 1
-    assert "error: llm (pid " in said
-    assert "was killed by signal 9" in said
-    assert '"message": "ready"' in said
-    assert psutil.wait_procs(processes, timeout=1)[1] == []
-
-
-def test_up_after_a_killed_one_ends_what_it_left_and_stops_all_on_sigterm(tmp_path: Path) -> None:
-    killed = subprocess.Popen(command(tmp_path, "up", "--port", "0"), stdout=subprocess.DEVNULL)
-    try:
-        left = children_once_started(killed, tmp_path)
-    finally:
-        killed.kill()
-        killed.wait()
-    with running_up(tmp_path) as again:
-        assert psutil.wait_procs(left, timeout=1)[1] == []
-        processes = children_of(again.process.pid)
-        assert len(processes) >= 5
-        again.process.terminate()
-        assert again.rest() == "stopped\n"
-        assert again.process.returncode == 0
-    assert psutil.wait_procs(processes, timeout=1)[1] == []
-    assert load_state(tmp_path) is None
-
-
-def test_up_interrupted_while_starting_stops_everything(tmp_path: Path) -> None:
-    starting = subprocess.Popen(command(tmp_path, "up", "--port", "0"), stdout=subprocess.PIPE, text=True)
-    processes = children_once_started(starting, tmp_path)
-    starting.send_signal(signal.SIGINT)
-    assert starting.communicate(timeout=60)[0].endswith("stopped\n")
-    assert starting.returncode == 0
-    assert psutil.wait_procs(processes, timeout=1)[1] == []
-    assert load_state(tmp_path) is None
 
 
 def test_demo_answers_a_question_of_each_domain() -> None:
@@ -230,18 +120,3 @@ def test_demo_answers_a_question_of_each_domain() -> None:
         assert f"[{domain}]" in ended.stdout
     assert ended.stdout.count("The answer is") == 3
     assert "Summary" in ended.stdout
-
-
-def children_once_started(process: subprocess.Popen[Any], state_dir: Path) -> list[psutil.Process]:
-    """Waits until Redis, slm, router and llm are started."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        state = load_state(state_dir)
-        if state is not None and len(state.processes) == 4:
-            return children_of(process.pid)
-        time.sleep(0.05)
-    pytest.fail("nothing was started")
-
-
-def children_of(pid: int) -> list[psutil.Process]:
-    return psutil.Process(pid).children(recursive=True)

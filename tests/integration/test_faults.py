@@ -19,7 +19,6 @@ from trivium.v1 import orchestrator_pb2_grpc
 
 from evaluation.exactness import Reference
 from evaluation.reference.pair import WEIGHTS_DIR, LoadedPair
-from services.cli.redis_server import RedisServer
 from services.common.channels import open_channel
 from tests.integration.completions import (
     Completion,
@@ -36,6 +35,7 @@ from tests.integration.completions import (
 )
 from tests.integration.pair import Replica, RunningPair, front_info, llm_info, running
 from tests.integration.processes import run_to_end
+from tests.integration.redis_fixture import RedisServer
 from tests.serving import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]

@@ -19,7 +19,7 @@ from trivium.v1 import common_pb2, orchestrator_pb2
 from evaluation.exactness import Reference
 from evaluation.reference.corpus.samples import draw_sample
 from evaluation.reference.pair import LoadedPair
-from services.cli.client import local_channel
+from services.cli.channel import local_channel
 from tests.integration.completions import (
     FIRST_HELD_OUT,
     assert_is_reference,

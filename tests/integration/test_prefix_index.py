@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from services.cli.redis_server import RedisServer
 from services.orchestrator.index.prefix_index import Placement, PrefixHits, PrefixIndex, SequenceLocation
 from services.orchestrator.index.token_log import LogBatch
 from services.orchestrator.routing.actions import AcceptedToken, Source
+from tests.integration.redis_fixture import RedisServer
 
 pytestmark = pytest.mark.integration
 

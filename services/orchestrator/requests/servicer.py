@@ -139,6 +139,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             num_slm_replicas=len(self._driver.slm.links.available),
             num_router_replicas=len(self._driver.router.links.available),
             num_llm_replicas=len(self._driver.llm.links.available),
+            max_active_requests=self._settings.max_active_requests,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -64,12 +65,14 @@ ANSWER = (
 
 @dataclass
 class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
-    """Streams `answers`, one request each, then ends with `status` if that isn't OK."""
+    """Streams `answer`, then ends with `status` if that isn't OK, or not before the client does if it `hangs`."""
 
     answer: Sequence[orchestrator_pb2.GenerateResponse] = ANSWER
     status: grpc.StatusCode = grpc.StatusCode.OK
     details: str = ""
     slm: common_pb2.ModelInfo = field(default_factory=lambda: SLM)
+    load: orchestrator_pb2.OrchestratorLoad = field(default_factory=orchestrator_pb2.OrchestratorLoad)
+    hangs: bool = False
     requests: list[orchestrator_pb2.GenerateRequest] = field(default_factory=list)
 
     def Generate(
@@ -77,13 +80,19 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     ) -> Iterator[orchestrator_pb2.GenerateResponse]:
         self.requests.append(request)
         yield from self.answer
+        if self.hangs:
+            left = threading.Event()
+            if context.add_callback(left.set):
+                left.wait()
         if self.status is not grpc.StatusCode.OK:
             context.abort(self.status, self.details)
 
     def GetServerInfo(
         self, request: orchestrator_pb2.OrchestratorServiceGetServerInfoRequest, context: grpc.ServicerContext
     ) -> orchestrator_pb2.OrchestratorServiceGetServerInfoResponse:
-        return orchestrator_pb2.OrchestratorServiceGetServerInfoResponse(slm=self.slm, llm=LLM, router=ROUTER)
+        return orchestrator_pb2.OrchestratorServiceGetServerInfoResponse(
+            slm=self.slm, llm=LLM, router=ROUTER, load=self.load
+        )
 
     def Cancel(self, request: orchestrator_pb2.CancelRequest, context: grpc.ServicerContext) -> NoReturn:
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "no test cancels")
@@ -92,11 +101,12 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
 @dataclass
 class FakeSlm(slm_pb2_grpc.SlmServiceServicer):
     model: common_pb2.ModelInfo
+    load: common_pb2.EngineLoad = field(default_factory=common_pb2.EngineLoad)
 
     def GetServerInfo(
         self, request: slm_pb2.SlmServiceGetServerInfoRequest, context: grpc.ServicerContext
     ) -> slm_pb2.SlmServiceGetServerInfoResponse:
-        return slm_pb2.SlmServiceGetServerInfoResponse(model=self.model)
+        return slm_pb2.SlmServiceGetServerInfoResponse(model=self.model, load=self.load)
 
     def Draft(self, request_iterator: Iterator[slm_pb2.DraftRequest], context: grpc.ServicerContext) -> NoReturn:
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "no test streams")

@@ -22,7 +22,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_generate_does_not_import_torch_or_transformers() -> None:
     script = (
-        "import sys; import services.cli.generate, services.cli.chat, services.cli.doctor, services.cli.demo; "
+        "import sys; from services.cli.ask import chat, demo, generate; from services.cli.doctor import doctor; "
         "sys.stdout.write(','.join({'torch', 'transformers'} & set(sys.modules)))"
     )
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -61,7 +61,7 @@ def test_main_without_the_learning_extra_names_it(
 def test_submit_without_the_kubernetes_extra_names_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in [name for name in sys.modules if name.startswith(("labeler_jobs.jobs", "services.cli.submit"))]:
+    for name in [name for name in sys.modules if name.startswith(("labeler_jobs.jobs", "services.cli.label.submit"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "kubernetes", None)
     monkeypatch.setattr(sys, "argv", ["trivium", "label", "submit", "--out", "there"])
@@ -73,7 +73,7 @@ def test_submit_without_the_kubernetes_extra_names_it(
 
 def test_submit_imports_neither_torch_nor_pyarrow() -> None:
     script = (
-        "import sys; import services.cli.submit; "
+        "import sys; import services.cli.label.submit; "
         "sys.stdout.write(','.join({'torch', 'transformers', 'pyarrow', 'grpc'} & set(sys.modules)))"
     )
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

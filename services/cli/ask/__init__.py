@@ -1,0 +1,1 @@
+"""Commands that ask an orchestrator: `generate`, `chat`, `demo`."""

@@ -1,0 +1,1 @@
+"""What is wrong, here or on a cluster: `doctor`, `smoke`."""

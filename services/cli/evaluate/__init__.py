@@ -1,0 +1,1 @@
+"""`trivium evaluate` and `trivium bench`: what a pair comes to."""

@@ -1,0 +1,119 @@
+"""`trivium evaluate` and `trivium bench`.
+
+Owns the command line alone; what runs is imported when it runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from services.cli import options as opt
+from services.cli.evaluate import options as own
+
+evaluate_app = typer.Typer(
+    name="evaluate",
+    help="Runs benchmarks against a running pair, and draws tables and figures from what they left.",
+    no_args_is_help=True,
+)
+
+
+@evaluate_app.command()
+def evidence(
+    build: own.Build = Path("build/evidence"),
+    results: own.KeptResults = Path("evaluation/results"),
+    jobs: own.Jobs = 2,
+    only: own.Only = None,
+) -> None:
+    """Gathers labels, routers, baselines and ablations of the reference pair (hours on two cores).
+
+    Steps, in order: labels, labeling (statistics and cost), routers (every config and seed), calibration
+    (thresholds), tokens (what tells divergent tokens), decode (all runs), oracle (the verifier in the
+    loop), queries (query-level routing), mid (the mid-size model), speed.
+
+    A step whose output is there is skipped, and one that was cut short goes on: the same command starts, resumes and
+    finishes. Delete an output to have it made again. `trivium evaluate report` draws what is there.
+    """
+    from services.cli.evaluate.evidence import run_evidence
+
+    run_evidence(build=build, results=results, num_jobs=jobs, only=only or ())
+
+
+@evaluate_app.command()
+def run(
+    suite: own.Suite,
+    data: own.Data = "",
+    address: opt.Address = None,
+    threshold: opt.Threshold = None,
+    target_llm_usage: own.TargetLlmUsage = None,
+    max_new_tokens: opt.MaxNewTokens = None,
+    limit: own.Limit = None,
+    concurrency: own.Concurrency = 8,
+    seed: own.Seed = 0,
+    out: own.RunOut = Path("results"),
+    run_id: own.RunId = "",
+    allow_unisolated_code: own.AllowUnisolatedCode = False,
+    state_dir: opt.StateDir = opt.DEFAULT_STATE_DIR,
+) -> None:
+    """Asks a running pair all questions of a benchmark, and grades the answers.
+
+    The LLM alone is --threshold 0, the SLM alone --threshold 2. Finished questions are kept at once: after Ctrl-C, an
+    error or a kill, the same command asks only the others.
+
+    trivium evaluate run --suite aime --target-llm-usage 0.13 --max-new-tokens 32768 --out results
+    """
+    from evaluation.live.client import Asking
+    from evaluation.live.run import LiveRun
+    from evaluation.records.commit import code_commit
+    from services.cli.ask.answer import find_address
+    from services.cli.evaluate.run import opened_suite, run_evaluation, this_command
+
+    if threshold is not None and target_llm_usage is not None:
+        raise typer.BadParameter("a threshold is given as well; give one of them", param_hint="--target-llm-usage")
+    if Path(run_id).name != run_id:
+        raise typer.BadParameter("it is the name of a file, not a path", param_hint="--run-id")
+    run_evaluation(
+        LiveRun(
+            suite=opened_suite(suite.value, allow_unisolated=allow_unisolated_code),
+            source=data,
+            seed=seed,
+            limit=limit,
+            asking=Asking(threshold, target_llm_usage, max_new_tokens),
+            address=find_address(address, state_dir),
+            concurrency=concurrency,
+            results=out,
+            run_id=run_id,
+            command=this_command(),
+            commit=code_commit(),
+        )
+    )
+
+
+@evaluate_app.command()
+def report(results: own.StoredResults = Path("evaluation/results"), out: own.ReportOut = None) -> None:
+    """Draws every table and figure anew from stored results; no model runs.
+
+    What lacks its input is left out, and `report.md` names the file that is missing and the command that makes it.
+    """
+    from services.cli.evaluate.report import run_report
+
+    run_report(results, out or results / "report")
+
+
+def bench(
+    repetitions: own.Repetitions = 5,
+    depth: own.Depth = 12,
+    json_path: own.JsonFile = None,
+    start_timeout_s: opt.StartTimeout = 600.0,
+) -> None:
+    """Measures tokens/s of the reference pair's services against the same models in one process."""
+    from services.cli.evaluate.bench import run_bench
+
+    run_bench(repetitions=repetitions, depth=depth, json_path=json_path, start_timeout_s=start_timeout_s)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Adds this family's commands."""
+    app.command()(bench)
+    app.add_typer(evaluate_app)

@@ -1,0 +1,80 @@
+"""Options of `trivium evaluate` and `trivium bench`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class SuiteName(StrEnum):
+    """A benchmark."""
+
+    AIME = "aime"
+    GPQA = "gpqa"
+    LIVECODEBENCH = "livecodebench"
+    REFERENCE = "reference"
+
+
+Suite = Annotated[SuiteName, typer.Option("--suite", help="The benchmark.")]
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="FILE|DIR|DATASET",
+        help="JSON, JSONL or Parquet in the schema that the suite is published in, or a Hugging Face dataset, "
+        "`org/name@revision`.",
+        show_default="what the suite is published as",
+    ),
+]
+TargetLlmUsage = Annotated[
+    float | None,
+    typer.Option(
+        "--target-llm-usage",
+        min=0.0,
+        max=1.0,
+        help="Share of tokens that the LLM may write on average; the orchestrator finds the threshold for it.",
+        show_default="the router's calibrated threshold",
+    ),
+]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Asks the first questions only.", show_default="all")
+]
+Concurrency = Annotated[int, typer.Option("--concurrency", min=1, help="Questions at a time.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Draws the order of options in multiple choice.")]
+RunOut = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="For `runs/RUN_ID.parquet` and, beside it, its journal.")
+]
+RunId = Annotated[
+    str, typer.Option("--run-id", help="Names the run.", show_default="from suite, method and threshold")
+]
+AllowUnisolatedCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unisolated-code",
+        help="Runs the programs that a model wrote even where the kernel can't isolate them: they can then read "
+        "and write your files and reach the network.",
+    ),
+]
+
+StoredResults = Annotated[
+    Path, typer.Option("--results", metavar="DIR", help="Holds `runs/*.parquet` and the JSON beside it.")
+]
+ReportOut = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="For tables and figures.", show_default="DIR/report")
+]
+
+Build = Annotated[
+    Path, typer.Option("--build", metavar="DIR", help="For what is large: labels, routers, checkpoints.")
+]
+KeptResults = Annotated[Path, typer.Option("--results", metavar="DIR", help="For what is small and kept.")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Decodes at a time, one thread each.")]
+Only = Annotated[
+    list[str] | None, typer.Option("--only", metavar="STEP", help="Runs this step alone. May be repeated.")
+]
+
+Repetitions = Annotated[int, typer.Option("--repetitions", min=1, help="Turns of every setting.")]
+Depth = Annotated[int, typer.Option("--depth", min=1, max=64, help="Run-ahead depth to compare with 0.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="File for all values.")]

@@ -1,0 +1,1 @@
+"""`trivium label`: labelled routing data, made here or by Jobs of a cluster."""

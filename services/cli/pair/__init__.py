@@ -1,0 +1,1 @@
+"""`trivium up`: a pair as processes of this machine."""

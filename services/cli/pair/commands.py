@@ -1,0 +1,43 @@
+"""`trivium up`.
+
+Owns the command line alone; what runs is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from services.cli import options as opt
+from services.cli.pair import options as own
+
+
+def up(
+    pair: opt.PairName = "reference",
+    redis_url: opt.RedisUrl = None,
+    port: own.Port = opt.DEFAULT_PORT,
+    engine: opt.EngineName = None,
+    router_checkpoint: own.RouterCheckpoint = None,
+    start_timeout_s: opt.StartTimeout = 600.0,
+    state_dir: opt.StateDir = opt.DEFAULT_STATE_DIR,
+) -> None:
+    """Runs the services of a pair as local processes, and starts those that end again. Ctrl-C stops them.
+
+    Ctrl-C twice doesn't wait for answers that run.
+    """
+    from services.cli.pair.local_pair import LocalOptions
+    from services.cli.pair.up import chosen_pair, run_up
+
+    run_up(
+        LocalOptions(
+            pair=chosen_pair(pair, engine and engine.value, router_checkpoint),
+            state_dir=state_dir,
+            port=port,
+            redis_url=redis_url,
+            start_timeout_s=start_timeout_s,
+        )
+    )
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Adds this family's commands."""
+    app.command()(up)

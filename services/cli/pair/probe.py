@@ -1,0 +1,122 @@
+"""Asks a running service how it is and what it is.
+
+Owns the health check and `GetServerInfo` of the four services, both with a short deadline. Draws no conclusions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from trivium.v1 import (
+    llm_pb2,
+    llm_pb2_grpc,
+    orchestrator_pb2,
+    orchestrator_pb2_grpc,
+    router_pb2,
+    router_pb2_grpc,
+    slm_pb2,
+    slm_pb2_grpc,
+)
+
+from services.cli.channel import local_channel
+
+SERVICES = ("slm", "router", "llm", "orchestrator")
+"""In the order in which they are shown."""
+
+Health = Literal["SERVING", "NOT_SERVING", "UNREACHABLE"]
+ServerInfo: TypeAlias = (
+    slm_pb2.SlmServiceGetServerInfoResponse
+    | router_pb2.RouterServiceGetServerInfoResponse
+    | llm_pb2.LlmServiceGetServerInfoResponse
+    | orchestrator_pb2.OrchestratorServiceGetServerInfoResponse
+)
+
+_INFO: dict[str, Callable[[grpc.Channel, float], ServerInfo]] = {
+    "slm": lambda channel, timeout_s: slm_pb2_grpc.SlmServiceStub(channel).GetServerInfo(
+        slm_pb2.SlmServiceGetServerInfoRequest(), timeout=timeout_s
+    ),
+    "router": lambda channel, timeout_s: router_pb2_grpc.RouterServiceStub(channel).GetServerInfo(
+        router_pb2.RouterServiceGetServerInfoRequest(), timeout=timeout_s
+    ),
+    "llm": lambda channel, timeout_s: llm_pb2_grpc.LlmServiceStub(channel).GetServerInfo(
+        llm_pb2.LlmServiceGetServerInfoRequest(), timeout=timeout_s
+    ),
+    "orchestrator": lambda channel, timeout_s: orchestrator_pb2_grpc.OrchestratorServiceStub(channel).GetServerInfo(
+        orchestrator_pb2.OrchestratorServiceGetServerInfoRequest(), timeout=timeout_s
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a service answered.
+
+    Attributes:
+        service: One of `SERVICES`.
+        address: Where it was asked.
+        health: Its health, or that it didn't answer.
+        latency_ms: Round trip of the health check on an open connection; None if it didn't answer.
+        info: What it is; None if it didn't say.
+        error: Code and message of the failed call; empty if there was none.
+    """
+
+    service: str
+    address: str
+    health: Health
+    latency_ms: float | None = None
+    info: ServerInfo | None = None
+    error: str = ""
+
+
+def probe(service: str, address: str, *, timeout_s: float = 2.0) -> Probe:
+    """Asks one service for its health and what it is.
+
+    Args:
+        service: One of `SERVICES`.
+        address: "host:port".
+        timeout_s: Deadline of each call, in seconds.
+    """
+    with local_channel(address) as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check
+        health: Health = "UNREACHABLE"
+        latency_ms = None
+        try:
+            check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
+            started = time.perf_counter()
+            status = check(health_pb2.HealthCheckRequest(), timeout=timeout_s).status
+            latency_ms = (time.perf_counter() - started) * 1000
+            health = "SERVING" if status == health_pb2.HealthCheckResponse.SERVING else "NOT_SERVING"
+            info = _INFO[service](channel, timeout_s)
+        except grpc.RpcError as error:
+            return Probe(service, address, health, latency_ms, None, f"{error.code().name}: {error.details()}")
+    return Probe(service, address, health, latency_ms, info)
+
+
+def probe_all(addresses: Mapping[str, str], *, timeout_s: float = 2.0) -> list[Probe]:
+    """Asks services at the same time, so that those that hang cost no more than one.
+
+    Args:
+        addresses: "host:port" by service.
+        timeout_s: Deadline of each call, in seconds.
+    """
+    pool = ThreadPoolExecutor(max(1, len(addresses)))
+    try:
+        return list(pool.map(lambda item: probe(*item, timeout_s=timeout_s), addresses.items()))
+    finally:
+        # Ctrl-C waits for no service.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def index_problem(probes: Sequence[Probe]) -> str:
+    """What is wrong with Redis, as the orchestrator among these tells; empty if nothing is, or if it didn't say."""
+    for found in probes:
+        if isinstance(found.info, orchestrator_pb2.OrchestratorServiceGetServerInfoResponse):
+            problem = found.info.load.prefix_index_problem
+            return f"{problem}: answers go on, with more prefill and no resuming after a crash" if problem else ""
+    return ""

@@ -1,0 +1,1 @@
+"""`trivium train` and `trivium calibrate`: a router and its threshold."""

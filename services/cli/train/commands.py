@@ -1,0 +1,88 @@
+"""`trivium train` and `trivium calibrate`.
+
+Owns the command line alone; what runs is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from services.cli import options as opt
+from services.cli.errors import CliError
+from services.cli.train import options as own
+
+
+def train(
+    data: own.Data,
+    validation: own.TrainValidation,
+    out: own.Out,
+    config: own.Config = "reference",
+    pair: opt.PairName = "reference",
+    seed: own.Seed = 1,
+    target_llm_usage: own.TargetLlmUsage = None,
+    target_recall: own.TargetRecall = None,
+    target_avg_params_b: own.TargetAvgParams = None,
+    device: own.Device = None,
+    threads: own.Threads = 0,
+    with_embedding: own.WithEmbedding = False,
+    overwrite: own.Overwrite = False,
+) -> None:
+    """Trains a router, calibrates its threshold and writes its checkpoint.
+
+    Recipes: r2r-56m (the paper's), reference, and its ablations reference-different, reference-hs-tok, reference-hs.
+    A training that was cut short goes on from its last epoch when the same command runs again, and ends in the same
+    weights. OUT/training holds its curves.
+
+    Example:  trivium train --data labels/train/dataset --validation labels/validation/dataset --out my-router
+    """
+    from services.cli.train.train import run_train
+
+    target = own.calibration_target(target_llm_usage, target_recall, target_avg_params_b)
+    run_train(
+        own.TrainOptions(
+            data=data,
+            validation=validation,
+            out=out,
+            config=config,
+            pair=pair,
+            seed=seed,
+            target=target or own.CalibrationTarget("llm_usage_rate", 0.09),
+            device=device or "",
+            threads=threads,
+            with_embedding=with_embedding,
+            overwrite=overwrite,
+        )
+    )
+
+
+def calibrate(
+    checkpoint: own.Checkpoint,
+    validation: own.CalibrateValidation,
+    target_llm_usage: own.TargetLlmUsage = None,
+    target_recall: own.TargetRecall = None,
+    target_avg_params_b: own.TargetAvgParams = None,
+    pair: opt.PairName = "reference",
+    decode_on: own.DecodeOn = None,
+    num_queries: own.NumQueries = 100,
+    threads: own.Threads = 0,
+) -> None:
+    """Chooses the default threshold of a router and writes it into its checkpoint.
+
+    Sweeps thresholds over labelled validation data, prints what each comes to, and picks the one that meets the
+    target. The sweep goes into the checkpoint, so that requests can name a budget instead of a threshold;
+    CHECKPOINT/training/sweep.png shows it.
+
+    Example:  trivium calibrate my-router --validation labels/validation/dataset --target-llm-usage 0.1
+    """
+    from services.cli.train.calibrate import run_calibrate
+
+    target = own.calibration_target(target_llm_usage, target_recall, target_avg_params_b)
+    if target is None:
+        raise CliError("give one of --target-llm-usage, --target-recall and --target-avg-params-b")
+    run_calibrate(own.CalibrateOptions(checkpoint, validation, target, pair, decode_on, num_queries, threads))
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Adds this family's commands."""
+    for command in (train, calibrate):
+        app.command()(command)

@@ -1,0 +1,73 @@
+import importlib.util
+import socket
+from pathlib import Path
+
+import pytest
+
+from router_service.checkpoint import DESCRIPTION_FILE, WEIGHTS_FILE
+from services.cli.errors import CliError
+from services.cli.pair.checks import ROUTER_FILES, check_before_start, check_redis_url, check_state_dir
+from services.cli.pairs import find_pair
+from services.common.pair import EngineSection, RouterSection, load_pair
+
+PAIR = load_pair(find_pair("reference"))
+
+
+def test_check_shipped_pair_is_fine() -> None:
+    check_before_start(PAIR, 0, "redis://:secret@127.0.0.1:6379/0")
+
+
+def test_check_port_in_use_names_the_flag() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CliError, match=rf"can't listen on 127\.0\.0\.1:{port}: .*--port"):
+            check_before_start(PAIR, port, None)
+
+
+def test_check_router_files_are_those_of_a_checkpoint() -> None:
+    assert ROUTER_FILES == (DESCRIPTION_FILE, WEIGHTS_FILE)
+
+
+@pytest.mark.parametrize(("is_there", "what"), [(False, "is no folder"), (True, r"holds no router\.json")])
+def test_check_router_that_is_none_names_the_flag(is_there: bool, what: str, tmp_path: Path) -> None:
+    folder = tmp_path / "router"
+    if is_there:
+        folder.mkdir()
+    pair = PAIR.model_copy(update={"router": RouterSection(checkpoint=str(folder))})
+    with pytest.raises(CliError, match=rf"--router-checkpoint: {folder} {what}"):
+        check_before_start(pair, 0, None)
+
+
+def test_check_model_folder_without_a_model_names_pair_and_key(tmp_path: Path) -> None:
+    pair = PAIR.model_copy(update={"llm": PAIR.llm.model_copy(update={"model": str(tmp_path)})})
+    with pytest.raises(CliError, match=r"--pair: reference: llm\.model: .* holds no config\.json"):
+        check_before_start(pair, 0, None)
+
+
+def test_check_engine_that_is_not_installed_names_the_flag_and_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sglang" else name)
+    slm = PAIR.slm.model_copy(update={"engine": EngineSection(name="sglang")})
+    with pytest.raises(CliError, match=r"--engine: sglang \(slm\.engine\.name\) .*trivium\[sglang\]"):
+        check_before_start(PAIR.model_copy(update={"slm": slm}), 0, None)
+
+
+def test_check_state_dir_that_can_not_be_made_names_the_flag(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CliError, match=r"--state-dir: .*/file/state can't be made"):
+        check_state_dir(tmp_path / "file" / "state")
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://h:6379/0", "rediss://user:secret@h:1", "redis://h", "unix:///run/r.sock?db=1"]
+)
+def test_check_redis_url_that_is_one_passes(url: str) -> None:
+    check_redis_url(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "h:6379", "http://:secret@h:1", "redis://", "redis://:secret@h:port", "redis://[:secret@h", "unix://"]
+)
+def test_check_redis_url_that_is_none_names_the_flag_and_keeps_the_password(url: str) -> None:
+    with pytest.raises(CliError, match="--redis-url: expected") as refused:
+        check_redis_url(url)
+    assert "secret" not in str(refused.value)
