@@ -73,7 +73,7 @@ class Driver:
         self._index = index
         self._admission = Admission(settings.max_active_requests, settings.max_waiting_requests)
         self._sequences: dict[int, RunningSequence] = {}
-        self._writer = IndexWriter(index, self._sequences, settings.token_log_interval_ms / 1000)
+        self._writer = IndexWriter(index, settings.token_log_interval_ms / 1000)
         self._router = RouterSide(self._sequences, gate, draw=draw)
         self._slm = SlmSide(self._sequences, gate, self._router, on_gone=partial(self._writer.lost, "slm"), draw=draw)
         self._llm = LlmSide(

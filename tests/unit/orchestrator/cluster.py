@@ -202,7 +202,7 @@ async def running_cluster(
             OrchestratorSettings(**(_settings(cluster) | settings)),
             tokenizer=make_tokenizer(),
             gate=gate,
-            index=index or PrefixIndex(None, pair_identity=b"fake"),
+            index=index or PrefixIndex(None),
             resolve=resolve,
             draw=random.Random(0),
         )
