@@ -184,15 +184,13 @@ async def test_log_of_a_finished_request_is_whole_and_soon_forgotten(
     index: PrefixIndex, redis_server: RedisServer
 ) -> None:
     sequence = make_sequence()
-    async with running_writer(index, interval_s=3600) as writer:
+    async with running_writer(index) as writer:
         writer.opened(sequence)
+        # More than one write takes.
         sequence.accept(*make_tokens(9000))
         writer.closed(sequence, finished=True)
-        # What doesn't fit into one write comes with the next ones.
-        writer.lost("slm", "gone")
 
         async def is_whole() -> bool:
-            writer.lost("slm", "gone")
             return await logged(index, sequence) == sequence.completion
 
         await until(is_whole)
