@@ -85,7 +85,7 @@ class Driver:
         self._on_presence = on_presence
         self._missing: str | None = None
         self._running = RunningSequences()
-        self._writer = IndexWriter(index, self._running, settings.token_log_interval_ms / 1000)
+        self._writer = IndexWriter(index, settings.token_log_interval_ms / 1000)
         self.router = RouterSide(
             self._running,
             gate,

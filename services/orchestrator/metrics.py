@@ -98,3 +98,8 @@ def _peers(telemetry: Telemetry, driver: Driver, index: PrefixIndex) -> None:
         "Times that Redis was found unavailable, if only for one command.",
         lambda: index.num_failures,
     )
+    telemetry.counter(
+        "trivium_orchestrator_prefix_index_damaged_total",
+        "Entries, token logs and replies of Redis that were damaged or not Trivium's, and counted for nothing.",
+        lambda: index.num_damaged,
+    )

@@ -15,7 +15,8 @@ from services.common.telemetry import Telemetry
 from services.common.tokenizer import load_tokenizer, tokenizer_sha256
 from services.orchestrator import metrics
 from services.orchestrator.driver import Driver
-from services.orchestrator.index.prefix_index import PrefixIndex
+from services.orchestrator.index.prefix_index import IndexedPair, PrefixIndex
+from services.orchestrator.index.redis_link import RedisLink
 from services.orchestrator.replicas.discovery import Resolve, resolve_host
 from services.orchestrator.replicas.pair_check import ServedPair
 from services.orchestrator.replicas.pair_gate import PairGate
@@ -40,12 +41,7 @@ class OrchestratorService:
         self._drain_timeout_s = settings.drain_timeout_s
         tokenizer = load_tokenizer(settings.tokenizer, settings.tokenizer_revision)
         self._gate = PairGate(tokenizer_sha256(tokenizer), len(tokenizer), self._on_pair)
-        self._index = PrefixIndex(
-            settings.redis_url.get_secret_value() if settings.redis_url else None,
-            password=settings.redis_password.get_secret_value() if settings.redis_password else None,
-            timeout_ms=settings.redis_timeout_ms,
-            ttl_s=settings.redis_ttl_s,
-        )
+        self._index = PrefixIndex(_redis_link(settings), ttl_s=settings.redis_ttl_s)
         self._driver = Driver(
             settings,
             tokenizer=tokenizer,
@@ -115,7 +111,7 @@ class OrchestratorService:
                 # Callers learn what doesn't fit, instead of that something is still starting.
                 self._lifecycle.refusal = outcome
         else:
-            self._index.pair_identity = outcome.identity
+            self._index.pair = IndexedPair(outcome.models_identity, outcome.decoding_identity, outcome.vocab_size)
             self._paired.set()
 
     def _on_presence(self, missing: str | None) -> None:
@@ -126,3 +122,10 @@ class OrchestratorService:
             await self._lifecycle.mark_not_ready(PeerUnavailable(missing))
         else:
             await self._lifecycle.mark_ready()
+
+
+def _redis_link(settings: OrchestratorSettings) -> RedisLink | None:
+    if settings.redis_url is None:
+        return None
+    password = settings.redis_password.get_secret_value() if settings.redis_password else None
+    return RedisLink(settings.redis_url.get_secret_value(), settings.redis_timeout_ms / 1000, password)

@@ -12,9 +12,10 @@ from trivium.v1 import orchestrator_pb2
 from evaluation.reference.pair import WEIGHTS_DIR
 from labeler_jobs.models.huggingface import render_prompt
 from services.common.tokenizer import load_tokenizer
-from services.orchestrator.index.prefix_index import PrefixIndex
+from services.orchestrator.index.prefix_index import IndexedPair, PrefixIndex
 from services.orchestrator.replicas.pair_check import check_pair
 from tests.integration.completions import client, generate, tell
+from tests.integration.indexes import started_index
 from tests.integration.pair import Replica, RunningPair, front_info, llm_info
 from tests.serving import until
 
@@ -30,12 +31,9 @@ async def shared_index(pair: RunningPair) -> AsyncIterator[PrefixIndex]:
     served = check_pair(
         info.slm, info.llm, info.router, tokenizer_sha256=info.slm.tokenizer_sha256, num_tokenizer_ids=1
     )
-    index = PrefixIndex(pair.redis.url, pair_identity=served.identity, timeout_ms=2000)
-    await index.start()
-    try:
+    indexed = IndexedPair(served.models_identity, served.decoding_identity, served.vocab_size)
+    async with started_index(pair.redis.url, pair=indexed, timeout_s=2) as index:
         yield index
-    finally:
-        await index.close()
 
 
 def turn(*contents: str) -> orchestrator_pb2.GenerateRequest:

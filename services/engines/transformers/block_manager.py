@@ -13,14 +13,13 @@ blocks at and after a sequence's new end.
 
 from __future__ import annotations
 
-from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
-from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
 
+from services.common.block_hash import hash_block
 from services.common.errors import CapacityExceeded
 
 BLOCK_LEN = 16
@@ -105,7 +104,7 @@ class BlockManager:
         """
         digest = b""
         for end in range(self.block_len, limit + 1, self.block_len):
-            digest = _chain(digest, token_ids[end - self.block_len : end])
+            digest = hash_block(digest, token_ids[end - self.block_len : end])
             block_id = self._block_of.get(digest)
             if block_id is None:
                 break
@@ -138,7 +137,7 @@ class BlockManager:
         """Registers the blocks that the first `num_computed` tokens fill. Their KV must have been written."""
         while (end := (len(table.digests) + 1) * self.block_len) <= num_computed:
             parent = table.digests[-1] if table.digests else b""
-            digest = _chain(parent, token_ids[end - self.block_len : end])
+            digest = hash_block(parent, token_ids[end - self.block_len : end])
             block_id = table.block_ids[len(table.digests)]
             table.digests.append(digest)
             # Two sequences may have computed the same block side by side; the first stays the one that is found.
@@ -188,7 +187,3 @@ class BlockManager:
         if digest is not None:
             del self._block_of[digest]
             self._digest_of[block_id] = None
-
-
-def _chain(parent: bytes, token_ids: Sequence[int]) -> bytes:
-    return blake2b(parent + array("I", token_ids).tobytes(), digest_size=16).digest()

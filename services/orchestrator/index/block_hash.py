@@ -1,39 +1,44 @@
-"""Names blocks of tokens by their content and all that precedes them.
+"""Hashes a sequence's blocks, each once while the sequence grows.
 
-Owns the hash alone; `services.orchestrator.index.prefix_index` stores who holds a block. Two sequences of one pair
-share the hash of block i exactly if their first (i + 1) * BLOCK_LEN tokens are the same.
+Two sequences of the same two models share the hash of block i exactly if their first (i + 1) * BLOCK_LEN tokens are
+the same. Who holds a block is `prefix_index`'s.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
-import numpy as np
+from services.common.block_hash import hash_block
 
 BLOCK_LEN = 16
 """Tokens a block. Shorter blocks find more of a prefix, and cost more keys."""
 
-_DIGEST_BYTES = 16
-_TOKEN_BYTES = 4
 
-
-def block_hashes(token_ids: Sequence[int], pair_identity: bytes) -> list[bytes]:
-    """Hashes every whole block of a sequence; what is left over at the end has no hash.
+class BlockChain:
+    """The hashes of a sequence's whole blocks, as far as they were asked for.
 
     Args:
-        token_ids: The sequence, each id in [0, 2**32).
-        pair_identity: At most 64 bytes that tell pairs apart: the same ids mean another KV cache in another pair.
-
-    Returns:
-        len(token_ids) // BLOCK_LEN hashes of 16 bytes, first block first.
+        models_identity: At most 64 bytes that tell pairs of models apart: the same ids mean another KV cache in
+            another model.
     """
-    num_blocks = len(token_ids) // BLOCK_LEN
-    packed = np.asarray(token_ids[: num_blocks * BLOCK_LEN], dtype="<u4").tobytes()
-    hashes = []
-    previous = b""
-    for start in range(0, len(packed), BLOCK_LEN * _TOKEN_BYTES):
-        block = packed[start : start + BLOCK_LEN * _TOKEN_BYTES]
-        previous = hashlib.blake2b(previous + block, digest_size=_DIGEST_BYTES, key=pair_identity).digest()
-        hashes.append(previous)
-    return hashes
+
+    def __init__(self, models_identity: bytes) -> None:
+        self._key = models_identity
+        self._hashes: list[bytes] = []
+
+    def hashes(self, token_ids: Sequence[int], num_tokens: int) -> Sequence[bytes]:
+        """Hashes what is new of the sequence.
+
+        Args:
+            token_ids: The sequence, each id in [0, 2**32). It begins with the tokens of earlier calls.
+            num_tokens: Leading tokens that count, at most `len(token_ids)`.
+
+        Returns:
+            num_tokens // BLOCK_LEN hashes of 16 bytes, first block first. What is left over at the end has no hash.
+        """
+        num_blocks = num_tokens // BLOCK_LEN
+        for index in range(len(self._hashes), num_blocks):
+            parent = self._hashes[-1] if self._hashes else b""
+            block = token_ids[index * BLOCK_LEN : (index + 1) * BLOCK_LEN]
+            self._hashes.append(hash_block(parent, block, self._key))
+        return self._hashes[:num_blocks]

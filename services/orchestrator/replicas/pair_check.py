@@ -20,7 +20,9 @@ class ServedPair:
     """A pair that fits together.
 
     Args:
-        identity: 16 bytes that differ for pairs that may write other tokens: of other models or another router.
+        models_identity: 16 bytes that differ for other models: KV depends on these alone.
+        decoding_identity: 16 bytes that differ for pairs that may write other tokens: of other models or another
+            router.
         vocab_size: Ids below it are valid for both models.
         eos_token_ids: Ids that end a sequence, of either model.
         sizes: Of the three models.
@@ -28,7 +30,8 @@ class ServedPair:
         sweep: Threshold and LLM usage of each row of the router's validation sweep; empty where it carries none.
     """
 
-    identity: bytes
+    models_identity: bytes
+    decoding_identity: bytes
     vocab_size: int
     eos_token_ids: frozenset[int]
     sizes: ModelSizes
@@ -67,7 +70,8 @@ def check_pair(
     _check_models(slm, llm, tokenizer_sha256, num_tokenizer_ids)
     _check_router(slm, router)
     return ServedPair(
-        identity=_pair_identity(slm, llm, router),
+        models_identity=_digest(model_identity(slm), model_identity(llm)),
+        decoding_identity=_digest(model_identity(slm), model_identity(llm), router.weights_sha256),
         vocab_size=min(slm.vocab_size, llm.vocab_size),
         eos_token_ids=frozenset(slm.eos_token_ids) | frozenset(llm.eos_token_ids),
         sizes=ModelSizes(slm.num_parameters, router.num_parameters, llm.num_parameters),
@@ -81,9 +85,8 @@ def model_identity(info: common_pb2.ModelInfo) -> tuple[object, ...]:
     return (info.model_id, info.revision, info.num_parameters, info.vocab_size, info.tokenizer_sha256)
 
 
-def _pair_identity(slm: common_pb2.ModelInfo, llm: common_pb2.ModelInfo, router: router_pb2.RouterInfo) -> bytes:
-    named = repr((model_identity(slm), model_identity(llm), router.weights_sha256))
-    return hashlib.blake2b(named.encode(), digest_size=16).digest()
+def _digest(*parts: object) -> bytes:
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
 
 
 def _sweep(router: router_pb2.RouterInfo) -> tuple[tuple[float, float], ...]:

@@ -132,6 +132,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             num_redis_commands=self._index.num_commands,
             prefix_index_available=self._index.available,
             num_prefix_index_failures=self._index.num_failures,
+            prefix_index_problem=self._index.problem,
             cpu_s=time.process_time(),
             num_client_messages=self._num_client_messages,
             num_waiting_requests=self._driver.admission.num_waiting,

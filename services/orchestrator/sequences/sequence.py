@@ -93,8 +93,6 @@ class RunningSequence:
     llm: Seat | None = field(init=False, default=None)
     slm_prefill: PrefillCounts = field(init=False, default_factory=PrefillCounts)
     llm_prefill: PrefillCounts = field(init=False, default_factory=PrefillCounts)
-    was_asked_about: bool = field(init=False, default=False)
-    """Whether an LLM has seen it."""
     core: RoutingCore = field(init=False)
     answer: Answer = field(init=False)
 
@@ -157,7 +155,6 @@ class RunningSequence:
                 self.on_end(self)
             case AskLlm():
                 assert self.llm is not None, "the core asks only while an LLM is attached"
-                self.was_asked_about = True
                 self.llm.carry_out(action)
             case _:
                 assert self.slm is not None, "the core commands the SLM only while one is attached"

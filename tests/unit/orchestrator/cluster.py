@@ -211,7 +211,7 @@ async def running_cluster(
             OrchestratorSettings(**(_settings(cluster) | settings)),
             tokenizer=make_tokenizer(),
             gate=gate,
-            index=index or PrefixIndex(None, pair_identity=b"fake"),
+            index=index or PrefixIndex(None),
             open_channel=open_channel,
             resolve=resolve,
             draw=random.Random(0),

@@ -170,7 +170,7 @@ async def test_finished_sequence_frees_the_replicas_although_nobody_reads_the_st
 
 
 async def test_requests_above_the_maximum_are_refused_also_when_they_come_together() -> None:
-    index = _SlowIndex(None, pair_identity=b"fake")
+    index = _SlowIndex(None)
     bounds: Any = {"max_active_requests": 2, "max_waiting_requests": 1}
     async with running_cluster(llms=[llm_replica(_GatedLlm)], index=index, **bounds) as cluster:
         running = [asyncio.create_task(cluster.run(task)) for task in _tasks(5, threshold=0.0)]

@@ -58,7 +58,8 @@ def check(**changes: Any) -> ServedPair:
 
 def test_check_vocabularies_padded_differently_make_a_pair() -> None:
     assert check() == ServedPair(
-        identity=check().identity,
+        models_identity=check().models_identity,
+        decoding_identity=check().decoding_identity,
         vocab_size=151_936,
         eos_token_ids=frozenset({7, 9}),
         sizes=ModelSizes(1_500_000_000, 56_000_000, 32_000_000_000),
@@ -73,11 +74,25 @@ def test_check_vocabularies_padded_differently_make_a_pair() -> None:
         {"slm": make_slm(revision="v2")},
         {"llm": make_llm(model_id="other")},
         {"llm": make_llm(num_parameters=8_000_000_000)},
-        {"router": make_router(weights_sha256="cc" * 32)},
     ],
 )
-def test_pairs_of_other_weights_have_another_identity(members: dict[str, Any]) -> None:
-    assert check(**members).identity != check().identity == check(llm=make_llm(context_length=512)).identity
+def test_pairs_of_other_models_have_other_identities(members: dict[str, Any]) -> None:
+    assert check(**members).models_identity != check().models_identity
+    assert check(**members).decoding_identity != check().decoding_identity
+
+
+def test_pairs_of_another_router_share_kv_but_not_tokens() -> None:
+    other = check(router=make_router(weights_sha256="cc" * 32))
+
+    assert other.models_identity == check().models_identity
+    assert other.decoding_identity != check().decoding_identity
+
+
+def test_pairs_of_other_contexts_have_the_same_identities() -> None:
+    other = check(llm=make_llm(context_length=512))
+
+    assert other.models_identity == check().models_identity
+    assert other.decoding_identity == check().decoding_identity
 
 
 @pytest.mark.parametrize(
