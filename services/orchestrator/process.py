@@ -100,7 +100,7 @@ class OrchestratorService:
         if isinstance(outcome, TriviumError):
             if self._gate.pair is None:
                 # Callers learn what doesn't fit, instead of that something is still starting.
-                self._lifecycle.refusal = outcome
+                self._lifecycle.explain(outcome)
         else:
             self._index.pair_identity = outcome.identity
             self._paired.set()
