@@ -65,7 +65,7 @@ class OrchestratorService:
 
     def instrument(self, telemetry: Telemetry) -> None:
         """Adds the orchestrator's metrics."""
-        metrics.instrument(telemetry, self._driver, self._index)
+        metrics.instrument(telemetry, self._driver, self._index, self._lifecycle)
 
     async def start(self) -> None:
         """Connects to Redis and all replicas, and waits until the pair is complete."""

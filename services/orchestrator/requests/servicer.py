@@ -5,10 +5,8 @@ Owns the translation between messages and the driver's values.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
-from functools import partial
 
 from transformers import PreTrainedTokenizerFast
 from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
@@ -21,6 +19,7 @@ from services.orchestrator.replicas.pair_check import ServedPair
 from services.orchestrator.replicas.pair_gate import PairGate
 from services.orchestrator.requests.budget import Budget
 from services.orchestrator.requests.parse import GenerationLimits, parse_request
+from services.orchestrator.requests.prompt import PromptReader
 from services.orchestrator.requests.sequence import Progress, RunningSequence
 from services.orchestrator.routing.actions import FinishReason, Source
 from services.orchestrator.settings import OrchestratorSettings
@@ -34,9 +33,6 @@ _REASONS = {
     FinishReason.STOP: orchestrator_pb2.FINISH_REASON_STOP,
     FinishReason.LENGTH: orchestrator_pb2.FINISH_REASON_LENGTH,
 }
-
-# About 2 ms of tokenizing.
-_LONG_REQUEST_BYTES = 16 * 1024
 
 
 class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
@@ -66,7 +62,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         self._driver = driver
         self._gate = gate
         self._index = index
-        self._tokenizer = tokenizer
+        self._prompts = PromptReader(tokenizer)
         self._num_client_messages = 0
 
     async def Generate(
@@ -74,14 +70,14 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     ) -> AsyncIterator[orchestrator_pb2.GenerateResponse]:
         """Streams a completion."""
         pair = self._pair()
-        parsing = partial(parse_request, request, self._tokenizer, self._limits(pair))
-        # Tokenizing takes time in proportion to the prompt; other streams must not wait for a long one.
-        task = await asyncio.to_thread(parsing) if request.ByteSize() > _LONG_REQUEST_BYTES else parsing()
+        parsed = parse_request(request, self._prompts, self._limits(pair))
+        # It may be large, and the answer take long.
+        del request
         interval_s = self._settings.stream_interval_ms / 1000
-        async with self._driver.sequence(task) as sequence:
+        async with self._driver.sequence(parsed) as sequence:
             async for progress in sequence.progress(interval_s):
                 self._num_client_messages += 1
-                response = _response(task.request_id, progress)
+                response = _response(parsed.request_id, progress)
                 if progress.finish_reason is not None:
                     response.finish.CopyFrom(_finish(pair, sequence, progress.finish_reason))
                 yield response
@@ -134,7 +130,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             cpu_s=time.process_time(),
             num_client_messages=self._num_client_messages,
             num_waiting_requests=self._driver.num_waiting_requests,
-            num_requests_refused=self._driver.num_requests_refused,
+            num_requests_refused=self._driver.num_requests_refused + self._lifecycle.num_calls_refused,
             num_slm_replicas=self._driver.num_slm_replicas,
             num_router_replicas=self._driver.num_router_replicas,
             num_llm_replicas=self._driver.num_llm_replicas,

@@ -158,6 +158,7 @@ class Cluster:
     def __init__(self, slms: Sequence[FakeReplica], routers: Sequence[FakeReplica], llms: Sequence[FakeReplica]):
         self.slms, self.routers, self.llms = slms, routers, llms
         self.driver: Driver
+        self.gate: PairGate
 
     @property
     def replicas(self) -> list[FakeReplica]:
@@ -197,7 +198,7 @@ async def running_cluster(
         for replica in cluster.replicas:
             await replica.start()
             stack.push_async_callback(replica.kill)
-        gate = PairGate(TOKENIZER_SHA256, VOCAB_SIZE, lambda _outcome: None)
+        gate = cluster.gate = PairGate(TOKENIZER_SHA256, VOCAB_SIZE, lambda _outcome: None)
         cluster.driver = Driver(
             OrchestratorSettings(**(_settings(cluster) | settings)),
             tokenizer=make_tokenizer(),
