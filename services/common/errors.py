@@ -1,19 +1,61 @@
-"""The errors of Trivium, one class a kind, each with its gRPC status code.
+"""The errors of Trivium, one class a kind, each with its gRPC status code and a message that fits into a status.
 
-Owns the mapping of kinds to codes and nothing else: `services.common.server` turns a raised error into a status.
+Owns the mapping of kinds to codes and the bound of messages: `services.common.interceptors` turns a raised error into
+a status.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+import copy
+from typing import ClassVar, Self
 
 import grpc
 
+MAX_MESSAGE_BYTES = 1024
+"""Longest message of an error. A status travels in HTTP/2 headers, of which a peer takes 8 KiB: there each byte that
+isn't ASCII takes three, and the status details hold the message once more."""
+
+_CUT = " … "
+
 
 class TriviumError(Exception):
-    """Base of all errors that a caller is told about. The message names the offending field."""
+    """Base of all errors that a caller is told about.
+
+    Args:
+        message: Names the offending field. It may quote input: control characters are escaped, and the middle of what
+            is longer than `MAX_MESSAGE_BYTES` is left out.
+    """
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_bounded(message))
+
+    def afresh(self) -> Self:
+        """Returns an equal error that nobody has raised yet.
+
+        An error collects a traceback at each raise, and with it all that the frames hold: one that is raised again
+        and again never lets go of anything.
+        """
+        return copy.copy(self)
+
+
+def _bounded(message: str) -> str:
+    # What is cut away below needn't be looked at.
+    shortened = message if len(message) <= 2 * MAX_MESSAGE_BYTES else _ends(message, MAX_MESSAGE_BYTES)
+    printable = "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in shortened
+    )
+    encoded = printable.encode()
+    if len(encoded) <= MAX_MESSAGE_BYTES:
+        return printable
+    kept = (MAX_MESSAGE_BYTES - len(_CUT.encode())) // 2
+    return encoded[:kept].decode(errors="ignore") + _CUT + encoded[-kept:].decode(errors="ignore")
+
+
+def _ends(text: str, length: int) -> str:
+    return text[:length] + text[-length:]
 
 
 class InvalidRequest(TriviumError):
@@ -91,6 +133,12 @@ class CapacityExceeded(TriviumError):
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(TriviumError):
+    """The call took longer than calls may that name no deadline of their own."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 class Cancelled(TriviumError):

@@ -1,7 +1,7 @@
-"""Guards every call of a server: refuses it while the process isn't ready, and turns raised errors into statuses.
+"""Guards every call of a server: refuses it while it isn't taken, and turns raised errors into statuses.
 
-Owns the mapping of exceptions to gRPC statuses, for unary and streaming calls alike. Health and reflection pass
-untouched.
+Owns the mapping of exceptions to gRPC statuses, for unary and streaming calls alike, and the decoding of requests:
+what can't be decoded is a bad request like any other. Health and reflection are never refused.
 """
 
 from __future__ import annotations
@@ -10,20 +10,22 @@ import asyncio
 import contextlib
 import inspect
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from services.common.errors import CapacityExceeded, TriviumError
+from services.common.call_limits import CallLimits, MessageReader
+from services.common.errors import CapacityExceeded, DeadlineExceeded, InvalidRequest, TriviumError
 from services.common.lifecycle import Lifecycle
 
 logger = logging.getLogger(__name__)
 
-_Handler = Callable[[Any, Any], Any]
-_Call = Callable[[Any, Any], Awaitable[Any]]
+_Context = grpc.aio.ServicerContext[Any, Any]
+_Decode = Callable[[bytes], Any]
 
 ALWAYS_TAKEN = frozenset({"GetServerInfo", "Cancel"})
 """Methods that are answered for as long as the server listens: they end work or describe it, and start none."""
@@ -34,10 +36,14 @@ class CallGuard(grpc.aio.ServerInterceptor):
 
     Args:
         lifecycle: Tells whether new calls are taken.
+        limits: What calls may take.
     """
 
-    def __init__(self, lifecycle: Lifecycle) -> None:
+    def __init__(self, lifecycle: Lifecycle, limits: CallLimits | None = None) -> None:
         self._lifecycle = lifecycle
+        self._limits = limits or CallLimits()
+        self._reader = MessageReader()
+        self._num_limited_calls = 0
         self.num_active_calls = 0
         self.idle = asyncio.Event()
         """Set while no call runs."""
@@ -48,37 +54,121 @@ class CallGuard(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Wraps the handler of a call of the guarded service."""
-        handler = await continuation(handler_call_details)
-        service_name, _, method = handler_call_details.method.lstrip("/").partition("/")
-        if handler is None or service_name != self._lifecycle.service_name:
-            return handler
-        return _rewrap(handler, lambda inner: self._guard(method, inner))
+        """Wraps the handler of a call.
 
-    def _guard(self, method: str, inner: _Call) -> _Call:
-        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            self.num_active_calls += 1
-            self.idle.clear()
+        On the wire, a call with one message is a stream of one: all handlers become streams of undecoded messages. So
+        a call can be refused before its message is received, and nothing of a message is kept once it is decoded.
+        """
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        service_name, _, method = handler_call_details.method.lstrip("/").partition("/")
+        guard = self._guarded(method) if service_name == self._lifecycle.service_name else contextlib.nullcontext
+
+        async def call(messages: AsyncIterator[bytes], context: _Context) -> None:
             try:
-                refusal = self._lifecycle.refusal
-                if refusal and not (self._lifecycle.draining and method in ALWAYS_TAKEN):
-                    raise refusal
-                return await inner(request, context)
+                with guard():
+                    await self._answer(handler, messages, context)
             except TriviumError as error:
                 logger.debug("%s ended with %s: %s", method, error.code.name, error)
-                await context.abort(error.code, str(error), _trailing_metadata(error))
+                await _abort(context, error.code, str(error), _trailing_metadata(error))
             except (grpc.aio.AbortError, grpc.aio.UsageError):
                 # The call has its status already, or its client is gone.
                 raise
+            except grpc.aio.InternalError as error:
+                # The call was over before its answer was written.
+                logger.debug("%s can't be answered any more: %s", method, error)
             except Exception:
                 logger.exception("%s failed", method)
-                await context.abort(grpc.StatusCode.INTERNAL, "internal error")
-            finally:
-                self.num_active_calls -= 1
-                if not self.num_active_calls:
-                    self.idle.set()
+                await _abort(context, grpc.StatusCode.INTERNAL, "internal error")
 
-        return call
+        return grpc.stream_stream_rpc_method_handler(call, None, handler.response_serializer)
+
+    def _guarded(self, method: str) -> Callable[[], contextlib.AbstractContextManager[None]]:
+        @contextlib.contextmanager
+        def guard() -> Iterator[None]:
+            is_limited = method not in ALWAYS_TAKEN
+            self._count(1, is_limited)
+            try:
+                self._refuse(is_limited)
+                yield
+            finally:
+                self._count(-1, is_limited)
+
+        return guard
+
+    def _count(self, number: int, is_limited: bool) -> None:
+        self.num_active_calls += number
+        self._num_limited_calls += number * is_limited
+        if self.num_active_calls:
+            self.idle.clear()
+        else:
+            self.idle.set()
+
+    def _refuse(self, is_limited: bool) -> None:
+        """Raises where a new call, which is counted already, isn't taken."""
+        refusal = self._lifecycle.refusal
+        if refusal and (is_limited or not self._lifecycle.draining):
+            raise refusal
+        if is_limited and 0 < self._limits.max_calls < self._num_limited_calls:
+            self._lifecycle.num_calls_refused += 1
+            raise CapacityExceeded(f"max_calls: {self._limits.max_calls} calls are open already")
+
+    async def _answer(
+        self, handler: grpc.RpcMethodHandler[Any, Any], messages: AsyncIterator[bytes], context: _Context
+    ) -> None:
+        # One of the four is set; the type stubs know only their synchronous shapes.
+        serve: Any = handler.stream_stream or handler.unary_stream or handler.stream_unary or handler.unary_unary
+        decode: Any = handler.request_deserializer
+        if handler.request_streaming:
+            await _write(serve(_decoded(messages, decode), context), handler, context)
+            return
+        deadline_s = self._limits.default_deadline_s
+        has_deadline = not deadline_s or context.time_remaining() is not None
+        try:
+            async with asyncio.timeout(None if has_deadline else deadline_s) as deadline:
+                # No name for the request here, which would keep it for as long as the call runs.
+                await _write(serve(_decode(await self._reader.read(messages), decode), context), handler, context)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise DeadlineExceeded(
+                f"default_deadline_s: the call named no deadline, and took longer than {deadline_s:g} s"
+            ) from None
+
+
+async def _write(answer: Any, handler: grpc.RpcMethodHandler[Any, Any], context: _Context) -> None:
+    """Writes what a handler answers: a generator, a coroutine that writes by itself, or one that returns."""
+    if inspect.isasyncgen(answer):
+        async with contextlib.aclosing(answer):
+            async for response in answer:
+                await context.write(response)
+    elif handler.response_streaming:
+        await answer
+    else:
+        await context.write(await answer)
+
+
+async def _decoded(messages: AsyncIterator[bytes], decode: _Decode) -> AsyncIterator[Any]:
+    async for message in messages:
+        yield _decode(message, decode)
+
+
+def _decode(message: bytes, decode: _Decode) -> Any:
+    try:
+        return decode(message)
+    except DecodeError:
+        raise InvalidRequest(f"the request message of {len(message)} bytes can't be decoded") from None
+
+
+async def _abort(
+    context: _Context, code: grpc.StatusCode, text: str, metadata: tuple[tuple[str, str | bytes], ...] = ()
+) -> None:
+    try:
+        await context.abort(code, text, metadata)
+    except grpc.aio.InternalError as error:
+        # It was over already, as after a message beyond the limit: then its status stands.
+        logger.debug("a call can't be ended any more: %s", error)
 
 
 def _trailing_metadata(error: TriviumError) -> tuple[tuple[str, str | bytes], ...]:
@@ -91,32 +181,3 @@ def _trailing_metadata(error: TriviumError) -> tuple[tuple[str, str | bytes], ..
     status.details.add().Pack(retry_info)
     metadata: tuple[tuple[str, bytes], ...] = rpc_status.to_status(status).trailing_metadata
     return (*metadata, ("grpc-retry-pushback-ms", str(milliseconds)))
-
-
-def _rewrap(
-    handler: grpc.RpcMethodHandler[Any, Any], guard: Callable[[_Call], _Call]
-) -> grpc.RpcMethodHandler[Any, Any]:
-    # One of the four is set; the type stubs know only their synchronous shapes.
-    unguarded: Any = handler.stream_stream or handler.unary_stream or handler.stream_unary or handler.unary_unary
-    guarded: Any = guard(_writing(unguarded) if handler.response_streaming else unguarded)
-    create = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }[handler.request_streaming, handler.response_streaming]
-    return create(guarded, handler.request_deserializer, handler.response_serializer)
-
-
-def _writing(handler: _Handler) -> _Call:
-    """Gives both kinds of streaming handlers, generators and coroutines that write, the shape of the latter."""
-    if not inspect.isasyncgenfunction(handler):
-        return handler
-
-    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        responses: AsyncGenerator[Any, None] = handler(request, context)
-        async with contextlib.aclosing(responses):
-            async for response in responses:
-                await context.write(response)
-
-    return call

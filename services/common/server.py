@@ -52,7 +52,8 @@ class Service(Protocol):
     async def drain(self) -> None:
         """Returns once nothing runs that is worth waiting for, and ends the calls that would stay open.
 
-        New calls are refused already. Cancelled when the drain timeout is over.
+        New calls are refused already. Cancelled when the drain timeout is over. An exception ends the process with
+        code 1.
         """
 
     async def stop(self) -> None:
@@ -68,10 +69,11 @@ async def serve(service: Service, lifecycle: Lifecycle, settings: ProcessSetting
         settings: Settings of this process.
 
     Returns:
-        The exit code: 0 after a drain; 1 where the port is taken, the service can't start or its work failed.
+        The exit code: 0 after a drain; 1 where the port is taken, the service can't start, or its work or its drain
+        failed.
     """
     configure_logging(settings.log_level, service=lifecycle.service_name, replica_id=lifecycle.replica_id)
-    guard = CallGuard(lifecycle)
+    guard = CallGuard(lifecycle, settings.call_limits)
     server = create_server(service, lifecycle, guard, settings)
     try:
         port = server.add_insecure_port(f"{settings.host}:{settings.port}")
@@ -149,23 +151,25 @@ async def _live(
     service: Service, lifecycle: Lifecycle, guard: CallGuard, drain_timeout_s: float, stopping: asyncio.Event
 ) -> int:
     """Starts and runs the service until it fails, or is drained after a signal. Returns the exit code."""
-    working = asyncio.create_task(_work(service, lifecycle))
+    started = asyncio.Event()
+    working = asyncio.create_task(_work(service, lifecycle, started))
     signalled = asyncio.create_task(stopping.wait())
-    draining: asyncio.Task[None] | None = None
+    draining: asyncio.Task[int] | None = None
     try:
         await asyncio.wait({working, signalled}, return_when=asyncio.FIRST_COMPLETED)
-        was_ready = lifecycle.refusal is None
         await lifecycle.mark_draining()
-        if was_ready and not working.done():
+        # Not whether it is ready: calls go on while it isn't.
+        if started.is_set() and not working.done():
             # What runs still needs the work, so both go on side by side.
             draining = asyncio.create_task(_drain(service, guard, drain_timeout_s))
             await asyncio.wait({working, draining}, return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else 0
+        ended = next((task for task in (working, draining) if task and task.done()), None)
+        return ended.result() if ended else 0
     finally:
         await _cancel(task for task in (working, signalled, draining) if task)
 
 
-async def _work(service: Service, lifecycle: Lifecycle) -> int:
+async def _work(service: Service, lifecycle: Lifecycle, started: asyncio.Event) -> int:
     try:
         await service.start()
     except ValueError as error:
@@ -174,6 +178,7 @@ async def _work(service: Service, lifecycle: Lifecycle) -> int:
     except Exception:
         logger.exception("can't start")
         return 1
+    started.set()
     await lifecycle.mark_ready()
     logger.info("ready")
     try:
@@ -183,14 +188,21 @@ async def _work(service: Service, lifecycle: Lifecycle) -> int:
     return 1
 
 
-async def _drain(service: Service, guard: CallGuard, timeout_s: float) -> None:
+async def _drain(service: Service, guard: CallGuard, timeout_s: float) -> int:
+    """Returns the exit code. Running calls have their time even where the service can't drain."""
     logger.info("draining", extra={"num_active_calls": guard.num_active_calls})
+    exit_code = 0
     try:
         async with asyncio.timeout(timeout_s):
-            await service.drain()
+            try:
+                await service.drain()
+            except Exception:
+                logger.exception("can't drain")
+                exit_code = 1
             await guard.idle.wait()
     except TimeoutError:
         logger.warning("drain timeout, cutting off", extra={"num_active_calls": guard.num_active_calls})
+    return exit_code
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -20,6 +20,7 @@ from uuid import uuid4
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, NoDecode, SettingsConfigDict, SettingsError
 
+from services.common.call_limits import CallLimits
 from services.common.channels import ChannelOptions, server_options
 
 _SERVICE_LINK = re.compile(r"(_SERVICE_(HOST|PORT)|_PORT)(_|$)")
@@ -92,6 +93,11 @@ class ProcessSettings(BaseSettings):
     def server_options(self) -> ChannelOptions:
         """Options of the gRPC server."""
         return server_options(self.max_message_mb, self.keepalive_s)
+
+    @property
+    def call_limits(self) -> CallLimits:
+        """What calls of the service may take."""
+        return CallLimits()
 
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)

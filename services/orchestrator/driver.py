@@ -30,7 +30,7 @@ from services.orchestrator.replicas.pair_gate import PairGate
 from services.orchestrator.replicas.router_side import RouterSide
 from services.orchestrator.replicas.slm_side import SlmSide
 from services.orchestrator.requests.admission import Admission
-from services.orchestrator.requests.parse import GenerationTask
+from services.orchestrator.requests.parse import GenerationTask, ParsedRequest
 from services.orchestrator.routing.core import RoutingCore
 from services.orchestrator.routing.depth import RunAhead
 from services.orchestrator.sequences.counts import RequestCounts
@@ -135,22 +135,24 @@ class Driver:
         )
 
     @asynccontextmanager
-    async def sequence(self, task: GenerationTask) -> AsyncIterator[RunningSequence]:
+    async def sequence(self, request: ParsedRequest | GenerationTask) -> AsyncIterator[RunningSequence]:
         """Runs a sequence for as long as the context is open, and frees it everywhere afterwards.
 
-        Waits first where too many run.
+        Waits first where too many run. The prompt is tokenized once the request has its place.
 
         Raises:
             ModelNotReady: The pair isn't complete yet.
             PeerUnavailable: A service without which nothing runs has gone.
             CapacityExceeded: Too many requests run, and too many wait.
             Cancelled: The request was cancelled while it waited.
-            InvalidRequest: The request id is in use, or belongs to another request.
+            InvalidRequest: The request id is in use, belongs to another request, or the prompt can't be used.
+            ContextLengthExceeded: The prompt leaves no room for one token.
         """
-        # A client that resumes must not wait for the place that its own old stream has.
-        self._refuse_second(task)
-        async with self.admission.place(task.request_id):
-            sequence = await self._open(task)
+        if self._running.of_request(request.request_id):
+            # A client that resumes must not wait for the place that its own old stream has.
+            self._refuse_second(await request.task())
+        async with self.admission.place(request.request_id):
+            sequence = await self._open(await request.task())
             try:
                 self.llm.attach(sequence)
                 self.slm.attach(sequence)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from services.common.lifecycle import Lifecycle
 from services.common.telemetry import Telemetry
 from services.orchestrator.driver import Driver
 from services.orchestrator.index.prefix_index import PrefixIndex
 
 
-def instrument(telemetry: Telemetry, driver: Driver, index: PrefixIndex) -> None:
+def instrument(telemetry: Telemetry, driver: Driver, index: PrefixIndex, lifecycle: Lifecycle) -> None:
     """Adds all of them."""
-    _requests(telemetry, driver)
+    _requests(telemetry, driver, lifecycle)
     _tokens(telemetry, driver)
     _peers(telemetry, driver, index)
 
 
-def _requests(telemetry: Telemetry, driver: Driver) -> None:
+def _requests(telemetry: Telemetry, driver: Driver, lifecycle: Lifecycle) -> None:
     telemetry.gauge("trivium_orchestrator_active_requests", "Requests that run.", lambda: driver.admission.num_active)
     telemetry.gauge(
         "trivium_orchestrator_waiting_requests",
@@ -24,7 +25,7 @@ def _requests(telemetry: Telemetry, driver: Driver) -> None:
     telemetry.counter(
         "trivium_orchestrator_refused_requests_total",
         "Requests refused with RESOURCE_EXHAUSTED, since too many waited.",
-        lambda: driver.admission.num_refused,
+        lambda: driver.admission.num_refused + lifecycle.num_calls_refused,
     )
     telemetry.counter(
         "trivium_orchestrator_finished_requests_total",

@@ -74,7 +74,7 @@ class OrchestratorService:
 
     def instrument(self, telemetry: Telemetry) -> None:
         """Adds the orchestrator's metrics."""
-        metrics.instrument(telemetry, self._driver, self._index)
+        metrics.instrument(telemetry, self._driver, self._index, self._lifecycle)
 
     async def start(self) -> None:
         """Connects to Redis and all replicas, and waits until the pair is complete."""
@@ -109,7 +109,7 @@ class OrchestratorService:
         if isinstance(outcome, TriviumError):
             if self._gate.pair is None:
                 # Callers learn what doesn't fit, instead of that something is still starting.
-                self._lifecycle.refusal = outcome
+                self._lifecycle.explain(outcome)
         else:
             self._index.pair = IndexedPair(outcome.models_identity, outcome.decoding_identity, outcome.vocab_size)
             self._paired.set()

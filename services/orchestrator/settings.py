@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from services.common.call_limits import MAX_READING, CallLimits
 from services.common.channels import ChannelOptions
 from services.common.settings import CommaList, ProcessSettings
 from services.orchestrator.replicas.discovery import Target
@@ -65,7 +66,16 @@ class OrchestratorSettings(ProcessSettings):
     max_run_ahead_depth: int = Field(64, ge=0, description="Largest run_ahead_depth that a request may ask for.")
     max_active_requests: int = Field(256, ge=1, description="Requests that run at once.")
     max_waiting_requests: int = Field(
-        256, ge=0, description="Requests that wait for their turn, first come first served; more are refused at once."
+        256,
+        ge=0,
+        description="Requests that wait for their turn, first come first served; more are refused at once. Calls "
+        f"beyond both and {MAX_READING} more, which are being read, are refused before their message is received.",
+    )
+    default_deadline_s: float = Field(
+        3600.0,
+        ge=0,
+        description="Seconds after which a request ends with DEADLINE_EXCEEDED whose client named no deadline, "
+        "waiting included. 0 sets none.",
     )
     stream_interval_ms: int = Field(
         50, ge=0, description="Least milliseconds between two messages of one answer. 0 sends each token at once."
@@ -76,6 +86,14 @@ class OrchestratorSettings(ProcessSettings):
         description="Seconds after which a client is told to connect anew, perhaps to another orchestrator. Answers "
         "that run then go on where they are. 0 keeps connections.",
     )
+
+    @property
+    def call_limits(self) -> CallLimits:
+        """What calls may take: a place each, or the time to be told that there is none."""
+        return CallLimits(
+            max_calls=self.max_active_requests + self.max_waiting_requests + MAX_READING,
+            default_deadline_s=self.default_deadline_s,
+        )
 
     @property
     def server_options(self) -> ChannelOptions:

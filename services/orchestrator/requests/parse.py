@@ -1,7 +1,8 @@
 """Turns a `GenerateRequest` into a task that can be run, or says which field is wrong.
 
-Owns the checks that need no model but the tokenizer, and what absent fields mean. Everything after this module may
-take a task's values for granted.
+Owns the checks that need no model but the tokenizer, and what absent fields mean; prompts have a module of their own.
+What is cheap to check is checked at once, so that a request waits for its turn with nothing but its prompt left to be
+read. Everything after this module may take a task's values for granted.
 """
 
 from __future__ import annotations
@@ -11,21 +12,19 @@ import math
 import struct
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
-import jinja2
-from transformers import PreTrainedTokenizerFast
 from trivium.v1 import common_pb2, orchestrator_pb2
 
-from services.common.errors import ContextLengthExceeded, InvalidRequest
+from services.common.errors import InvalidRequest
 from services.engines.base import GREEDY, SamplingParams
 from services.orchestrator.requests.budget import Budget
+from services.orchestrator.requests.prompt import Prompt, PromptReader
 
 MAX_REQUEST_ID_LEN = 128
 MAX_STOP_STRINGS = 16
 MAX_STOP_LEN = 1024
-CHAT_ROLES = ("system", "user", "assistant")
 
 # Below it, one unit in the last place of a logit decides: that is greedy, without the overflow.
 _MIN_TEMPERATURE = 1e-4
@@ -82,6 +81,10 @@ class GenerationTask:
     resume_from: int = 0
     llm_loss_policy: LlmLossPolicy = LlmLossPolicy.WAIT
 
+    async def task(self) -> GenerationTask:
+        """This task, as `ParsedRequest` has it: nothing is left to be read."""
+        return self
+
     def fingerprint(self) -> bytes:
         """Hashes what decides the tokens, in 16 bytes: a request may be resumed by one with the same fingerprint.
 
@@ -100,33 +103,58 @@ class GenerationTask:
         return digest.digest()
 
 
+class ParsedRequest:
+    """A request of which all is checked but what only tokenizing tells, and which keeps nothing of its message.
+
+    Args:
+        task: What is known, with the token limit as the request has it and without a prompt.
+        prompt: The prompt.
+        prompts: Reads the prompt.
+    """
+
+    def __init__(self, task: GenerationTask, prompt: Prompt, prompts: PromptReader) -> None:
+        self.request_id = task.request_id
+        self.resume_from = task.resume_from
+        self._task = task
+        self._prompt: Prompt | None = prompt
+        self._prompts = prompts
+
+    async def task(self) -> GenerationTask:
+        """Tokenizes the prompt, once.
+
+        Raises:
+            InvalidRequest: The chat template refuses it, it is empty, or `resume_from` is more than there can be.
+            ContextLengthExceeded: The prompt leaves no room for one token.
+        """
+        if self._prompt is not None:
+            token_ids = await self._prompts.read(self._prompt)
+            max_new_tokens = min(self._task.max_new_tokens, self._prompt.context_len - len(token_ids))
+            _check_resume_from(self.resume_from, max_new_tokens)
+            self._task = replace(self._task, prompt_token_ids=token_ids, max_new_tokens=max_new_tokens)
+            self._prompt = None
+        return self._task
+
+
 def parse_request(
-    request: orchestrator_pb2.GenerateRequest, tokenizer: PreTrainedTokenizerFast, limits: GenerationLimits
-) -> GenerationTask:
-    """Checks a request and resolves what it leaves open.
+    request: orchestrator_pb2.GenerateRequest, prompts: PromptReader, limits: GenerationLimits
+) -> ParsedRequest:
+    """Checks a request as far as that is cheap, and resolves what it leaves open.
 
-    Text is tokenized as it is: no token is put before or after it, but special tokens that are written out in it are
-    recognised. A chat is rendered by the tokenizer's chat template up to where the assistant speaks, and then treated
-    like text.
-
-    Takes time in proportion to the prompt's length, and doesn't touch the event loop: call it in a thread if prompts
-    are long.
+    Text is to be tokenized as it is: no token is put before or after it, but special tokens that are written out in
+    it are recognised. A chat is rendered by the tokenizer's chat template up to where the assistant speaks, and then
+    treated like text.
 
     Raises:
         InvalidRequest: A field can't be used; the message begins with its name.
-        ContextLengthExceeded: The prompt leaves no room for one token.
+        ContextLengthExceeded: The prompt can't leave room for one token.
+        SweepMissing: There is a target, and the router carries no sweep.
     """
     request_id = _request_id(request)
-    prompt_token_ids = _prompt_token_ids(request, tokenizer, limits)
-    room = limits.context_len - len(prompt_token_ids)
-    max_new_tokens = min(_max_new_tokens(request, default=room), room)
-    if request.resume_from > max_new_tokens:
-        raise InvalidRequest(
-            f"resume_from: {request.resume_from} is more than {max_new_tokens}, the most there can be"
-        )
-    return GenerationTask(
+    max_new_tokens = _max_new_tokens(request, default=limits.context_len)
+    _check_resume_from(request.resume_from, max_new_tokens)
+    task = GenerationTask(
         request_id=request_id,
-        prompt_token_ids=prompt_token_ids,
+        prompt_token_ids=(),
         max_new_tokens=max_new_tokens,
         threshold=limits.budget.threshold(request),
         stop=_stop(request.stop),
@@ -135,6 +163,13 @@ def parse_request(
         resume_from=request.resume_from,
         llm_loss_policy=_llm_loss_policy(request),
     )
+    prompt = prompts.check(request, context_len=limits.context_len, vocab_size=limits.vocab_size)
+    return ParsedRequest(task, prompt, prompts)
+
+
+def _check_resume_from(resume_from: int, max_new_tokens: int) -> None:
+    if resume_from > max_new_tokens:
+        raise InvalidRequest(f"resume_from: {resume_from} is more than {max_new_tokens}, the most there can be")
 
 
 def _request_id(request: orchestrator_pb2.GenerateRequest) -> str:
@@ -146,55 +181,6 @@ def _request_id(request: orchestrator_pb2.GenerateRequest) -> str:
     if not request_id and request.resume_from:
         raise InvalidRequest("resume_from: needs the request_id of the request to resume")
     return request_id or uuid.uuid4().hex
-
-
-def _prompt_token_ids(
-    request: orchestrator_pb2.GenerateRequest, tokenizer: PreTrainedTokenizerFast, limits: GenerationLimits
-) -> tuple[int, ...]:
-    field = request.WhichOneof("prompt")
-    token_ids: Sequence[int]
-    if field == "token_ids":
-        token_ids = request.token_ids.token_ids
-        largest = max(token_ids, default=0)
-        if largest >= limits.vocab_size:
-            raise InvalidRequest(f"token_ids: {largest} is outside the vocabulary of {limits.vocab_size}")
-    elif field == "text":
-        token_ids = _tokenize(request.text, tokenizer)
-    elif field == "chat":
-        token_ids = _tokenize(_render_chat(request.chat.messages, tokenizer), tokenizer)
-    else:
-        raise InvalidRequest("prompt: exactly one of text, chat and token_ids must be set")
-    if not token_ids:
-        raise InvalidRequest(f"{field}: the prompt is empty")
-    if len(token_ids) >= limits.context_len:
-        raise ContextLengthExceeded(
-            f"{field}: a prompt of {len(token_ids)} tokens leaves no room in the context of {limits.context_len}"
-        )
-    return tuple(token_ids)
-
-
-def _tokenize(text: str, tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    # Not through the wrapper's own `encode`, which warns of prompts that are refused here anyway.
-    token_ids: list[int] = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
-    return token_ids
-
-
-def _render_chat(messages: Sequence[orchestrator_pb2.ChatMessage], tokenizer: PreTrainedTokenizerFast) -> str:
-    if not messages:
-        raise InvalidRequest("chat.messages: the prompt is empty")
-    for i, message in enumerate(messages):
-        if message.role not in CHAT_ROLES:
-            expected = ", ".join(CHAT_ROLES)
-            raise InvalidRequest(f"chat.messages[{i}].role: expected one of {expected}, got {message.role[:32]!r}")
-        if message.role == "user" and not message.content:
-            raise InvalidRequest(f"chat.messages[{i}].content: the prompt is empty")
-    conversation = [{"role": message.role, "content": message.content} for message in messages]
-    try:
-        rendered = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-    except (jinja2.TemplateError, ValueError, TypeError) as error:
-        # A template refuses what it wasn't written for, such as two user messages in a row, or isn't there at all.
-        raise InvalidRequest(f"chat.messages: the chat template refuses them: {error}") from error
-    return str(rendered)
 
 
 def _max_new_tokens(request: orchestrator_pb2.GenerateRequest, default: int) -> int:

@@ -5,10 +5,8 @@ Owns the translation between messages and the driver's values.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
-from functools import partial
 
 from transformers import PreTrainedTokenizerFast
 from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
@@ -21,6 +19,7 @@ from services.orchestrator.replicas.pair_check import ServedPair
 from services.orchestrator.replicas.pair_gate import PairGate
 from services.orchestrator.requests.budget import Budget
 from services.orchestrator.requests.parse import GenerationLimits, parse_request
+from services.orchestrator.requests.prompt import PromptReader
 from services.orchestrator.routing.actions import Finish, FinishReason, Source
 from services.orchestrator.sequences.answer import AnswerPart
 from services.orchestrator.sequences.sequence import RunningSequence
@@ -35,9 +34,6 @@ _REASONS = {
     FinishReason.STOP: orchestrator_pb2.FINISH_REASON_STOP,
     FinishReason.LENGTH: orchestrator_pb2.FINISH_REASON_LENGTH,
 }
-
-# About 2 ms of tokenizing.
-_LONG_REQUEST_BYTES = 16 * 1024
 
 
 class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
@@ -67,7 +63,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         self._driver = driver
         self._gate = gate
         self._index = index
-        self._tokenizer = tokenizer
+        self._prompts = PromptReader(tokenizer)
         self._num_client_messages = 0
 
     async def Generate(
@@ -75,14 +71,14 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     ) -> AsyncIterator[orchestrator_pb2.GenerateResponse]:
         """Streams a completion."""
         pair = self._pair()
-        parsing = partial(parse_request, request, self._tokenizer, self._limits(pair))
-        # Tokenizing takes time in proportion to the prompt; other streams must not wait for a long one.
-        task = await asyncio.to_thread(parsing) if request.ByteSize() > _LONG_REQUEST_BYTES else parsing()
+        parsed = parse_request(request, self._prompts, self._limits(pair))
+        # It may be large, and the answer take long.
+        del request
         interval_s = self._settings.stream_interval_ms / 1000
-        async with self._driver.sequence(task) as sequence:
+        async with self._driver.sequence(parsed) as sequence:
             async for part in sequence.answer.parts(interval_s):
                 self._num_client_messages += 1
-                response = _response(task.request_id, part)
+                response = _response(parsed.request_id, part)
                 if part.finish is not None:
                     response.finish.CopyFrom(_finish(pair, sequence, part.finish))
                 yield response
@@ -136,7 +132,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             cpu_s=time.process_time(),
             num_client_messages=self._num_client_messages,
             num_waiting_requests=self._driver.admission.num_waiting,
-            num_requests_refused=self._driver.admission.num_refused,
+            num_requests_refused=self._driver.admission.num_refused + self._lifecycle.num_calls_refused,
             num_slm_replicas=len(self._driver.slm.links.available),
             num_router_replicas=len(self._driver.router.links.available),
             num_llm_replicas=len(self._driver.llm.links.available),

@@ -20,7 +20,7 @@ from grpc_status import rpc_status
 from trivium.v1 import router_pb2, router_pb2_grpc
 
 from services.common.channels import open_channel
-from services.common.errors import CapacityExceeded, InvalidRequest, TokenizerMismatch
+from services.common.errors import CapacityExceeded, InvalidRequest, PeerUnavailable, TokenizerMismatch
 from services.common.lifecycle import LIVENESS, Lifecycle
 from services.common.server import serve
 from services.common.telemetry import Telemetry
@@ -41,6 +41,8 @@ class _Echo(router_pb2_grpc.RouterServiceServicer):
         self.may_drain = asyncio.Event()
         self.broken = asyncio.Event()
         self.start_error: Exception | None = None
+        self.drain_error: Exception | None = None
+        self.drained = False
         self.stopped = False
         self.num_open = 0
 
@@ -61,6 +63,9 @@ class _Echo(router_pb2_grpc.RouterServiceServicer):
 
     async def drain(self) -> None:
         await self.may_drain.wait()
+        self.drained = True
+        if self.drain_error:
+            raise self.drain_error
 
     async def stop(self) -> None:
         self.stopped = True
@@ -193,6 +198,44 @@ async def test_drain_beyond_the_timeout_cuts_off_and_exits_0(tmp_path: Path) -> 
         assert await call.code() == grpc.StatusCode.UNAVAILABLE
 
 
+async def test_drain_failing_lets_running_streams_end_then_exits_1_and_logs_why(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with _running(tmp_path) as running:
+        await running.become_ready()
+        call = running.stub.Score()
+        await call.write(router_pb2.ScoreRequest(batch_id=1))
+        assert (await read(call)).batch_id == 1
+        running.echo.drain_error = RuntimeError("no way out")
+        running.echo.may_drain.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await until(lambda: running.echo.lifecycle.draining)
+        await call.write(router_pb2.ScoreRequest(batch_id=2))
+        assert (await read(call)).batch_id == 2
+        await call.done_writing()
+        assert await call.code() == grpc.StatusCode.OK
+        assert await running.exit_code == 1
+    assert capfd.readouterr().err.count("RuntimeError: no way out") == 1
+
+
+async def test_drain_while_marked_not_ready_lets_running_streams_end(tmp_path: Path) -> None:
+    async with _running(tmp_path) as running:
+        await running.become_ready()
+        call = running.stub.Score()
+        await call.write(router_pb2.ScoreRequest(batch_id=1))
+        assert (await read(call)).batch_id == 1
+        await running.echo.lifecycle.mark_not_ready(PeerUnavailable("slm: none is left"))
+        running.echo.may_drain.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await until(lambda: running.echo.lifecycle.draining)
+        await call.write(router_pb2.ScoreRequest(batch_id=2))
+        assert (await read(call)).batch_id == 2
+        await call.done_writing()
+        assert await call.code() == grpc.StatusCode.OK
+        assert await running.exit_code == 0
+        assert running.echo.drained
+
+
 async def test_stop_before_ready_exits_0(tmp_path: Path) -> None:
     async with _running(tmp_path) as running:
         os.kill(os.getpid(), signal.SIGINT)
@@ -302,7 +345,7 @@ async def test_stream_cancelled_ends_its_handler_and_logs_nothing(
     assert "ERROR" not in capfd.readouterr().err
 
 
-async def test_message_over_the_limit_ends_its_stream_only(tmp_path: Path) -> None:
+async def test_message_over_the_limit_ends_its_stream_only(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     async with _running(tmp_path, max_message_mb=1) as running:
         await running.become_ready()
         other = running.stub.Score()
@@ -312,6 +355,7 @@ async def test_message_over_the_limit_ends_its_stream_only(tmp_path: Path) -> No
         await other.write(router_pb2.ScoreRequest(batch_id=5))
         assert (await read(other)).batch_id == 5
         assert await running.health() == SERVING
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("reflection", [True, False])

@@ -163,6 +163,7 @@ class Cluster:
         """What the driver told of services that have gone and come back."""
         self.first_context_len = 0
         """The context in the moment in which the pair was complete: requests may come from then on."""
+        self.gate: PairGate
 
     @property
     def replicas(self) -> list[FakeReplica]:
@@ -206,7 +207,7 @@ async def running_cluster(
         for replica in cluster.replicas:
             await replica.start()
             stack.push_async_callback(replica.kill)
-        gate = PairGate(TOKENIZER_SHA256, VOCAB_SIZE, lambda _outcome: cluster.on_pair())
+        gate = cluster.gate = PairGate(TOKENIZER_SHA256, VOCAB_SIZE, lambda _outcome: cluster.on_pair())
         cluster.driver = Driver(
             OrchestratorSettings(**(_settings(cluster) | settings)),
             tokenizer=make_tokenizer(),

@@ -1,3 +1,4 @@
+import asyncio
 import math
 from typing import Any
 
@@ -11,6 +12,7 @@ from services.common.model_sizes import ModelSizes
 from services.engines.base import GREEDY, SamplingParams
 from services.orchestrator.requests.budget import Budget
 from services.orchestrator.requests.parse import GenerationLimits, GenerationTask, LlmLossPolicy, parse_request
+from services.orchestrator.requests.prompt import Prompt, PromptReader
 
 START, END = "<|start|>", "<|end|>"
 TEMPLATE = (
@@ -37,8 +39,11 @@ BUDGET = Budget(0.5, sweep=((0.75, 0.1), (0.25, 0.3)), sizes=ModelSizes(1_500_00
 LIMITS = GenerationLimits(context_len=32, vocab_size=300, budget=BUDGET, max_run_ahead_depth=16)
 
 
+PROMPTS = PromptReader(TOKENIZER)
+
+
 def run(**fields: Any) -> GenerationTask:
-    return parse_request(orchestrator_pb2.GenerateRequest(**fields), TOKENIZER, LIMITS)
+    return asyncio.run(parse_request(orchestrator_pb2.GenerateRequest(**fields), PROMPTS, LIMITS).task())
 
 
 @pytest.mark.parametrize(
@@ -209,7 +214,7 @@ def test_parse_chat_without_template_raises_invalid_request() -> None:
     tokenizer.chat_template = None
 
     with pytest.raises(InvalidRequest, match=r"^chat\.messages: .*template"):
-        parse_request(orchestrator_pb2.GenerateRequest(chat=chat(("user", "a"))), tokenizer, LIMITS)
+        asyncio.run(PromptReader(tokenizer).read(Prompt("chat", 32, messages=(("user", "a"),))))
 
 
 @pytest.mark.parametrize(

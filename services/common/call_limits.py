@@ -1,0 +1,65 @@
+"""How much of a process the calls of its service may take before anything is known of them.
+
+Owns the numbers, and the turns in which request messages are received. Who is refused, and how, is up to
+`services.common.interceptors`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from services.common.errors import DeadlineExceeded, InvalidRequest
+
+MAX_READING = 16
+"""Request messages that are received and decoded at once."""
+
+READ_TIMEOUT_S = 30.0
+"""How long one of them may take to arrive. It keeps others waiting meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """What calls of one service may take.
+
+    Args:
+        max_calls: Calls that are open at once, `ALWAYS_TAKEN` methods apart; more are refused before their message is
+            received. 0 sets no limit.
+        default_deadline_s: Seconds after which a call ends whose client named no deadline, unless it streams
+            requests. 0 sets none.
+    """
+
+    max_calls: int = 0
+    default_deadline_s: float = 0.0
+
+
+class MessageReader:
+    """Receives the one message of calls that don't stream requests, a few at once.
+
+    The others stay where HTTP/2's flow control stops them: with their clients.
+
+    Args:
+        max_reading: Messages that are received at once.
+        timeout_s: Seconds that each may take.
+    """
+
+    def __init__(self, max_reading: int = MAX_READING, timeout_s: float = READ_TIMEOUT_S) -> None:
+        self._turns = asyncio.Semaphore(max_reading)
+        self._timeout_s = timeout_s
+
+    async def read(self, messages: AsyncIterator[bytes]) -> bytes:
+        """Waits for a turn and receives the message.
+
+        Raises:
+            InvalidRequest: The client sent none.
+            DeadlineExceeded: It didn't arrive in time.
+        """
+        async with self._turns:
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    async for message in messages:
+                        return message
+            except TimeoutError:
+                raise DeadlineExceeded(f"the request message took longer than {self._timeout_s:g} s") from None
+        raise InvalidRequest("the call carries no request message")
