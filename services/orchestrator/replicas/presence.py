@@ -18,10 +18,14 @@ class Presence:
 
     grace_s: float
     is_gone: bool = field(init=False, default=False)
-    _absent_s: float = field(init=False, default=0.0)
+    _absent_s: float | None = field(init=False, default=None)
 
     def tick(self, elapsed_s: float, *, is_there: bool) -> bool:
         """Takes note of the time. Returns whether the service has gone or come back with this call."""
-        self._absent_s = 0.0 if is_there else self._absent_s + elapsed_s
-        was_gone, self.is_gone = self.is_gone, not is_there and self._absent_s >= self.grace_s
+        if is_there:
+            self._absent_s = None
+        else:
+            # It may have gone just now: the time before the first look doesn't count.
+            self._absent_s = 0.0 if self._absent_s is None else self._absent_s + elapsed_s
+        was_gone, self.is_gone = self.is_gone, self._absent_s is not None and self._absent_s >= self.grace_s
         return self.is_gone is not was_gone

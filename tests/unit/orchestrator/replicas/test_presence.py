@@ -5,8 +5,8 @@ from services.orchestrator.replicas.presence import Presence
 
 def test_service_is_gone_after_the_grace_time_and_back_at_once() -> None:
     presence = Presence(1.0)
-    changes = [presence.tick(0.25, is_there=is_there) for is_there in (True, *[False] * 5, True, True)]
-    assert changes == [False, False, False, False, True, False, True, False]
+    changes = [presence.tick(0.25, is_there=is_there) for is_there in (True, *[False] * 6, True, True)]
+    assert changes == [False, False, False, False, False, True, False, True, False]
     assert not presence.is_gone
 
 
