@@ -6,6 +6,9 @@ import pytest
 from hypothesis import settings
 
 from tests.cluster.options import add_options, add_prometheus_option
+from tests.parallel import pytest_collection_modifyitems, pytest_runtest_protocol
+
+__all__ = ["pytest_addoption", "pytest_collection_modifyitems", "pytest_runtest_protocol"]
 
 settings.register_profile("nightly", max_examples=10_000, deadline=None)
 

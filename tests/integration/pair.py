@@ -30,6 +30,7 @@ from trivium.v1 import (
 from evaluation.reference.pair import WEIGHTS_DIR
 from services.cli.redis_server import RedisServer
 from services.common.channels import open_channel
+from tests.integration.forked import fork
 from tests.integration.processes import Process
 
 
@@ -50,7 +51,8 @@ class Replica:
         directory = self._directory / str(self._num_lives)
         # Another replica may have had this folder before.
         (directory / "port").unlink(missing_ok=True)
-        self.process = Process(self._module, "--port", str(self._port), *self._arguments, directory=directory)
+        arguments = ("--port", str(self._port), *self._arguments)
+        self.process = Process(self._module, *arguments, directory=directory, launch=fork)
 
     async def until_listening(self) -> None:
         await self.process.until_listening()
