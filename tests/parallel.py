@@ -23,8 +23,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not _is_worker(config):
         return
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
-    items.sort(key=lambda item: _rank(item, config.rootpath))
+        item.add_marker(pytest.mark.xdist_group(_group(item, config.rootpath)))
+    # Those that run alone end their group: its worker waits for others once, not in its midst.
+    items.sort(key=lambda item: (_rank(item, config.rootpath), _runs_alone(item)))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -32,7 +33,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     if not _is_worker(item.config):
         return (yield)
     # Outside of the test's own timeout, which begins within.
-    with _machine(item.config.rootpath, alone=item.get_closest_marker("alone") is not None):
+    with _machine(item.config.rootpath, alone=_runs_alone(item)):
         return (yield)
 
 
@@ -40,9 +41,13 @@ def _is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
-def _group(item: pytest.Item) -> str:
+def _runs_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
+
+
+def _group(item: pytest.Item, root: Path) -> str:
     fixtures: list[str] = getattr(item, "fixturenames", [])
-    if "pair" in fixtures:
+    if _folder(item, root) == "integration" and "pair" in fixtures:
         return "the running pair"
     if "engine_name" in fixtures:
         parameters: dict[str, object] = item.callspec.params  # type: ignore[attr-defined]
@@ -51,8 +56,13 @@ def _group(item: pytest.Item) -> str:
 
 
 def _rank(item: pytest.Item, root: Path) -> int:
-    _, folder, *_ = item.path.relative_to(root).parts
+    folder = _folder(item, root)
     return FIRST.index(folder) if folder in FIRST else len(FIRST)
+
+
+def _folder(item: pytest.Item, root: Path) -> str:
+    """The part of the tests, e.g. "unit"."""
+    return item.path.relative_to(root / "tests").parts[0]
 
 
 @contextmanager

@@ -1,17 +1,17 @@
-"""The project's processes as forks of one that has imported torch already: a restart costs the model's loading alone.
+"""The project's processes as forks of one that has imported torch already: a start costs the model's loading alone.
 
-Owns replicas that come back at another IP address, as pods do, and the list of addresses that orchestrators look
+Owns also replicas that come back at another IP address, as pods do, and the list of addresses that orchestrators look
 names up in. They listen on one port at different addresses of the loopback.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import multiprocessing.forkserver
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -70,12 +70,6 @@ class HostsFile:
         unfinished.replace(self._path)
 
 
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
-
-
 class ForkedProcess(Process):
     """A service at an address of its own.
 
@@ -110,7 +104,9 @@ def fork(
         # A process that has threads can't be forked safely.
         patch.setenv("OMP_NUM_THREADS", "1")
         multiprocessing.forkserver.ensure_running()
-    process = _CONTEXT.Process(target=_run, args=(module, list(arguments), log, dict(environ), hosts))
+    arguments_of_run = (module, list(arguments), log, dict(environ), hosts)
+    # A daemon: pytest doesn't wait for one that a test has left behind.
+    process = _CONTEXT.Process(target=_run, args=arguments_of_run, daemon=True)
     process.start()
     return _Fork(process)
 
@@ -127,7 +123,8 @@ class _Fork:
     def send_signal(self, sig: int, /) -> None:
         if self.poll() is None:
             assert self._process.pid is not None
-            os.kill(self._process.pid, sig)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, sig)
 
     def wait(self) -> int:
         self._process.join()

@@ -22,7 +22,8 @@ from services.cli.redis_server import RedisServer
 from services.common.channels import open_channel
 from tests.integration.clients import Clients
 from tests.integration.completions import tell
-from tests.integration.forked import ForkedProcess, HostsFile, free_port
+from tests.integration.forked import ForkedProcess, HostsFile
+from tests.scraping import free_port
 from tests.serving import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
