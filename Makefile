@@ -48,8 +48,7 @@ demo: $(VENV)/.installed  ## Starts the reference pair, answers one question of 
 	@$(BIN)/trivium demo $(ARGS)
 
 test: $(VENV)/.installed-dev $(VENV)/.installed-sglang  ## Runs the unit, contract and integration tests.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not cluster" --numprocesses $(WORKERS) --dist loadgroup \
-		--no-loadscope-reorder $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not cluster" --numprocesses $(WORKERS) $(ARGS)
 
 test-cluster: $(VENV)/.installed-dev  ## Runs the tests on the cluster of KUBECONFIG, after make images.
 	$(BIN)/python -m pytest tests/cluster --image-registry "$(REGISTRY)" --image-tag $(VERSION) $(ARGS)
