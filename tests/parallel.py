@@ -52,7 +52,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     if not _is_worker(item.config):
         return (yield)
     # Outside of the test's own timeout, which begins within.
-    with _machine(alone=_runs_alone(item)):
+    with held(ROOT, alone=_runs_alone(item)):
         return (yield)
 
 
@@ -90,11 +90,11 @@ def _runs_alone(item: pytest.Item) -> bool:
 
 
 @contextmanager
-def _machine(*, alone: bool) -> Iterator[None]:
-    """Holds the machine, together with other workers or alone: a lock on the folder that all of them run in."""
-    folder = os.open(ROOT, os.O_RDONLY)
+def held(folder: Path, *, alone: bool) -> Iterator[None]:
+    """Waits for a lock on a folder: alone, or together with all who don't ask for it alone."""
+    lock = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield
     finally:
-        os.close(folder)
+        os.close(lock)
