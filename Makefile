@@ -9,6 +9,7 @@
 #   IMAGE_BUILD, IMAGE_LOAD
 #             shell commands that build $$image from $$file with $$arguments, and bring it to a cluster's nodes, e.g.
 #             IMAGE_LOAD='docker push $$image' or IMAGE_LOAD='kind load docker-image $$image'
+#   WORKERS   processes that run the tests side by side; 0 for none but pytest's own
 #   ARGS      more arguments for the tool that the verb runs, e.g. make test ARGS="tests/unit -k router"
 
 PYTHON ?= python3
@@ -19,6 +20,7 @@ IMAGES ?= light cpu
 REGISTRY ?=
 IMAGE_BUILD ?= $(CONTAINER) build --tag $$image --file $$file $$arguments .
 IMAGE_LOAD ?= true
+WORKERS ?= 2
 ARGS ?=
 
 # What the cluster's verbs act on: kubectl's own default unless named.
@@ -46,7 +48,7 @@ demo: $(VENV)/.installed  ## Starts the reference pair, answers one question of 
 	@$(BIN)/trivium demo $(ARGS)
 
 test: $(VENV)/.installed-dev $(VENV)/.installed-sglang  ## Runs the unit, contract and integration tests.
-	$(BIN)/python -m pytest -m "not cluster" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not cluster" --numprocesses $(WORKERS) $(ARGS)
 
 test-cluster: $(VENV)/.installed-dev  ## Runs the tests on the cluster of KUBECONFIG, after make images.
 	$(BIN)/python -m pytest tests/cluster --image-registry "$(REGISTRY)" --image-tag $(VERSION) $(ARGS)

@@ -6,6 +6,14 @@ import pytest
 from hypothesis import settings
 
 from tests.cluster.options import add_options, add_prometheus_option
+from tests.parallel import pytest_collection_modifyitems, pytest_runtest_protocol, pytest_xdist_make_scheduler
+
+__all__ = [
+    "pytest_addoption",
+    "pytest_collection_modifyitems",
+    "pytest_runtest_protocol",
+    "pytest_xdist_make_scheduler",
+]
 
 settings.register_profile("nightly", max_examples=10_000, deadline=None)
 

@@ -1,35 +1,33 @@
-"""The project's processes as forks of one that has imported torch already: a restart costs the model's loading alone.
+"""The project's processes as forks of one that has imported torch already: a start costs the model's loading alone.
 
-Owns replicas that come back at another IP address, as pods do, and the list of addresses that orchestrators look
+Owns also replicas that come back at another IP address, as pods do, and the list of addresses that orchestrators look
 names up in. They listen on one port at different addresses of the loopback.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import multiprocessing.forkserver
 import os
 import signal
-import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-import grpc
 import pytest
 import uvloop
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.common.channels import open_channel
 from services.common.lifecycle import Lifecycle
 from services.common.server import serve
 from services.common.settings import read_settings
 from services.orchestrator.process import OrchestratorService
 from services.orchestrator.settings import OrchestratorSettings
-from tests.integration.processes import START_TIMEOUT_S
-from tests.serving import until
+from tests.integration.processes import Launched, Process
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _PRELOADED = [
@@ -41,15 +39,6 @@ _PRELOADED = [
     "router_service.__main__",
     "router_service.serving.scorer",
 ]
-
-
-def prepare() -> None:
-    """Starts the process that all others are forked from. It is started once in the life of this one."""
-    _CONTEXT.set_forkserver_preload(_PRELOADED)
-    with pytest.MonkeyPatch.context() as patch:
-        # A process that has threads can't be forked safely.
-        patch.setenv("OMP_NUM_THREADS", "1")
-        multiprocessing.forkserver.ensure_running()
 
 
 class HostsFile:
@@ -81,79 +70,83 @@ class HostsFile:
         unfinished.replace(self._path)
 
 
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
-
-
-class ForkedProcess:
-    """A service in a process of its own.
+class ForkedProcess(Process):
+    """A service at an address of its own.
 
     Args:
         module: "services.slm", "services.orchestrator", ...
         host: Address of the loopback that it listens on.
         port: Its port.
         arguments: Its other flags.
-        log: File for what it writes.
+        directory: Where its log goes.
         hosts: Where an orchestrator looks names up.
     """
 
     def __init__(
-        self, module: str, host: str, port: int, *arguments: str, log: Path, hosts: HostsFile | None = None
+        self, module: str, host: str, port: int, *arguments: str, directory: Path, hosts: HostsFile | None = None
     ) -> None:
         self.host = host
         self.address = f"{host}:{port}"
-        self._log = log
-        argv = ["--host", host, "--port", str(port), *arguments]
-        self._process = _CONTEXT.Process(target=_run, args=(module, argv, log, hosts))
-        self._process.start()
+        at = ("--host", host, "--port", str(port))
+        super().__init__(module, *at, *arguments, directory=directory, launch=partial(fork, hosts=hosts))
 
     @property
-    def is_alive(self) -> bool:
-        return self._process.is_alive()
+    def target(self) -> str:
+        return self.address
 
-    async def until_serving(self) -> None:
-        async with open_channel(self.address) as channel:
-            stub = health_pb2_grpc.HealthStub(channel)
 
-            async def is_serving() -> bool:
-                try:
-                    response = await stub.Check(health_pb2.HealthCheckRequest())
-                except grpc.aio.AioRpcError:
-                    return False
-                return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
+def fork(
+    module: str, arguments: Sequence[str], log: Path, environ: Mapping[str, str], *, hosts: HostsFile | None = None
+) -> Launched:
+    """Starts a fork that runs `module` as `python -m` does; see `tests.integration.processes.Launch`."""
+    _CONTEXT.set_forkserver_preload(_PRELOADED)
+    with pytest.MonkeyPatch.context() as patch:
+        # A process that has threads can't be forked safely.
+        patch.setenv("OMP_NUM_THREADS", "1")
+        multiprocessing.forkserver.ensure_running()
+    arguments_of_run = (module, list(arguments), log, dict(environ), hosts)
+    # A daemon: pytest doesn't wait for one that a test has left behind.
+    process = _CONTEXT.Process(target=_run, args=arguments_of_run, daemon=True)
+    process.start()
+    return _Fork(process)
 
-            await until(is_serving, START_TIMEOUT_S, self._check_alive)
 
-    def signal(self, number: signal.Signals) -> None:
-        assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+class _Fork:
+    """What `Launched` asks for."""
 
-    async def until_exited(self) -> int:
-        await until(lambda: not self._process.is_alive(), START_TIMEOUT_S)
+    def __init__(self, process: ForkServerProcess) -> None:
+        self._process = process
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, sig: int, /) -> None:
+        if self.poll() is None:
+            assert self._process.pid is not None
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, sig)
+
+    def wait(self) -> int:
+        self._process.join()
         assert self._process.exitcode is not None
         return self._process.exitcode
 
-    async def kill(self) -> None:
-        self._process.kill()
-        await self.until_exited()
 
-    def _check_alive(self) -> None:
-        assert self.is_alive, f"{self._process} has ended:\n{self._log.read_text(errors='replace')}"
-
-
-def _run(module: str, argv: list[str], log: Path, hosts: HostsFile | None) -> None:
+def _run(module: str, arguments: list[str], log: Path, environ: dict[str, str], hosts: HostsFile | None) -> None:
     """Runs in the new process."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    os.environ.clear()
+    os.environ.update(environ)
+    # What fails to be preloaded is passed over in silence.
+    assert "torch" in sys.modules, "the server of forks has preloaded nothing"
     if hosts is None:
-        sys.argv = [module, *argv]
+        sys.argv = [module, *arguments]
         importlib.import_module(f"{module}.__main__").main()
         return
-    settings = read_settings(OrchestratorSettings, prog=module, example="", argv=argv)
+    settings = read_settings(OrchestratorSettings, prog=module, example="", argv=arguments)
     sys.exit(uvloop.run(_serve_orchestrator(settings, hosts)))
 
 

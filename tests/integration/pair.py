@@ -29,6 +29,7 @@ from trivium.v1 import (
 
 from evaluation.reference.pair import WEIGHTS_DIR
 from services.common.channels import open_channel
+from tests.integration.forked import fork
 from tests.integration.processes import Process
 from tests.integration.redis_fixture import RedisServer
 
@@ -54,7 +55,8 @@ class Replica:
         directory = self._directory / str(self._num_lives)
         # Another replica may have had this folder before.
         (directory / "port").unlink(missing_ok=True)
-        self.process = Process(self._module, "--port", str(self._port), *self._arguments, directory=directory)
+        arguments = ("--port", str(self._port), *self._arguments)
+        self.process = Process(self._module, *arguments, directory=directory, launch=fork)
 
     async def until_listening(self) -> None:
         await self.process.until_listening()

@@ -1,7 +1,4 @@
-"""Starts the project's processes on free ports, and stops what it started by process id.
-
-Owns the child process, its log and the wait for SERVING. Each test that starts a process says which and with what.
-"""
+"""The project's processes: how they are started, watched and ended. How one comes to life is a `Launch`."""
 
 from __future__ import annotations
 
@@ -10,10 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -26,32 +23,65 @@ START_TIMEOUT_S = 240.0
 STOP_TIMEOUT_S = 150.0
 
 
+class Launched(Protocol):
+    """What has been launched, as `subprocess.Popen` describes it."""
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+
+    def send_signal(self, sig: int, /) -> None:
+        """Sends a signal to it, if it still runs."""
+
+    def wait(self) -> int:
+        """Waits for its end; returns the exit code."""
+
+
+class Launch(Protocol):
+    """A way to start a process."""
+
+    def __call__(self, module: str, arguments: Sequence[str], log: Path, environ: Mapping[str, str]) -> Launched:
+        """Starts `module` as a program with these flags and variables; what it writes goes to `log`."""
+
+
+def spawn(module: str, arguments: Sequence[str], log: Path, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Starts `python -m <module>`, as a user does."""
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=dict(environ),
+        )
+
+
 class Process:
-    """A running `python -m <module>`.
+    """A running service.
 
     Args:
         module: "services.slm", "services.llm", "router_service", ...
         arguments: Its flags; `--port-file` is added.
         directory: Where its log and port file go.
         environ: Variables beside those of this process.
+        launch: How it is started.
     """
 
     def __init__(
-        self, module: str, *arguments: str, directory: Path, environ: Mapping[str, str] | None = None
+        self,
+        module: str,
+        *arguments: str,
+        directory: Path,
+        environ: Mapping[str, str] | None = None,
+        launch: Launch = spawn,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.module = module
         self._log_path = directory / "log"
         self._port_path = directory / "port"
-        with self._log_path.open("wb") as log:
-            self._popen = subprocess.Popen(
-                [sys.executable, "-m", module, "--port-file", str(self._port_path), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                # One thread for each process: tests run many on few cores.
-                env={**os.environ, "OMP_NUM_THREADS": "1", **(environ or {})},
-            )
+        # One thread for each process: tests run many on few cores.
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", **(environ or {})}
+        flags = ["--port-file", str(self._port_path), *arguments]
+        self._launched = launch(module, flags, self._log_path, variables)
 
     @property
     def pid(self) -> int:
@@ -75,7 +105,7 @@ class Process:
     @property
     def is_alive(self) -> bool:
         """Whether it hasn't ended yet."""
-        return self._popen.poll() is None
+        return self._launched.poll() is None
 
     async def until_listening(self) -> None:
         """Waits until it listens, whether it serves or not."""
@@ -98,17 +128,16 @@ class Process:
 
     async def until_exited(self) -> int:
         """Waits for its end; returns the exit code, negative for a signal."""
-        await until(lambda: self._popen.poll() is not None, STOP_TIMEOUT_S)
-        return self._popen.returncode
+        await until(lambda: not self.is_alive, STOP_TIMEOUT_S)
+        return self._launched.wait()
 
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal to it."""
-        self._popen.send_signal(number)
+        self._launched.send_signal(number)
 
     async def stop(self) -> int:
         """Ends it with SIGTERM and returns the exit code; kills it where that takes too long."""
-        if self._popen.poll() is None:
-            self.signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
         try:
             return await self.until_exited()
         except TimeoutError:
@@ -117,11 +146,11 @@ class Process:
 
     def kill(self) -> None:
         """Ends it at once."""
-        self._popen.kill()
-        self._popen.wait()
+        self.signal(signal.SIGKILL)
+        self._launched.wait()
 
     def _check_alive(self) -> None:
-        if (code := self._popen.poll()) is not None:
+        if (code := self._launched.poll()) is not None:
             raise AssertionError(f"{self.module} ended with {code}:\n{self.log}")
 
 

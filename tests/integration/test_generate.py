@@ -72,6 +72,7 @@ async def _let_the_deadline_pass(stub: Any, call: Any, request_id: str) -> grpc.
     return (await status_of(call)).code()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("end", "timeout_s", "code"),
     [

@@ -30,6 +30,7 @@ async def _ask(call: Any, *commands: llm_pb2.ExtendCommand) -> llm_pb2.ExtendRes
     return response
 
 
+@pytest.mark.alone
 async def test_process_answers_deltas_survives_bad_input_and_frees_cancelled_sequences(tmp_path: Path) -> None:
     async with (
         running("services.llm", "--model", LLM, "--max-message-mb", "1", directory=tmp_path) as process,

@@ -21,8 +21,9 @@ from evaluation.reference.pair import WEIGHTS_DIR, LoadedPair
 from services.common.channels import open_channel
 from tests.integration.clients import Clients
 from tests.integration.completions import tell
-from tests.integration.forked import ForkedProcess, HostsFile, free_port, prepare
+from tests.integration.forked import ForkedProcess, HostsFile
 from tests.integration.redis_fixture import RedisServer
+from tests.scraping import free_port
 from tests.serving import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -75,9 +76,9 @@ class Cluster:
             front = ForkedProcess(
                 "services.orchestrator", "127.0.0.1", free_port(), *targets, "--tokenizer", str(WEIGHTS_DIR / "slm"),
                 "--redis-url", redis.url, "--discovery-interval-s", "0.2",
-                log=self.directory / f"front-{number}", hosts=self.hosts,
+                directory=self.directory / f"front-{number}", hosts=self.hosts,
             )  # fmt: skip
-            self._stack.push_async_callback(front.kill)
+            self._stack.callback(front.kill)
             self.fronts.append(front)
         for front in self.fronts:
             await front.until_serving()
@@ -91,9 +92,9 @@ class Cluster:
         module, *arguments = ARGUMENTS[service.kind]
         replica = ForkedProcess(
             module, f"127.0.0.{number}", service.port, *arguments, "--drain-timeout-s", "2",
-            log=self.directory / f"{service.kind}-{number}",
+            directory=self.directory / f"{service.kind}-{number}",
         )  # fmt: skip
-        self._stack.push_async_callback(replica.kill)
+        self._stack.callback(replica.kill)
         await replica.until_serving()
         service.replicas.append(replica)
         self.hosts.add(f"{service.kind}.test", replica.host)
@@ -141,7 +142,6 @@ class Cluster:
 
 @asynccontextmanager
 async def running_cluster(directory: Path) -> AsyncIterator[Cluster]:
-    prepare()
     cluster = Cluster(directory)
     try:
         await cluster.start()

@@ -40,6 +40,7 @@ async def _info(stub: Any) -> slm_pb2.SlmServiceGetServerInfoResponse:
     return info
 
 
+@pytest.mark.alone
 async def test_process_drafts_with_features_survives_bad_input_and_frees_cancelled_sequences(tmp_path: Path) -> None:
     async with (
         running("services.slm", "--model", SLM, "--max-message-mb", "1", directory=tmp_path) as process,
