@@ -117,14 +117,18 @@ class _Fork:
     def __init__(self, process: ForkServerProcess) -> None:
         self._process = process
 
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None, "it was started"
+        return self._process.pid
+
     def poll(self) -> int | None:
         return self._process.exitcode
 
     def send_signal(self, sig: int, /) -> None:
         if self.poll() is None:
-            assert self._process.pid is not None
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._process.pid, sig)
+                os.kill(self.pid, sig)
 
     def wait(self) -> int:
         self._process.join()

@@ -26,6 +26,10 @@ STOP_TIMEOUT_S = 150.0
 class Launched(Protocol):
     """What has been launched, as `subprocess.Popen` describes it."""
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
     def poll(self) -> int | None:
         """The exit code, negative for a signal; None while it runs."""
 
@@ -86,7 +90,7 @@ class Process:
     @property
     def pid(self) -> int:
         """Its process id."""
-        return self._popen.pid
+        return self._launched.pid
 
     @property
     def log(self) -> str:
