@@ -22,15 +22,16 @@ from services.common.errors import Cancelled, InvalidRequest, ModelNotReady, Pee
 from services.common.text import TextAssembler
 from services.orchestrator.index.prefix_index import PrefixIndex
 from services.orchestrator.index.writer import IndexWriter
+from services.orchestrator.pair.gate import PairGate
 from services.orchestrator.replicas.discovery import Discovery, Resolve, resolve_host
 from services.orchestrator.replicas.link import CommandT, InfoT, Link, LinkPeer, OpenChannel, ResponseT
 from services.orchestrator.replicas.link_set import LinkSet
 from services.orchestrator.replicas.llm_side import LlmSide
-from services.orchestrator.replicas.pair_gate import PairGate
 from services.orchestrator.replicas.router_side import RouterSide
 from services.orchestrator.replicas.slm_side import SlmSide
 from services.orchestrator.requests.admission import Admission
-from services.orchestrator.requests.parse import GenerationTask, ParsedRequest
+from services.orchestrator.requests.parse import ParsedRequest
+from services.orchestrator.requests.task import GenerationTask
 from services.orchestrator.routing.core import RoutingCore
 from services.orchestrator.routing.depth import RunAhead
 from services.orchestrator.sequences.counts import RequestCounts

@@ -17,10 +17,10 @@ from services.orchestrator import metrics
 from services.orchestrator.driver import Driver
 from services.orchestrator.index.prefix_index import IndexedPair, PrefixIndex
 from services.orchestrator.index.redis_link import RedisLink
+from services.orchestrator.pair.check import ServedPair
+from services.orchestrator.pair.gate import PairGate
 from services.orchestrator.replicas.discovery import Resolve, resolve_host
-from services.orchestrator.replicas.pair_check import ServedPair
-from services.orchestrator.replicas.pair_gate import PairGate
-from services.orchestrator.requests.servicer import OrchestratorServicer
+from services.orchestrator.servicer import OrchestratorServicer
 from services.orchestrator.settings import OrchestratorSettings
 
 

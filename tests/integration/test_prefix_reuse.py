@@ -13,7 +13,7 @@ from evaluation.reference.pair import WEIGHTS_DIR
 from labeler_jobs.models.huggingface import render_prompt
 from services.common.tokenizer import load_tokenizer
 from services.orchestrator.index.prefix_index import IndexedPair, PrefixIndex
-from services.orchestrator.replicas.pair_check import check_pair
+from services.orchestrator.pair.check import check_pair
 from tests.integration.completions import client, generate, tell
 from tests.integration.indexes import started_index
 from tests.integration.pair import Replica, RunningPair, front_info, llm_info

@@ -13,7 +13,7 @@ from services.orchestrator.index.block_hash import BlockChain
 from services.orchestrator.index.prefix_index import Holding, PrefixIndex
 from services.orchestrator.index.replies import ModelKind
 from services.orchestrator.index.token_log import LogBatch, LogCursor
-from services.orchestrator.requests.parse import GenerationTask
+from services.orchestrator.requests.task import GenerationTask
 from services.orchestrator.routing.actions import AcceptedToken
 
 # A log about which there is nothing new is looked after this often: Redis may have lost it, or be about to.

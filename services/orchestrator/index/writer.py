@@ -19,7 +19,7 @@ from services.orchestrator.index.followed import FollowedSequence, HeldPrefix, I
 from services.orchestrator.index.prefix_index import Holding, PrefixIndex
 from services.orchestrator.index.replies import ModelKind
 from services.orchestrator.index.token_log import LogBatch
-from services.orchestrator.requests.parse import GenerationTask
+from services.orchestrator.requests.task import GenerationTask
 from services.orchestrator.routing.actions import AcceptedToken
 
 # For a client that lost its connection at the very end, and comes back for the rest.

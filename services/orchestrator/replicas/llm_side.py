@@ -13,10 +13,10 @@ import grpc
 from trivium.v1 import llm_pb2, llm_pb2_grpc
 
 from services.common.errors import PeerUnavailable
+from services.orchestrator.pair.gate import refuse_draining
 from services.orchestrator.replicas.link import Link
 from services.orchestrator.replicas.model_side import LinkSeat, ModelSide, sampling_message, step_batches
-from services.orchestrator.replicas.pair_gate import refuse_draining
-from services.orchestrator.requests.parse import LlmLossPolicy
+from services.orchestrator.requests.task import LlmLossPolicy
 from services.orchestrator.routing.actions import AskLlm
 from services.orchestrator.routing.core import RoutingCore
 from services.orchestrator.sequences.sequence import ReplicaAction, RunningSequence

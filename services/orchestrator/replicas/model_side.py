@@ -16,9 +16,9 @@ from google.protobuf.message import Message
 from trivium.v1 import common_pb2
 
 from services.common.errors import ContextLengthExceeded, error_for_code
+from services.orchestrator.pair.gate import PairGate
 from services.orchestrator.replicas.link import CommandT, InfoT, Link, LinkPeer, ResponseT
 from services.orchestrator.replicas.link_set import LinkSet
-from services.orchestrator.replicas.pair_gate import PairGate
 from services.orchestrator.replicas.placement import choose_replica
 from services.orchestrator.replicas.presence import Presence
 from services.orchestrator.sequences.running import RunningSequences

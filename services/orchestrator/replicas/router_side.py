@@ -16,9 +16,9 @@ import numpy as np
 from trivium.v1 import common_pb2, router_pb2, router_pb2_grpc, slm_pb2
 
 from services.common.errors import PeerUnavailable
+from services.orchestrator.pair.gate import PairGate, refuse_draining
 from services.orchestrator.replicas.link import Link, LinkPeer
 from services.orchestrator.replicas.link_set import LinkSet
-from services.orchestrator.replicas.pair_gate import PairGate, refuse_draining
 from services.orchestrator.replicas.placement import choose_replica
 from services.orchestrator.replicas.presence import Presence
 from services.orchestrator.routing.core import RoutingCore

@@ -13,10 +13,10 @@ import grpc
 from trivium.v1 import slm_pb2, slm_pb2_grpc
 
 from services.common.errors import PeerUnavailable
+from services.orchestrator.pair.gate import PairGate, refuse_draining
 from services.orchestrator.replicas.link import Link, LinkPeer
 from services.orchestrator.replicas.link_set import LinkSet
 from services.orchestrator.replicas.model_side import LinkSeat, ModelSide, sampling_message, step_batches
-from services.orchestrator.replicas.pair_gate import PairGate, refuse_draining
 from services.orchestrator.replicas.router_side import RouterSide, ScoredRow
 from services.orchestrator.routing.actions import GrantSlm, OpenSlm, RewindSlm
 from services.orchestrator.routing.core import RoutingCore

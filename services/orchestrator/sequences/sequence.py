@@ -13,7 +13,7 @@ from typing import Concatenate, ParamSpec, Protocol
 
 from services.common.errors import TriviumError
 from services.orchestrator.index.prefix_index import PrefixHits
-from services.orchestrator.requests.parse import GenerationTask
+from services.orchestrator.requests.task import GenerationTask
 from services.orchestrator.routing.actions import (
     AcceptedToken,
     Action,

@@ -28,9 +28,9 @@ from services.engines.fakes import FakeLlmEngine, FakeSlmEngine, fake_next_token
 from services.llm import servicer as llm
 from services.orchestrator.driver import Driver
 from services.orchestrator.index.prefix_index import PrefixIndex
+from services.orchestrator.pair.gate import PairGate
 from services.orchestrator.replicas.discovery import Resolve, resolve_host
-from services.orchestrator.replicas.pair_gate import PairGate
-from services.orchestrator.requests.parse import GenerationTask
+from services.orchestrator.requests.task import GenerationTask
 from services.orchestrator.settings import OrchestratorSettings
 from services.slm import servicer as slm
 from tests.serving import ServingSettings, until

@@ -16,7 +16,7 @@ from services.common.interceptors import CallGuard
 from services.common.lifecycle import Lifecycle
 from services.common.server import create_server
 from services.orchestrator.index.prefix_index import PrefixIndex
-from services.orchestrator.requests.servicer import OrchestratorServicer
+from services.orchestrator.servicer import OrchestratorServicer
 from services.orchestrator.settings import OrchestratorSettings
 from tests.unit.orchestrator.cluster import Cluster, make_tokenizer, running_cluster
 

@@ -9,7 +9,7 @@ import pytest
 
 from services.common.errors import PeerUnavailable
 from services.engines.fakes import FakeLlmEngine, FakeSlmEngine, fake_next_token
-from services.orchestrator.requests.parse import GenerationTask, LlmLossPolicy
+from services.orchestrator.requests.task import GenerationTask, LlmLossPolicy
 from services.orchestrator.routing.actions import AcceptedToken, Source
 from tests.serving import until
 from tests.unit.orchestrator.cluster import (

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from services.common.errors import ContextLengthExceeded
-from services.orchestrator.requests.parse import GenerationTask
+from services.orchestrator.requests.task import GenerationTask
 from tests.relay import Relay
 from tests.serving import until
 from tests.unit.orchestrator.cluster import (

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from services.common.errors import PeerUnavailable
-from services.orchestrator.requests.parse import LlmLossPolicy
+from services.orchestrator.requests.task import LlmLossPolicy
 from services.orchestrator.routing.actions import Source
 from tests.relay import Relay
 from tests.serving import until

@@ -8,7 +8,7 @@ from typing import Any
 
 from services.orchestrator.index.command_link import Command
 from services.orchestrator.index.prefix_index import IndexedPair
-from services.orchestrator.requests.parse import GenerationTask
+from services.orchestrator.requests.task import GenerationTask
 from services.orchestrator.routing.actions import AcceptedToken, Source
 
 PAIR = IndexedPair(models_identity=b"models", decoding_identity=b"pair", vocab_size=1000)

@@ -10,7 +10,7 @@ from services.orchestrator.index.command_link import Command
 from services.orchestrator.index.prefix_index import PrefixIndex
 from services.orchestrator.index.token_log import HEADER_LEN, RECORD_LEN, log_header, pack_tokens
 from services.orchestrator.index.writer import IndexWriter
-from services.orchestrator.requests.parse import GenerationTask
+from services.orchestrator.requests.task import GenerationTask
 from tests import serving
 from tests.unit.orchestrator.index.fakes import PAIR, FakeLink, FakeReplica, make_sequence, make_tokens
 

@@ -12,11 +12,11 @@ from trivium.v1 import llm_pb2, router_pb2, slm_pb2, slm_pb2_grpc
 
 from services.common.channels import open_channel
 from services.common.errors import PeerUnavailable
+from services.orchestrator.pair.gate import PairGate
 from services.orchestrator.replicas.discovery import Discovery
 from services.orchestrator.replicas.link import Link
 from services.orchestrator.replicas.link_set import LinkSet
 from services.orchestrator.replicas.model_side import step_batches
-from services.orchestrator.replicas.pair_gate import PairGate
 from services.orchestrator.replicas.router_side import RouterSide
 from services.orchestrator.replicas.slm_side import SlmSide
 from services.orchestrator.sequences.running import RunningSequences

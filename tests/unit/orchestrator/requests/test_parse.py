@@ -10,9 +10,10 @@ from trivium.v1 import common_pb2, orchestrator_pb2
 from services.common.errors import ContextLengthExceeded, InvalidRequest
 from services.common.model_sizes import ModelSizes
 from services.engines.base import GREEDY, SamplingParams
-from services.orchestrator.requests.budget import Budget
-from services.orchestrator.requests.parse import GenerationLimits, GenerationTask, LlmLossPolicy, parse_request
+from services.orchestrator.pair.budget import Budget
+from services.orchestrator.requests.parse import GenerationLimits, parse_request
 from services.orchestrator.requests.prompt import Prompt, PromptReader
+from services.orchestrator.requests.task import GenerationTask, LlmLossPolicy
 
 START, END = "<|start|>", "<|end|>"
 TEMPLATE = (

@@ -14,7 +14,7 @@ from trivium.v1 import orchestrator_pb2
 from services.common.errors import InvalidRequest, SweepMissing
 from services.common.model_sizes import ModelSizes
 from services.common.threshold_table import threshold_for
-from services.orchestrator.replicas.pair_check import ServedPair
+from services.orchestrator.pair.check import ServedPair
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from services.common.errors import ModelNotReady
 from services.common.lifecycle import Lifecycle
 from services.orchestrator.driver import Driver
 from services.orchestrator.index.prefix_index import PrefixIndex
-from services.orchestrator.replicas.pair_check import ServedPair
-from services.orchestrator.replicas.pair_gate import PairGate
-from services.orchestrator.requests.budget import Budget
+from services.orchestrator.pair.budget import Budget
+from services.orchestrator.pair.check import ServedPair
+from services.orchestrator.pair.gate import PairGate
 from services.orchestrator.requests.parse import GenerationLimits, parse_request
 from services.orchestrator.requests.prompt import PromptReader
 from services.orchestrator.routing.actions import Finish, FinishReason, Source

@@ -6,9 +6,9 @@ from trivium.v1 import orchestrator_pb2, router_pb2
 from services.common.errors import InvalidRequest, SweepMissing
 from services.common.model_sizes import ModelSizes
 from services.common.threshold_table import SLM_ONLY_THRESHOLD
-from services.orchestrator.replicas.pair_check import check_pair
-from services.orchestrator.requests.budget import Budget
-from tests.unit.orchestrator.replicas.test_pair_check import SHA, make_llm, make_router, make_slm
+from services.orchestrator.pair.budget import Budget
+from services.orchestrator.pair.check import check_pair
+from tests.unit.orchestrator.pair.test_check import SHA, make_llm, make_router, make_slm
 
 BUDGET = Budget(0.6, sweep=((0.75, 0.1), (0.25, 0.3)), sizes=ModelSizes(1_400_000_000, 100_000_000, 32_000_000_000))
 

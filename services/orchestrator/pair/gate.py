@@ -14,7 +14,7 @@ from typing import NoReturn
 from trivium.v1 import common_pb2, router_pb2
 
 from services.common.errors import PeerUnavailable, ReplicaMismatch, TriviumError
-from services.orchestrator.replicas.pair_check import ServedPair, check_pair, model_identity
+from services.orchestrator.pair.check import ServedPair, check_pair, model_identity
 
 _PATIENCE_S = 1.0
 

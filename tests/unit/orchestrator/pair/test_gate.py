@@ -6,9 +6,9 @@ import pytest
 from trivium.v1 import common_pb2
 
 from services.common.errors import PeerUnavailable, ReplicaMismatch, RouterModelMismatch, TriviumError
-from services.orchestrator.replicas.pair_check import ServedPair
-from services.orchestrator.replicas.pair_gate import PairGate, refuse_draining
-from tests.unit.orchestrator.replicas.test_pair_check import SHA, make_llm, make_router, make_slm
+from services.orchestrator.pair.check import ServedPair
+from services.orchestrator.pair.gate import PairGate, refuse_draining
+from tests.unit.orchestrator.pair.test_check import SHA, make_llm, make_router, make_slm
 
 
 class _Gate:

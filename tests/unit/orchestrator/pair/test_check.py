@@ -5,7 +5,7 @@ from trivium.v1 import common_pb2, router_pb2
 
 from services.common.errors import RouterModelMismatch, TokenizerMismatch, TriviumError
 from services.common.model_sizes import ModelSizes
-from services.orchestrator.replicas.pair_check import ServedPair, check_pair
+from services.orchestrator.pair.check import ServedPair, check_pair
 
 SHA = "aa" * 32
 OTHER_SHA = "bb" * 32

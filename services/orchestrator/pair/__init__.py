@@ -1,0 +1,1 @@
+"""What the pair is: who belongs to it, and what its thresholds cost."""
