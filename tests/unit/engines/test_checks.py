@@ -102,9 +102,11 @@ def test_bad_extension_names_the_field(
         )
 
 
-@pytest.mark.parametrize(("num_held", "need_from"), [(None, 0), (2, 2)])
-def test_extension_beyond_what_is_held_says_from_where_to_resend(num_held: int | None, need_from: int) -> None:
-    with pytest.raises((PrefixNotFound, PrefixConflict)) as caught:
+@pytest.mark.parametrize(("num_held", "error", "need_from"), [(None, PrefixNotFound, 0), (2, PrefixConflict, 2)])
+def test_extension_beyond_what_is_held_says_from_where_to_resend(
+    num_held: int | None, error: type[PrefixNotFound | PrefixConflict], need_from: int
+) -> None:
+    with pytest.raises(error) as caught:
         check_extension(Extension(5, 3, [1], [4]), num_held=num_held, vocab_size=10, context_len=8)
     assert caught.value.need_from == need_from
 
