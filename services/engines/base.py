@@ -5,6 +5,17 @@ cross as numpy, so that torch stays inside the engines.
 
 Both engines work alike: calls that change a sequence return at once and must come from one asyncio event loop; `step`
 runs what is due for all sequences together and returns what became ready. One task drives `step` in a loop.
+
+**Room.** No sequence is refused for want of KV: the only limit to its length is `ModelInfo.context_len`, and what
+can't fit alone is longer than that. KV is taken when a step schedules a sequence, which is also when the prefix cache
+is asked; a sequence that waits for its first step holds nothing. Where there is none left, the engine takes that of
+others by `services.engines.preemption`: of the youngest first, whether it wants something or not, among those younger
+than the one that needs room and among those whose KV is mere cache. The oldest sequence with work always gets room.
+
+A sequence whose KV was taken keeps its token ids. The engine rebuilds the KV by itself when it next has work and
+room, through the prefix cache where that helps. Its caller notices nothing but time: what is held, in the sense of
+`rewind` and `Extension.base_len`, are token ids; epochs and positions are as they would have been, and a pass that was
+half answered is answered once.
 """
 
 from __future__ import annotations
@@ -103,6 +114,7 @@ class EngineLoad:
     num_tokens_processed: int = 0
     num_tokens_reused: int = 0
     num_preemptions: int = 0
+    num_sequences_without_room: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +132,7 @@ class Opened:
     Args:
         sequence_id: The sequence.
         num_tokens_reused: Leading tokens whose KV came from the prefix cache.
-        num_tokens_prefilled: Tokens that were run through the model.
+        num_tokens_prefilled: Tokens that were run through the model, those whose KV had to be rebuilt included.
     """
 
     sequence_id: int
@@ -141,7 +153,8 @@ class DraftStep:
         top_logits: [rows, 100] float32, the largest raw logits, descending.
         opened: Sequences whose prefix was finished since the last step.
         refusals: Sequences given up since the last step.
-        num_waiting_sequences: Sequences with work that did not fit into this step.
+        num_waiting_sequences: Sequences with work and room that did not fit into the batch of this step.
+        num_sequences_without_room: Sequences with work for which there was no KV.
     """
 
     sequence_ids: list[int]
@@ -153,10 +166,14 @@ class DraftStep:
     opened: list[Opened] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     num_waiting_sequences: int = 0
+    num_sequences_without_room: int = 0
 
 
 class SlmEngine(Protocol):
-    """Drafts many sequences ahead, each within a window of positions that its caller grants."""
+    """Drafts many sequences ahead, each within a window of positions that its caller grants.
+
+    The KV of a sequence whose window is closed becomes cache once that has lasted for `preemption.IDLE_S`.
+    """
 
     @property
     def info(self) -> ModelInfo:
@@ -190,12 +207,12 @@ class SlmEngine(Protocol):
         """Starts to draft after a prefix; the first draft's position is `len(token_ids)`.
 
         Drafting pauses at `draft_until`, after a token of `stop_token_ids`, and at the context length. While the
-        window is closed, the prefix isn't processed either.
+        window is closed, the prefix isn't processed either. `priority` is when the sequence was admitted, in
+        microseconds; a smaller one is older.
 
         Raises:
             InvalidRequest: The prefix is empty, an id is outside the vocabulary, or the sequence is open already.
             ContextLengthExceeded: The prefix leaves no room for one token.
-            CapacityExceeded: The KV budget can't hold the prefix.
         """
 
     def rewind(
@@ -267,7 +284,7 @@ class Answer:
         pass_id: From the extension.
         token_ids: One a query position, in order.
         num_tokens_reused: Tokens beyond `base_len` whose KV came from the prefix cache.
-        num_tokens_prefilled: Tokens that were run through the model.
+        num_tokens_prefilled: Tokens that were run through the model, those whose KV had to be rebuilt included.
     """
 
     sequence_id: int
@@ -278,7 +295,10 @@ class Answer:
 
 
 class LlmEngine(Protocol):
-    """Extends many sequences and answers which token the LLM would write at queried positions."""
+    """Extends many sequences and answers which token the LLM would write at queried positions.
+
+    The KV of a sequence without an unanswered extension is cache.
+    """
 
     @property
     def info(self) -> ModelInfo:
@@ -309,7 +329,6 @@ class LlmEngine(Protocol):
             PrefixNotFound: Unknown sequence and `base_len` > 0.
             PrefixConflict: The sequence holds fewer than `base_len` tokens; `need_from` tells how many.
             ContextLengthExceeded: The sequence would be longer than the context.
-            CapacityExceeded: The KV budget can't hold it. The sequence is left with its first `base_len` tokens.
         """
 
     def release(self, sequence_id: int) -> None:

@@ -1,8 +1,7 @@
 """What both engines have in common: SGLang's process, and the requests that run on it for sequences.
 
-Owns the task that reads what SGLang says, what becomes of a sequence whose request fails, and the load counters. Who
-may hold how much KV is `room`'s, and what a request is for is the engines' own. All state is changed on the event
-loop.
+Owns the task that reads what SGLang says, who may have a request now, what becomes of a sequence whose request fails,
+and the load counters. What a request is for is the engines' own. All state is changed on the event loop.
 
 The pump reads SGLang's messages. An exception while it takes one in costs the sequence that the message is about, and
 the next pump goes on; where SGLang itself or the stream from it is broken, the engine has ended, and `step` says so.
@@ -22,15 +21,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Generic, TypeVar
 
 from services.common.errors import InvalidRequest, ModelNotReady, TriviumError
 from services.engines.base import GREEDY, EngineLoad, EngineOptions, ModelInfo, ModelLoadError, Refusal
+from services.engines.preemption import share_out
+from services.engines.room import TokenRoom
 from services.engines.sglang.chunks import CACHE_CLEARED, PROGRESS, Chunk, unpack_chunk
 from services.engines.sglang.process import SglangProcess
-from services.engines.sglang.room import Room
 from services.engines.sglang.troubles import Trouble, error_for
 
 _MAX_TRIES = 6
@@ -79,13 +78,10 @@ class SglangEngine(ABC, Generic[S]):
         self._process = process or SglangProcess(options, has_features=has_features)
         self._sequences: dict[int, S] = {}
         self._requests: dict[str, S] = {}
-        self._room: Room[S] = Room(
-            options.kv_cache_tokens,
-            need=self._need,
-            is_cache=self._is_cache,
-            admit=self._begin_request,
-            preempt=self._preempt,
+        self._room: TokenRoom[S] = TokenRoom(
+            options.kv_cache_tokens, needed=self._num_needed, is_cache=self._is_cache, preempt=self._preempt
         )
+        self._without_room: dict[int, S] = {}
         self._room_timer: asyncio.TimerHandle | None = None
         self._refusals: dict[int, Refusal] = {}
         self._counts = EngineLoad(num_kv_tokens_capacity=options.kv_cache_tokens)
@@ -112,7 +108,9 @@ class SglangEngine(ABC, Generic[S]):
             self._counts,
             num_active_sequences=len(self._sequences),
             num_waiting_sequences=self._num_waiting,
-            num_kv_tokens_used=self._room.num_held,
+            num_kv_tokens_used=self._room.num_used,
+            num_preemptions=self._room.num_preemptions,
+            num_sequences_without_room=len(self._without_room),
         )
 
     async def start(self) -> None:
@@ -135,10 +133,11 @@ class SglangEngine(ABC, Generic[S]):
         if self._pump is not None:
             self._pump.cancel()
         self._wake.set()
-        for sequence in list(self._sequences.values()):
+        self._without_room.clear()
+        self._let_in()
+        for sequence in self._sequences.values():
             self._detach(sequence)
-            self._room.leave(sequence)
-        self._serve_room()
+            self._room.free(sequence)
         self._sequences.clear()
         await self._process.stop()
 
@@ -159,16 +158,16 @@ class SglangEngine(ABC, Generic[S]):
             raise ModelNotReady(f"SGLang's prefix cache can't be emptied: {self._cleared.message}")
 
     @abstractmethod
-    def _need(self, sequence: S) -> int:
+    def _num_needed(self, sequence: S) -> int:
         """Tokens that the sequence must hold to go on."""
 
     @abstractmethod
     def _is_cache(self, sequence: S) -> bool:
-        """Whether the sequence has no work, so that what it holds is for whoever needs it."""
+        """Whether the sequence has no work, and what it holds is for whoever needs it."""
 
     @abstractmethod
-    def _wants_request(self, sequence: S) -> bool:
-        """Whether the sequence has work."""
+    def _has_work(self, sequence: S) -> bool:
+        """Whether the sequence has or needs a request."""
 
     @abstractmethod
     def _submit(self, sequence: S) -> str:
@@ -178,7 +177,7 @@ class SglangEngine(ABC, Generic[S]):
     def _take(self, sequence: S, chunk: Chunk) -> None:
         """Takes in what SGLang says about the sequence's request."""
 
-    def _cache_in_s(self) -> float | None:
+    def _next_cache_s(self) -> float | None:
         """Seconds until what a sequence holds becomes cache; None if nothing does by itself."""
         return None
 
@@ -266,19 +265,25 @@ class SglangEngine(ABC, Generic[S]):
         """Lets a sequence that has work and no request have the next one, as soon as there is room."""
         if sequence.request_id is not None or sequence.retry is not None:
             return
-        if self._wants_request(sequence):
-            self._room.ask(sequence)
+        if self._has_work(sequence):
+            self._without_room[sequence.sequence_id] = sequence
         else:
-            self._room.withdraw(sequence)
-        self._serve_room()
+            self._without_room.pop(sequence.sequence_id, None)
+        self._let_in()
 
-    def _serve_room(self) -> None:
-        self._room.serve()
+    def _let_in(self) -> None:
+        """Starts the requests of those for whom there is room now. To be called whenever there may be more of it."""
         if self._room_timer is not None:
             self._room_timer.cancel()
             self._room_timer = None
-        if self._room.num_waiting and (delay_s := self._cache_in_s()) is not None:
-            self._room_timer = asyncio.get_running_loop().call_later(delay_s, self._serve_room)
+        if not self._without_room:
+            return
+        due = [sequence for sequence in self._sequences.values() if self._has_work(sequence)]
+        for sequence in share_out(due, self._room):
+            if self._without_room.pop(sequence.sequence_id, None) is not None:
+                self._begin_request(sequence)
+        if self._without_room and (delay_s := self._next_cache_s()) is not None:
+            self._room_timer = asyncio.get_running_loop().call_later(delay_s, self._let_in)
 
     def _begin_request(self, sequence: S) -> None:
         sequence.request_id = self._submit(sequence)
@@ -286,9 +291,8 @@ class SglangEngine(ABC, Generic[S]):
 
     def _preempt(self, sequence: S) -> None:
         self._abort(sequence)
-        self._counts.num_preemptions += 1
-        if self._wants_request(sequence):
-            self._room.ask(sequence)
+        if self._has_work(sequence):
+            self._without_room[sequence.sequence_id] = sequence
 
     def _detach(self, sequence: S) -> None:
         if sequence.request_id is not None:
@@ -309,8 +313,9 @@ class SglangEngine(ABC, Generic[S]):
         sequence = self._sequences.pop(sequence_id, None)
         if sequence is not None:
             self._abort(sequence)
-            self._room.leave(sequence)
-            self._serve_room()
+            self._room.free(sequence)
+            self._without_room.pop(sequence_id, None)
+            self._let_in()
 
     def _refuse(self, sequence: S, error: Exception) -> None:
         self._forget(sequence.sequence_id)
@@ -320,12 +325,6 @@ class SglangEngine(ABC, Generic[S]):
     def _take_refusals(self) -> list[Refusal]:
         refusals, self._refusals = list(self._refusals.values()), {}
         return refusals
-
-    def _check_token_ids(self, token_ids: Sequence[int]) -> None:
-        vocab_size = self.info.vocab_size
-        if token_ids and not (min(token_ids) >= 0 and max(token_ids) < vocab_size):
-            wrong = next(token_id for token_id in token_ids if not 0 <= token_id < vocab_size)
-            raise InvalidRequest(f"token_ids: {wrong} is outside the vocabulary of {vocab_size}")
 
 
 def _check_options(options: EngineOptions) -> None:

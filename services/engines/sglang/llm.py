@@ -8,15 +8,9 @@ prefix; one with a temperature is a request a position, since a draw needs all l
 from __future__ import annotations
 
 import asyncio
-from itertools import pairwise
 
-from services.common.errors import (
-    ContextLengthExceeded,
-    InvalidRequest,
-    PrefixConflict,
-    PrefixNotFound,
-)
 from services.engines.base import Answer, EngineOptions, Extension, Refusal
+from services.engines.checks import check_extension
 from services.engines.sglang.chunks import Chunk
 from services.engines.sglang.engine import HeldSequence, SglangEngine
 from services.engines.sglang.process import SglangProcess
@@ -56,22 +50,20 @@ class SglangLlmEngine(SglangEngine[AskedSequence]):
 
     def extend(self, extension: Extension) -> None:
         """Queues an extension; see `LlmEngine.extend`."""
-        self._check(extension)
         sequence = self._sequences.get(extension.sequence_id)
-        if sequence is None and extension.base_len > 0:
-            raise PrefixNotFound(f"sequence_id: {extension.sequence_id} is not held", need_from=0)
-        num_held = 0 if sequence is None else len(sequence.token_ids)
-        if extension.base_len > num_held:
-            raise PrefixConflict(
-                f"base_length: {extension.base_len} tokens are to be kept, {num_held} are held", need_from=num_held
-            )
+        check_extension(
+            extension,
+            num_held=None if sequence is None else len(sequence.token_ids),
+            vocab_size=self.info.vocab_size,
+            context_len=self.info.context_len,
+        )
         if sequence is None:
             sequence = self._sequences[extension.sequence_id] = AskedSequence(extension.sequence_id)
         self._answers.pop(extension.sequence_id, None)
         self._refusals.pop(extension.sequence_id, None)
         self._abort(sequence)
         sequence.ask(extension)
-        self._room.keep(sequence, extension.base_len)
+        self._room.cut(sequence, extension.base_len)
         self._go_on(sequence)
 
     def release(self, sequence_id: int) -> None:
@@ -89,33 +81,14 @@ class SglangLlmEngine(SglangEngine[AskedSequence]):
         answers, self._answers = list(self._answers.values()), {}
         return answers, self._take_refusals()
 
-    def _need(self, sequence: AskedSequence) -> int:
+    def _num_needed(self, sequence: AskedSequence) -> int:
         return len(sequence.token_ids)
 
     def _is_cache(self, sequence: AskedSequence) -> bool:
         return sequence.extension is None
 
-    def _wants_request(self, sequence: AskedSequence) -> bool:
+    def _has_work(self, sequence: AskedSequence) -> bool:
         return sequence.extension is not None
-
-    def _check(self, extension: Extension) -> None:
-        base_len, end = extension.base_len, extension.base_len + len(extension.token_ids)
-        positions = extension.query_positions
-        if not extension.token_ids:
-            raise InvalidRequest("token_ids: there are none")
-        if base_len < 0:
-            raise InvalidRequest(f"base_length: {base_len} is negative")
-        self._check_token_ids(extension.token_ids)
-        if not positions:
-            raise InvalidRequest("query_positions: there are none")
-        if any(later <= earlier for earlier, later in pairwise(positions)):
-            raise InvalidRequest("query_positions: they must ascend")
-        if positions[0] <= base_len or positions[-1] > end:
-            raise InvalidRequest(f"query_positions: they must lie above {base_len} and up to {end}")
-        if end > self.info.context_len:
-            raise ContextLengthExceeded(
-                f"token_ids: {end} tokens don't fit into a context of {self.info.context_len}"
-            )
 
     def _submit(self, sequence: AskedSequence) -> str:
         """Asks for the next answers: all that are left if greedy, else one."""

@@ -16,21 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.common.errors import (
-    ContextLengthExceeded,
-    InvalidRequest,
-    PrefixConflict,
-    PrefixNotFound,
-)
 from services.engines.base import GREEDY, TOP_LOGITS, DraftStep, EngineOptions, Opened, SamplingParams
+from services.engines.checks import check_open, check_rewind
+from services.engines.preemption import IdleRule
 from services.engines.sglang.chunks import Chunk
 from services.engines.sglang.engine import HeldSequence, SglangEngine
 from services.engines.sglang.process import SglangProcess
 from services.engines.sglang.rows import Row
 from services.engines.sglang.server_args import MAX_DRAFTS
-
-CACHE_AFTER_S = 1.0
-"""How long the window of a sequence is closed before others may have its KV, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +51,8 @@ class StreamedSequence(HeldSequence):
         self.epoch = 0
         self.draft_until = 0
         self.at_stop_token = False
-        self.idle_since_s = 0.0
-        """When its window was last seen closed; counts while it is closed."""
+        self.idle_since = 0.0
+        """When its window was closed; counts while it is closed."""
         self.opened: Opened | None = None
         self.is_announced = False
         # Drafted and not yet handed out, oldest first.
@@ -88,7 +81,7 @@ class SglangSlmEngine(SglangEngine[StreamedSequence]):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(options, has_features=True, process=process)
-        self._clock = clock
+        self._idle = IdleRule(clock=clock)
 
     def open(
         self,
@@ -102,15 +95,13 @@ class SglangSlmEngine(SglangEngine[StreamedSequence]):
         priority: int = 0,
     ) -> None:
         """Starts to draft after a prefix; see `SlmEngine.open`."""
-        if sequence_id in self._sequences:
-            raise InvalidRequest(f"sequence_id: {sequence_id} is open already")
-        if not token_ids:
-            raise InvalidRequest("token_ids: the prefix is empty")
-        self._check_token_ids(token_ids)
-        if len(token_ids) >= self.info.context_len:
-            raise ContextLengthExceeded(
-                f"token_ids: {len(token_ids)} tokens leave no room in a context of {self.info.context_len}"
-            )
+        check_open(
+            sequence_id,
+            token_ids,
+            is_open=sequence_id in self._sequences,
+            vocab_size=self.info.vocab_size,
+            context_len=self.info.context_len,
+        )
         sequence = StreamedSequence(sequence_id, list(token_ids), priority, stop_token_ids, sampling)
         sequence.epoch, sequence.draft_until = epoch, draft_until
         self._refusals.pop(sequence_id, None)
@@ -122,24 +113,20 @@ class SglangSlmEngine(SglangEngine[StreamedSequence]):
     ) -> None:
         """Keeps `length` tokens, appends others, drafts on; see `SlmEngine.rewind`."""
         sequence = self._sequences.get(sequence_id)
-        if sequence is None:
-            raise PrefixNotFound(f"sequence_id: {sequence_id} is not open")
-        if length > len(sequence.token_ids):
-            held = len(sequence.token_ids)
-            raise PrefixConflict(f"length: {length} tokens are to be kept, {held} are held", need_from=held)
-        if length < 0 or length + len(token_ids) < 1:
-            raise InvalidRequest(f"length: {length} and {len(token_ids)} more leave no token")
-        self._check_token_ids(token_ids)
-        if length + len(token_ids) > self.info.context_len:
-            raise ContextLengthExceeded(
-                f"token_ids: {length + len(token_ids)} tokens don't fit into a context of {self.info.context_len}"
-            )
+        check_rewind(
+            sequence_id,
+            length,
+            token_ids,
+            num_held=None if sequence is None else len(sequence.token_ids),
+            vocab_size=self.info.vocab_size,
+            context_len=self.info.context_len,
+        )
         self._abort(sequence)
         sequence.drafts.clear()
         sequence.token_ids[length:] = token_ids
         sequence.epoch, sequence.draft_until = epoch, draft_until
         sequence.at_stop_token = False
-        self._room.keep(sequence, length)
+        self._room.cut(sequence, length)
         self._settle(sequence)
 
     def grant(self, sequence_id: int, *, draft_until: int) -> None:
@@ -171,6 +158,7 @@ class SglangSlmEngine(SglangEngine[StreamedSequence]):
             opened=[opened for sequence in drafted if (opened := sequence.announce()) is not None],
             refusals=self._take_refusals(),
             num_waiting_sequences=max((draft.num_waiting for draft in drafts), default=self._num_waiting),
+            num_sequences_without_room=len(self._without_room),
         )
 
     def _with_drafts(self) -> list[StreamedSequence]:
@@ -178,21 +166,25 @@ class SglangSlmEngine(SglangEngine[StreamedSequence]):
 
     def _settle(self, sequence: StreamedSequence) -> None:
         """Goes on with a sequence whose window or tokens have changed."""
-        sequence.idle_since_s = self._clock()
+        sequence.idle_since = self._idle.look()
         self._go_on(sequence)
 
-    def _need(self, sequence: StreamedSequence) -> int:
+    def _num_needed(self, sequence: StreamedSequence) -> int:
         # Its tokens and the next one.
         return len(sequence.token_ids) + 1
 
     def _is_cache(self, sequence: StreamedSequence) -> bool:
-        return not self._wants_request(sequence) and self._clock() - sequence.idle_since_s >= CACHE_AFTER_S
+        return not self._has_work(sequence) and self._idle.is_cache(sequence)
 
-    def _cache_in_s(self) -> float | None:
-        idle = [holder.idle_since_s for holder in self._room.holders if not self._wants_request(holder)]
-        return max(0.0, min(idle) + CACHE_AFTER_S - self._clock()) if idle else None
+    def _let_in(self) -> None:
+        self._idle.look()
+        super()._let_in()
 
-    def _wants_request(self, sequence: StreamedSequence) -> bool:
+    def _next_cache_s(self) -> float | None:
+        idle = (sequence for sequence in self._sequences.values() if not self._has_work(sequence))
+        return self._idle.seconds_left(sequence for sequence in idle if self._room.holds_any(sequence))
+
+    def _has_work(self, sequence: StreamedSequence) -> bool:
         end = min(sequence.draft_until, self.info.context_len)
         return not sequence.at_stop_token and len(sequence.token_ids) < end
 
@@ -215,15 +207,16 @@ class SglangSlmEngine(SglangEngine[StreamedSequence]):
             sequence.opened = Opened(sequence.sequence_id, chunk.num_cached_tokens, num_prefilled)
             self._counts.num_tokens_reused += chunk.num_cached_tokens
         num_waiting = self._num_waiting
+        self._idle.look()
         for token_id, row in zip(chunk.token_ids, chunk.rows, strict=True):
-            if not self._room.take(sequence, self._need(sequence)):
-                # What SGLang has drafted beyond its room is drafted again when there is some.
-                self._abort(sequence)
-                break
             _check_row(row, self.info.hidden_size)
             sequence.drafts.append(_Draft(len(sequence.token_ids), token_id, row, num_waiting))
             sequence.token_ids.append(token_id)
             sequence.at_stop_token = token_id in sequence.stop_token_ids
+            if self._has_work(sequence) and not self._room.take(sequence):
+                # What SGLang has drafted beyond its room is drafted again when there is some.
+                self._abort(sequence)
+                break
         if chunk.is_last:
             self._detach(sequence)
         if sequence.request_id is None:

@@ -13,8 +13,9 @@ pytest.importorskip("services.engines.sglang", exc_type=ModuleNotFoundError)
 from services.common.errors import ContextLengthExceeded
 from services.engines.base import Extension, SamplingParams
 from services.engines.fakes import fake_next_token
+from services.engines.preemption import IDLE_S
 from services.engines.sglang.llm import SglangLlmEngine
-from services.engines.sglang.slm import CACHE_AFTER_S, SglangSlmEngine
+from services.engines.sglang.slm import SglangSlmEngine
 from tests.unit.engines.sglang.engines import NEVER_STOPS, STEP_TIMEOUT_S, running_llm, running_slm
 from tests.unit.engines.sglang.fake_process import FakeSglangProcess
 
@@ -92,7 +93,7 @@ class SlmCaller:
         )
 
     def assert_oldest_goes_on(self) -> None:
-        wanting = [s for s in self.engine._sequences.values() if self.engine._wants_request(s)]
+        wanting = [s for s in self.engine._sequences.values() if self.engine._has_work(s)]
         if wanting:
             oldest = min(wanting, key=lambda sequence: (sequence.priority, sequence.sequence_id))
             idle = [s for s in self.engine._sequences.values() if s not in wanting]
@@ -118,7 +119,7 @@ async def drive_slm(seed: int) -> int:
         for sequence_id in range(NUM_SEQUENCES):
             caller.open_one(sequence_id)
         while caller.open:
-            now_s += rng.choice([0.0, 0.3, CACHE_AFTER_S])
+            now_s += rng.choice([0.0, 0.3, IDLE_S])
             caller.act()
             assert_within_budget(engine, process)
             caller.assert_oldest_goes_on()
@@ -202,15 +203,15 @@ async def test_idle_window_becomes_cache_after_a_second_by_itself() -> None:
     async with running_slm(40, clock=lambda: now_s) as (engine, process):
         engine.open(1, [1] * 20, epoch=1, draft_until=21, stop_token_ids=NEVER_STOPS, priority=1)
         await asyncio.wait_for(engine.step(), STEP_TIMEOUT_S)
-        now_s = CACHE_AFTER_S * 0.9
+        now_s = IDLE_S * 0.9
         engine.open(2, [2] * 30, epoch=1, draft_until=31, stop_token_ids=NEVER_STOPS, priority=2)
         assert not process.requests
-        now_s = CACHE_AFTER_S
+        now_s = IDLE_S
         step = await asyncio.wait_for(engine.step(), STEP_TIMEOUT_S)
         assert step.sequence_ids == [2]
         assert engine.load.num_preemptions == 1
         engine.grant(1, draft_until=22)
-        now_s = 2 * CACHE_AFTER_S
+        now_s = 2 * IDLE_S
         assert (await asyncio.wait_for(engine.step(), STEP_TIMEOUT_S)).sequence_ids == [1]
 
 
