@@ -112,15 +112,16 @@ class SglangSlmEngine(SglangEngine[StreamedSequence]):
         self, sequence_id: int, *, length: int, token_ids: Sequence[int], epoch: int, draft_until: int
     ) -> None:
         """Keeps `length` tokens, appends others, drafts on; see `SlmEngine.rewind`."""
-        sequence = self._sequences.get(sequence_id)
+        known = self._sequences.get(sequence_id)
         check_rewind(
             sequence_id,
             length,
             token_ids,
-            num_held=None if sequence is None else len(sequence.token_ids),
+            num_held=None if known is None else len(known.token_ids),
             vocab_size=self.info.vocab_size,
             context_len=self.info.context_len,
         )
+        sequence = self._sequences[sequence_id]
         self._abort(sequence)
         sequence.drafts.clear()
         sequence.token_ids[length:] = token_ids
