@@ -33,6 +33,8 @@ def assert_follows(token_ids: list[int], prompt_len: int, sampling: SamplingPara
 
 def assert_within_budget(engine: SglangSlmEngine | SglangLlmEngine, process: FakeSglangProcess) -> None:
     assert sum(engine._room._held.values()) == engine.load.num_kv_tokens_used <= BUDGET
+    running = [sequence for sequence in engine._sequences.values() if sequence.request_id is not None]
+    assert sum(len(sequence.token_ids) for sequence in running) <= BUDGET
     assert sum(request.prompt_len for request in process.requests.values()) <= BUDGET
 
 
@@ -133,7 +135,7 @@ async def drive_slm(seed: int) -> int:
         return engine.load.num_preemptions
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(seeds)
 def test_slm_under_pressure_drafts_what_it_drafts_without(seed: int) -> None:
     asyncio.run(drive_slm(seed))
@@ -188,7 +190,7 @@ async def drive_llm(seed: int) -> int:
         return engine.load.num_preemptions
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(seeds)
 def test_llm_under_pressure_answers_what_it_answers_without(seed: int) -> None:
     asyncio.run(drive_llm(seed))
@@ -213,6 +215,26 @@ async def test_idle_window_becomes_cache_after_a_second_by_itself() -> None:
         engine.grant(1, draft_until=22)
         now_s = 2 * IDLE_S
         assert (await asyncio.wait_for(engine.step(), STEP_TIMEOUT_S)).sequence_ids == [1]
+
+
+async def test_rewind_gives_back_the_room_of_what_it_drops() -> None:
+    async with running_slm(40) as (engine, process):
+        engine.open(1, [1] * 10, epoch=1, draft_until=20, stop_token_ids=NEVER_STOPS, priority=1)
+        while engine.load.num_kv_tokens_used < 20:
+            await asyncio.wait_for(engine.step(), STEP_TIMEOUT_S)
+        process.is_held = True
+        engine.rewind(1, length=5, token_ids=[9], epoch=2, draft_until=6)
+        assert engine.load.num_kv_tokens_used == 5
+        engine.grant(1, draft_until=8)
+        assert engine.load.num_kv_tokens_used == 7
+
+
+async def test_shorter_base_gives_back_the_room_of_what_it_drops() -> None:
+    async with running_llm(40) as (engine, _process):
+        engine.extend(Extension(1, 0, [1] * 30, [30]))
+        await asyncio.wait_for(engine.step(), STEP_TIMEOUT_S)
+        engine.extend(Extension(1, 10, [2], [11]))
+        assert engine.load.num_kv_tokens_used == 11
 
 
 async def test_context_is_no_longer_than_the_budget() -> None:
