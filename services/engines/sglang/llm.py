@@ -12,8 +12,9 @@ import asyncio
 from services.engines.base import Answer, EngineOptions, Extension, Refusal
 from services.engines.checks import check_extension
 from services.engines.sglang.chunks import Chunk
-from services.engines.sglang.engine import HeldSequence, SglangEngine
+from services.engines.sglang.engine import SglangEngine
 from services.engines.sglang.process import SglangProcess
+from services.engines.sglang.requests import HeldSequence
 
 
 class AskedSequence(HeldSequence):

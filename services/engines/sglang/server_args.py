@@ -27,7 +27,7 @@ def pool_tokens(options: EngineOptions) -> int:
     The engine asks for prefixes of at most `kv_cache_tokens` tokens in all. SGLang runs `max_batch_size` of these
     requests at once, each of which may be ahead of the engine's account by its drafts. A pool of that size takes in
     all that the engine has admitted, so that SGLang has no reason to retract a request; see
-    `services.engines.sglang.engine` for the one that is left.
+    `services.engines.sglang.requests` for the one that is left.
     """
     return options.kv_cache_tokens + options.max_batch_size * (MAX_DRAFTS + _PAGE_LEN) + SPARE_TOKENS
 

@@ -20,8 +20,9 @@ from services.engines.base import GREEDY, TOP_LOGITS, DraftStep, EngineOptions, 
 from services.engines.checks import check_open, check_rewind
 from services.engines.preemption import IdleRule
 from services.engines.sglang.chunks import Chunk
-from services.engines.sglang.engine import HeldSequence, SglangEngine
+from services.engines.sglang.engine import SglangEngine
 from services.engines.sglang.process import SglangProcess
+from services.engines.sglang.requests import HeldSequence
 from services.engines.sglang.rows import Row
 from services.engines.sglang.server_args import MAX_DRAFTS
 

@@ -151,7 +151,7 @@ async def test_passing_trouble_is_tried_again_without_a_word() -> None:
 
 
 async def test_trouble_that_never_passes_is_told_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.engines.sglang.engine._FIRST_RETRY_S", 0.001)
+    monkeypatch.setattr("services.engines.sglang.requests.FIRST_RETRY_S", 0.001)
     async with running_slm() as (engine, process):
         process.is_held = True
         open_one(engine, 1)
