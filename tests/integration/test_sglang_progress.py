@@ -60,7 +60,7 @@ async def test_long_prefill_beats_while_the_scheduler_gets_on_and_is_silent_whil
             step = await asyncio.wait_for(engine.step(), STEP_TIMEOUT_S)
             assert not (step.sequence_ids or step.opened or step.refusals)
 
-        for _ in range(3):
+        for _ in range(2):
             await beat()
         scheduler.send_signal(signal.SIGSTOP)
         try:
@@ -72,7 +72,7 @@ async def test_long_prefill_beats_while_the_scheduler_gets_on_and_is_silent_whil
             assert not done, "a step came back while the scheduler was stopped"
         finally:
             scheduler.send_signal(signal.SIGCONT)
-        num_beats, step = 3, await asyncio.wait_for(stepping, STEP_TIMEOUT_S)
+        num_beats, step = 2, await asyncio.wait_for(stepping, STEP_TIMEOUT_S)
         while not step.sequence_ids:
             num_beats += 1
             step = await asyncio.wait_for(engine.step(), STEP_TIMEOUT_S)

@@ -127,7 +127,8 @@ class Host:
         `TokenizerManager.get_loads`, which serves `/v1/loads`, reads it from shared memory, without the scheduler's
         help. Its counters of prefilled and used tokens move with every pass, and stand still while the scheduler is
         stuck or has nothing that it can run; its time stamp and its queue lengths don't, so they are left out. Calls
-        that the scheduler answers between two passes (`get_internal_state`) would tell as much, but one pass late.
+        that the scheduler answers between two passes (`get_internal_state`) would tell as much, but one pass late. A
+        scheduler that is stopped while it writes keeps the reader waiting: silence, as it should be.
         """
         seen: object = None
         while True:

@@ -8,6 +8,7 @@ prefix; one with a temperature is a request a position, since a draw needs all l
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from services.engines.base import Answer, EngineOptions, Extension, Refusal
 from services.engines.checks import check_extension
@@ -92,30 +93,26 @@ class SglangLlmEngine(SglangEngine[AskedSequence]):
         return sequence.extension is not None
 
     def _submit(self, sequence: AskedSequence) -> str:
-        """Asks for the next answers: all that are left if greedy, else one."""
-        extension = _question(sequence)
-        left = extension.query_positions[len(sequence.answers) :]
-        is_greedy = extension.sampling.temperature == 0
+        extension, asked = _question(sequence), _asked_next(sequence)
         return self._process.submit(
-            sequence.token_ids[: left[-1] if is_greedy else left[0]],
+            sequence.token_ids[: asked[-1]],
             max_new_tokens=1,
             sampling=extension.sampling,
-            choices_from=left[0] if is_greedy and len(left) > 1 else -1,
+            choices_from=asked[0] if len(asked) > 1 else -1,
         )
 
     def _take(self, sequence: AskedSequence, chunk: Chunk) -> None:
-        extension = _question(sequence)
-        positions = extension.query_positions
-        if len(chunk.token_ids) != 1:
-            raise ValueError(f"token_ids: one was asked for, {len(chunk.token_ids)} came")
+        extension, asked = _question(sequence), _asked_next(sequence)
+        came, wanted = (len(chunk.token_ids), len(chunk.choices)), (1, asked[-1] - asked[0])
+        if came != wanted:
+            raise ValueError(f"token_ids, choices: {wanted} of them were asked for, {came} came")
         self._detach(sequence)
         if not sequence.answers:
             sequence.num_tokens_reused = max(0, chunk.num_cached_tokens - extension.base_len)
         sequence.num_tokens_prefilled += chunk.num_prompt_tokens - chunk.num_cached_tokens
-        if chunk.choices:
-            sequence.answers += [chunk.choices[position - positions[0]] for position in positions[:-1]]
+        sequence.answers += [chunk.choices[position - asked[0]] for position in asked[:-1]]
         sequence.answers += chunk.token_ids
-        if len(sequence.answers) == len(positions):
+        if len(sequence.answers) == len(extension.query_positions):
             self._answer(sequence, extension)
         self._go_on(sequence)
 
@@ -136,3 +133,10 @@ def _question(sequence: AskedSequence) -> Extension:
     if sequence.extension is None:
         raise ValueError(f"sequence {sequence.sequence_id} has no open question")
     return sequence.extension
+
+
+def _asked_next(sequence: AskedSequence) -> Sequence[int]:
+    """The positions that one request answers: all that are left if greedy, else one."""
+    extension = _question(sequence)
+    left = extension.query_positions[len(sequence.answers) :]
+    return left if extension.sampling.temperature == 0 else left[:1]
