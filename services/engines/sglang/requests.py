@@ -74,7 +74,7 @@ class SequenceRequests(ABC, Generic[S]):
             options.kv_cache_tokens, needed=self._num_needed, is_cache=self._is_cache, preempt=self._preempt
         )
         self._without_room: dict[int, S] = {}
-        self._room_timer: asyncio.TimerHandle | None = None
+        self._letting_in: asyncio.Handle | None = None
         self._refusals: dict[int, Refusal] = {}
         # Set when there is something to tell.
         self._wake = asyncio.Event()
@@ -126,21 +126,28 @@ class SequenceRequests(ABC, Generic[S]):
             self._without_room[sequence.sequence_id] = sequence
         else:
             self._without_room.pop(sequence.sequence_id, None)
-        self._let_in()
+        self._let_in_soon()
+
+    def _let_in_soon(self) -> None:
+        """To be called whenever there may be more room. Who asks together is served together, the oldest first."""
+        self._stop_waiting()
+        if self._without_room:
+            self._letting_in = asyncio.get_running_loop().call_soon(self._let_in)
+
+    def _stop_waiting(self) -> None:
+        if self._letting_in is not None:
+            self._letting_in.cancel()
+            self._letting_in = None
 
     def _let_in(self) -> None:
-        """Starts the requests of those for whom there is room now. To be called whenever there may be more of it."""
-        if self._room_timer is not None:
-            self._room_timer.cancel()
-            self._room_timer = None
-        if not self._without_room:
-            return
+        """Starts the requests of those for whom there is room now."""
+        self._letting_in = None
         due = [sequence for sequence in self._sequences.values() if self._has_work(sequence)]
         for sequence in share_out(due, self._room):
             if self._without_room.pop(sequence.sequence_id, None) is not None:
                 self._begin_request(sequence)
         if self._without_room and (delay_s := self._next_cache_s()) is not None:
-            self._room_timer = asyncio.get_running_loop().call_later(delay_s, self._let_in)
+            self._letting_in = asyncio.get_running_loop().call_later(delay_s, self._let_in)
 
     def _begin_request(self, sequence: S) -> None:
         sequence.request_id = self._submit(sequence)
@@ -172,12 +179,12 @@ class SequenceRequests(ABC, Generic[S]):
             self._abort(sequence)
             self._room.free(sequence)
             self._without_room.pop(sequence_id, None)
-            self._let_in()
+            self._let_in_soon()
 
     def _drop_all(self) -> None:
         """Forgets every sequence without a word to SGLang."""
         self._without_room.clear()
-        self._let_in()
+        self._stop_waiting()
         for sequence in self._sequences.values():
             self._detach(sequence)
             self._room.free(sequence)

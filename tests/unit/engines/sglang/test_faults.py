@@ -12,21 +12,31 @@ from services.engines.base import DraftStep, Extension
 from services.engines.fakes import fake_next_token
 from services.engines.sglang.chunks import PROGRESS, pack_news
 from services.engines.sglang.frames import pack_frame
+from services.engines.sglang.llm import SglangLlmEngine
 from services.engines.sglang.rows import pack_row
 from services.engines.sglang.slm import SglangSlmEngine
 from services.engines.sglang.troubles import Trouble
 from tests.unit.engines.sglang.engines import NEVER_STOPS, STEP_TIMEOUT_S, running_llm, running_slm
+from tests.unit.engines.sglang.fake_process import FakeSglangProcess
 
 
-def open_one(engine: SglangSlmEngine, sequence_id: int, draft_until: int = 4) -> None:
+async def open_one(engine: SglangSlmEngine, process: FakeSglangProcess, sequence_id: int) -> None:
+    num_requests = len(process.submitted)
     engine.open(
         sequence_id,
         [sequence_id, 7],
         epoch=1,
-        draft_until=draft_until,
+        draft_until=4,
         stop_token_ids=NEVER_STOPS,
         priority=sequence_id,
     )
+    await process.until_submitted(num_requests + 1)
+
+
+async def ask_one(engine: SglangLlmEngine, process: FakeSglangProcess, extension: Extension) -> None:
+    num_requests = len(process.submitted)
+    engine.extend(extension)
+    await process.until_submitted(num_requests + 1)
 
 
 async def step_of(engine: SglangSlmEngine) -> DraftStep:
@@ -65,8 +75,8 @@ def output(**fields: object) -> dict[str, object]:
 async def test_malformed_chunk_costs_its_sequence_and_nobody_else(header: dict[str, object], body: bytes) -> None:
     async with running_slm() as (engine, process):
         process.is_held = True
-        open_one(engine, 1)
-        open_one(engine, 2)
+        await open_one(engine, process, 1)
+        await open_one(engine, process, 2)
         process.say(pack_frame(header, body))
         step = await step_of(engine)
         (refusal,) = step.refusals
@@ -81,7 +91,7 @@ async def test_malformed_chunk_costs_its_sequence_and_nobody_else(header: dict[s
 async def test_llm_answer_with_another_number_of_choices_costs_its_sequence(choices: list[int]) -> None:
     async with running_llm() as (engine, process):
         process.is_held = True
-        engine.extend(Extension(1, 0, [1, 2, 3, 4], [1, 3, 4], priority=1))
+        await ask_one(engine, process, Extension(1, 0, [1, 2, 3, 4], [1, 3, 4], priority=1))
         process.say(pack_frame(output(choices=choices, is_last=True), pack_row(1, 1, None)))
         _answers, (refusal,) = await asyncio.wait_for(engine.step(), STEP_TIMEOUT_S)
         assert type(refusal.error) is TriviumError
@@ -91,7 +101,7 @@ async def test_llm_answer_with_another_number_of_choices_costs_its_sequence(choi
 async def test_llm_request_that_ends_without_a_token_is_not_asked_again_for_ever() -> None:
     async with running_llm() as (engine, process):
         process.is_held = True
-        engine.extend(Extension(1, 0, [1, 2], [2], priority=1))
+        await ask_one(engine, process, Extension(1, 0, [1, 2], [2], priority=1))
         process.say(pack_frame(output(token_ids=[], is_last=True), b""))
         _answers, (refusal,) = await asyncio.wait_for(engine.step(), STEP_TIMEOUT_S)
         assert refusal.sequence_id == 1
@@ -105,7 +115,7 @@ async def test_llm_request_that_ends_without_a_token_is_not_asked_again_for_ever
 async def test_stream_that_is_broken_ends_the_engine(frame: bytes) -> None:
     async with running_slm() as (engine, process):
         process.is_held = True
-        open_one(engine, 1)
+        await open_one(engine, process, 1)
         process.say(frame)
         for _ in range(2):
             with pytest.raises(ModelNotReady, match="SGLang can't be understood"):
@@ -115,8 +125,9 @@ async def test_stream_that_is_broken_ends_the_engine(frame: bytes) -> None:
 async def test_malformed_message_about_an_aborted_request_costs_nothing() -> None:
     async with running_slm() as (engine, process):
         process.is_held = True
-        open_one(engine, 1)
+        await open_one(engine, process, 1)
         engine.rewind(1, length=1, token_ids=[9], epoch=2, draft_until=4)
+        await process.until_submitted(3)
         process.say(pack_frame(output(token_ids=None)))
         process.draft(process.submitted[-1])
         step = await step_of(engine)
@@ -127,7 +138,7 @@ async def test_malformed_message_about_an_aborted_request_costs_nothing() -> Non
 async def test_lasting_trouble_refuses_the_sequence_at_once(trouble: Trouble, error: type[TriviumError]) -> None:
     async with running_slm() as (engine, process):
         process.is_held = True
-        open_one(engine, 1)
+        await open_one(engine, process, 1)
         process.fail(process.submitted[-1], trouble, "because")
         (refusal,) = (await step_of(engine)).refusals
         assert type(refusal.error) is error
@@ -138,7 +149,7 @@ async def test_lasting_trouble_refuses_the_sequence_at_once(trouble: Trouble, er
 async def test_passing_trouble_is_tried_again_without_a_word() -> None:
     async with running_slm() as (engine, process):
         process.is_held = True
-        open_one(engine, 1)
+        await open_one(engine, process, 1)
         process.fail(process.submitted[-1], Trouble.PASSES)
         await process.until_submitted(3)
         process.draft(process.submitted[-1])
@@ -151,7 +162,7 @@ async def test_trouble_that_never_passes_is_told_in_the_end(monkeypatch: pytest.
     monkeypatch.setattr("services.engines.sglang.requests.FIRST_RETRY_S", 0.001)
     async with running_slm() as (engine, process):
         process.is_held = True
-        open_one(engine, 1)
+        await open_one(engine, process, 1)
         for num_requests in range(2, 8):
             await process.until_submitted(num_requests)
             process.fail(process.submitted[-1], Trouble.PASSES)
@@ -162,7 +173,7 @@ async def test_trouble_that_never_passes_is_told_in_the_end(monkeypatch: pytest.
 async def test_sequence_closed_while_it_waits_for_another_try_is_not_tried() -> None:
     async with running_slm() as (engine, process):
         process.is_held = True
-        open_one(engine, 1)
+        await open_one(engine, process, 1)
         process.fail(process.submitted[-1], Trouble.PASSES)
         await process.until_read()
         engine.close(1)
@@ -173,7 +184,7 @@ async def test_sequence_closed_while_it_waits_for_another_try_is_not_tried() -> 
 async def test_progress_returns_an_empty_step_while_requests_are_outstanding() -> None:
     async with running_slm() as (engine, process):
         process.is_held = True
-        open_one(engine, 1)
+        await open_one(engine, process, 1)
         for _ in range(2):
             process.say(pack_news(PROGRESS))
             step = await step_of(engine)
@@ -187,7 +198,7 @@ async def test_progress_returns_an_empty_step_while_requests_are_outstanding() -
 async def test_llm_progress_returns_an_empty_step_while_requests_are_outstanding() -> None:
     async with running_llm() as (engine, process):
         process.is_held = True
-        engine.extend(Extension(1, 0, [1, 2], [2]))
+        await ask_one(engine, process, Extension(1, 0, [1, 2], [2]))
         process.say(pack_news(PROGRESS))
         assert await asyncio.wait_for(engine.step(), STEP_TIMEOUT_S) == ([], [])
         engine.release(1)
@@ -199,13 +210,13 @@ async def test_llm_progress_returns_an_empty_step_while_requests_are_outstanding
 async def test_answer_of_a_released_or_newly_asked_sequence_is_not_handed_out() -> None:
     async with running_llm() as (engine, process):
         process.is_held = True
-        engine.extend(Extension(1, 0, [1, 2], [2], pass_id=1))
+        await ask_one(engine, process, Extension(1, 0, [1, 2], [2], pass_id=1))
         engine.extend(Extension(2, 0, [3, 4], [2], pass_id=1))
         for request in list(process.requests.values()):
             process.draft(request)
         await process.until_read()
         engine.release(1)
-        engine.extend(Extension(2, 2, [5], [3], pass_id=2))
+        await ask_one(engine, process, Extension(2, 2, [5], [3], pass_id=2))
         process.draft(process.submitted[-1])
         answers, _refusals = await asyncio.wait_for(engine.step(), STEP_TIMEOUT_S)
         assert [(answer.sequence_id, answer.pass_id) for answer in answers] == [(2, 2)]

@@ -100,7 +100,8 @@ class SlmCaller:
             oldest = min(wanting, key=lambda sequence: (sequence.priority, sequence.sequence_id))
             idle = [s for s in self.engine._sequences.values() if s not in wanting]
             is_oldest_of_all = all(oldest.priority < s.priority for s in idle)
-            assert oldest.request_id is not None or not is_oldest_of_all
+            is_next = type(self.engine._letting_in) is asyncio.Handle
+            assert oldest.request_id is not None or is_next or not is_oldest_of_all
 
     async def step(self) -> None:
         step = await asyncio.wait_for(self.engine.step(), STEP_TIMEOUT_S)
@@ -124,9 +125,10 @@ async def drive_slm(seed: int) -> int:
             now_s += rng.choice([0.0, 0.3, IDLE_S])
             caller.act()
             assert_within_budget(engine, process)
-            caller.assert_oldest_goes_on()
-            # What SGLang has said is read meanwhile, and timers ring.
+            # Requests start, what SGLang has said is read, and timers ring.
             await asyncio.sleep(0)
+            assert_within_budget(engine, process)
+            caller.assert_oldest_goes_on()
             # A step comes back if anything can be drafted.
             if any(sequence.drafts for sequence in engine._sequences.values()) or process.requests:
                 await caller.step()
@@ -135,7 +137,7 @@ async def drive_slm(seed: int) -> int:
         return engine.load.num_preemptions
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(seeds)
 def test_slm_under_pressure_drafts_what_it_drafts_without(seed: int) -> None:
     asyncio.run(drive_slm(seed))
@@ -190,7 +192,7 @@ async def drive_llm(seed: int) -> int:
         return engine.load.num_preemptions
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(seeds)
 def test_llm_under_pressure_answers_what_it_answers_without(seed: int) -> None:
     asyncio.run(drive_llm(seed))
@@ -207,7 +209,8 @@ async def test_idle_window_becomes_cache_after_a_second_by_itself() -> None:
         await asyncio.wait_for(engine.step(), STEP_TIMEOUT_S)
         now_s = IDLE_S * 0.9
         engine.open(2, [2] * 30, epoch=1, draft_until=31, stop_token_ids=NEVER_STOPS, priority=2)
-        assert not process.requests
+        await asyncio.sleep(0)
+        assert (engine.load.num_sequences_without_room, len(process.requests)) == (1, 0)
         now_s = IDLE_S
         step = await asyncio.wait_for(engine.step(), STEP_TIMEOUT_S)
         assert step.sequence_ids == [2]
@@ -226,6 +229,7 @@ async def test_rewind_gives_back_the_room_of_what_it_drops() -> None:
         engine.rewind(1, length=5, token_ids=[9], epoch=2, draft_until=6)
         assert engine.load.num_kv_tokens_used == 5
         engine.grant(1, draft_until=8)
+        await asyncio.sleep(0)
         assert engine.load.num_kv_tokens_used == 7
 
 
@@ -234,7 +238,7 @@ async def test_shorter_base_gives_back_the_room_of_what_it_drops() -> None:
         engine.extend(Extension(1, 0, [1] * 30, [30]))
         await asyncio.wait_for(engine.step(), STEP_TIMEOUT_S)
         engine.extend(Extension(1, 10, [2], [11]))
-        assert engine.load.num_kv_tokens_used == 11
+        assert engine.load.num_kv_tokens_used == 10
 
 
 async def test_context_is_no_longer_than_the_budget() -> None:
