@@ -14,8 +14,8 @@ than the one that needs room and among those whose KV is mere cache. The oldest 
 
 A sequence whose KV was taken keeps its token ids. The engine rebuilds the KV by itself when it next has work and
 room, through the prefix cache where that helps. Its caller notices nothing but time: what is held, in the sense of
-`rewind` and `Extension.base_len`, are token ids; epochs and positions are as they would have been, and a pass that was
-half answered is answered once.
+`rewind` and `Extension.base_len`, are token ids; epochs and positions are as they would have been, and a pass that
+was half answered is answered once.
 """
 
 from __future__ import annotations

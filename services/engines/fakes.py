@@ -1,27 +1,24 @@
 """Engines without a model, for tests of what is built on engines.
 
 Owns the two fakes and the function that stands for a model: the next token is a hash of the tokens before it. They
-keep the protocols of `services.engines.base`, checks and errors included, but hold no KV.
+keep the protocols of `services.engines.base`, checks and errors included. They hold no KV, but count it: a budget is
+as tight as with a model, and a sequence whose KV was taken needs a step without an output to get it back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.common.errors import (
-    CapacityExceeded,
-    ContextLengthExceeded,
-    InvalidRequest,
-    PrefixConflict,
-    PrefixNotFound,
-)
+from services.common.errors import InvalidRequest
 from services.engines.base import (
     GREEDY,
     TOP_LOGITS,
@@ -35,6 +32,9 @@ from services.engines.base import (
     Refusal,
     SamplingParams,
 )
+from services.engines.checks import check_extension, check_open, check_rewind
+from services.engines.preemption import IDLE_S, IdleRule, share_out
+from services.engines.room import TokenRoom
 
 _VOCAB_SIZE = 128
 _HIDDEN_SIZE = 8
@@ -60,6 +60,8 @@ def fake_next_token(model: str, token_ids: Sequence[int], sampling: SamplingPara
 
 @dataclass(slots=True)
 class _Sequence:
+    sequence_id: int
+    priority: int
     token_ids: list[int]
     epoch: int = 0
     draft_until: int = 0
@@ -68,16 +70,25 @@ class _Sequence:
     at_stop_token: bool = False
     is_announced: bool = False
     pending: Extension | None = None
+    idle_since: float = 0.0
+    was_robbed: bool = False
 
 
 class _FakeEngine:
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(self, options: EngineOptions, idle: IdleRule) -> None:
         self._options = options
         self._context_len = min(_CONTEXT_LEN, options.kv_cache_tokens)
         self._sequences: dict[int, _Sequence] = {}
+        self._idle = idle
+        self._room: TokenRoom[_Sequence] = TokenRoom(
+            options.kv_cache_tokens,
+            needed=lambda sequence: len(sequence.token_ids),
+            is_cache=lambda sequence: not self._is_due(sequence) and self._idle.is_cache(sequence),
+            preempt=_rob,
+        )
         self._wake = asyncio.Event()
         self._stopped = False
-        self._num_steps = self._num_rows = 0
+        self._counts = EngineLoad(num_kv_tokens_capacity=options.kv_cache_tokens)
 
     @property
     def info(self) -> ModelInfo:
@@ -97,13 +108,11 @@ class _FakeEngine:
     @property
     def load(self) -> EngineLoad:
         """A snapshot of what the engine is doing."""
-        return EngineLoad(
+        return replace(
+            self._counts,
             num_active_sequences=len(self._sequences),
-            num_kv_tokens_used=self._num_tokens(),
-            num_kv_tokens_capacity=self._options.kv_cache_tokens,
-            num_steps=self._num_steps,
-            num_rows=self._num_rows,
-            num_tokens_processed=self._num_rows,
+            num_kv_tokens_used=self._room.num_used,
+            num_preemptions=self._room.num_preemptions,
         )
 
     async def start(self) -> None:
@@ -119,41 +128,73 @@ class _FakeEngine:
         if self._sequences:
             raise InvalidRequest(f"sequence_id: {next(iter(self._sequences))} is open")
 
-    def _num_tokens(self) -> int:
-        return sum(len(sequence.token_ids) for sequence in self._sequences.values())
+    def _is_due(self, sequence: _Sequence) -> bool:
+        raise NotImplementedError
 
-    def _check_token_ids(self, token_ids: Sequence[int]) -> None:
-        for token_id in token_ids:
-            if not 0 <= token_id < _VOCAB_SIZE:
-                raise InvalidRequest(f"token_ids: {token_id} is outside the vocabulary of {_VOCAB_SIZE}")
-
-    def _check_room(self, num_more: int) -> None:
-        num_free = self._options.kv_cache_tokens - self._num_tokens()
-        if num_more > num_free:
-            raise CapacityExceeded(f"kv_cache_tokens: {num_more} more tokens are needed, {num_free} are free")
+    def _num_held(self, sequence_id: int) -> int | None:
+        sequence = self._sequences.get(sequence_id)
+        return len(sequence.token_ids) if sequence else None
 
     def _drop(self, sequence_id: int) -> None:
-        self._sequences.pop(sequence_id, None)
+        sequence = self._sequences.pop(sequence_id, None)
+        if sequence is not None:
+            self._room.free(sequence)
+            # Others may have waited for its room.
+            self._wake.set()
 
-    async def _wait_for(self, is_due: Callable[[_Sequence], bool]) -> tuple[list[int], int]:
-        """Waits until a sequence is due; says which ones fit into a step, and how many don't."""
-        while not any(map(is_due, self._sequences.values())):
+    async def _next_rows(self) -> list[_Sequence]:
+        """Waits until there is a step to make; returns the sequences of which it has an output."""
+        while not (with_room := await self._with_room()):
+            await self._wait_for_work()
+        rows = with_room[: self._options.max_batch_size]
+        self._counts.num_waiting_sequences = len(with_room) - len(rows)
+        self._counts.num_steps += 1
+        self._counts.num_rows += len(rows)
+        self._counts.num_tokens_processed += len(rows)
+        kept = [sequence for sequence in rows if not sequence.was_robbed]
+        for sequence in rows:
+            sequence.was_robbed = False
+        return kept
+
+    async def _with_room(self) -> list[_Sequence]:
+        if any(map(self._is_due, self._sequences.values())):
+            # As with a model, commands arrive while a step is under way.
+            await asyncio.sleep(0)
+        self._idle.look()
+        due = [sequence for sequence in self._sequences.values() if self._is_due(sequence)]
+        with_room = share_out(due, self._room)
+        self._counts.num_sequences_without_room = len(due) - len(with_room)
+        return with_room
+
+    async def _wait_for_work(self) -> None:
+        seconds = None
+        if self._counts.num_sequences_without_room:
+            seconds = self._idle.seconds_left(each for each in self._sequences.values() if not self._is_due(each))
+        if not self._stopped:
             self._wake.clear()
-            if not self._stopped:
-                await self._wake.wait()
-            if self._stopped:
-                raise asyncio.CancelledError("the engine has been stopped")
-        # As with a model, commands arrive while a step is under way.
-        await asyncio.sleep(0)
-        due = [sequence_id for sequence_id, sequence in self._sequences.items() if is_due(sequence)]
-        rows = due[: self._options.max_batch_size]
-        self._num_steps += 1
-        self._num_rows += len(rows)
-        return rows, len(due) - len(rows)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), seconds)
+        if self._stopped:
+            raise asyncio.CancelledError("the engine has been stopped")
+
+
+def _rob(sequence: _Sequence) -> None:
+    sequence.was_robbed = True
 
 
 class FakeSlmEngine(_FakeEngine):
-    """`SlmEngine` whose drafts are `fake_next_token(options.model, prefix)`."""
+    """`SlmEngine` whose drafts are `fake_next_token(options.model, prefix)`.
+
+    Args:
+        options: The model's name, the batch and the KV budget count.
+        idle_s: How long a window must have been closed before the sequence's KV is cache, in seconds.
+        clock: What tells the time, in seconds.
+    """
+
+    def __init__(
+        self, options: EngineOptions, *, idle_s: float = IDLE_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(options, IdleRule(idle_s, clock))
 
     def open(
         self,
@@ -167,32 +208,35 @@ class FakeSlmEngine(_FakeEngine):
         priority: int = 0,
     ) -> None:
         """Starts to draft after a prefix; see `SlmEngine.open`."""
-        if sequence_id in self._sequences:
-            raise InvalidRequest(f"sequence_id: {sequence_id} is open already")
-        if not token_ids:
-            raise InvalidRequest("token_ids: the prefix is empty")
-        self._check_token_ids(token_ids)
-        if len(token_ids) >= self._context_len:
-            raise ContextLengthExceeded(f"token_ids: {len(token_ids)} tokens leave no room in {self._context_len}")
-        self._check_room(len(token_ids))
-        self._sequences[sequence_id] = _Sequence(list(token_ids), epoch, draft_until, stop_token_ids, sampling)
+        check_open(
+            sequence_id,
+            token_ids,
+            is_open=sequence_id in self._sequences,
+            vocab_size=_VOCAB_SIZE,
+            context_len=self._context_len,
+        )
+        self._sequences[sequence_id] = _Sequence(
+            sequence_id, priority, list(token_ids), epoch, draft_until, stop_token_ids, sampling
+        )
         self._wake.set()
 
     def rewind(
         self, sequence_id: int, *, length: int, token_ids: Sequence[int], epoch: int, draft_until: int
     ) -> None:
         """Keeps `length` tokens, appends others, drafts on; see `SlmEngine.rewind`."""
-        sequence = self._sequences.get(sequence_id)
-        if sequence is None:
-            raise PrefixNotFound(f"sequence_id: {sequence_id} is not open")
-        if length > len(sequence.token_ids):
-            held = len(sequence.token_ids)
-            raise PrefixConflict(f"length: {length} tokens are to be kept, {held} are held", need_from=held)
-        if length < 0 or length + len(token_ids) < 1:
-            raise InvalidRequest(f"length: {length} and {len(token_ids)} more leave no token")
-        self._check_token_ids(token_ids)
+        check_rewind(
+            sequence_id,
+            length,
+            token_ids,
+            num_held=self._num_held(sequence_id),
+            vocab_size=_VOCAB_SIZE,
+            context_len=self._context_len,
+        )
+        sequence = self._sequences[sequence_id]
         sequence.token_ids[length:] = token_ids
+        self._room.cut(sequence, length)
         sequence.epoch, sequence.draft_until, sequence.at_stop_token = epoch, draft_until, False
+        sequence.idle_since = self._idle.look()
         self._wake.set()
 
     def grant(self, sequence_id: int, *, draft_until: int) -> None:
@@ -208,55 +252,60 @@ class FakeSlmEngine(_FakeEngine):
 
     async def step(self) -> DraftStep:
         """Drafts one token for as many sequences as fit; see `SlmEngine.step`."""
-        rows, num_waiting = await self._wait_for(self._may_draft)
+        rows = await self._next_rows()
         step = DraftStep(
-            [], [], [], [], _features(rows, _HIDDEN_SIZE), _features(rows, TOP_LOGITS), [], [], num_waiting
+            [],
+            [],
+            [],
+            [],
+            _features(rows, _HIDDEN_SIZE),
+            _features(rows, TOP_LOGITS),
+            num_waiting_sequences=self._counts.num_waiting_sequences,
+            num_sequences_without_room=self._counts.num_sequences_without_room,
         )
-        for row in rows:
-            sequence = self._sequences[row]
+        now = self._idle.look()
+        for sequence in rows:
             token_id = fake_next_token(self._options.model, sequence.token_ids, sequence.sampling)
-            step.sequence_ids.append(row)
+            step.sequence_ids.append(sequence.sequence_id)
             step.positions.append(len(sequence.token_ids))
             step.epochs.append(sequence.epoch)
             step.token_ids.append(token_id)
             if not sequence.is_announced:
                 sequence.is_announced = True
-                step.opened.append(Opened(row, 0, len(sequence.token_ids)))
+                step.opened.append(Opened(sequence.sequence_id, 0, len(sequence.token_ids)))
             sequence.token_ids.append(token_id)
             sequence.at_stop_token = token_id in sequence.stop_token_ids
+            sequence.idle_since = now
         return step
 
-    def _may_draft(self, sequence: _Sequence) -> bool:
+    def _is_due(self, sequence: _Sequence) -> bool:
         end = min(sequence.draft_until, self._context_len)
         return not sequence.at_stop_token and len(sequence.token_ids) < end
 
 
 class FakeLlmEngine(_FakeEngine):
-    """`LlmEngine` whose answers are `fake_next_token(options.model, prefix)`."""
+    """`LlmEngine` whose answers are `fake_next_token(options.model, prefix)`.
+
+    Args:
+        options: The model's name, the batch and the KV budget count.
+    """
+
+    def __init__(self, options: EngineOptions) -> None:
+        super().__init__(options, IdleRule(0.0))
 
     def extend(self, extension: Extension) -> None:
         """Queues an extension; see `LlmEngine.extend`."""
-        base_len, queries = extension.base_len, extension.query_positions
-        end = base_len + len(extension.token_ids)
-        if base_len < 0:
-            raise InvalidRequest(f"base_length: {base_len} is negative")
-        if not extension.token_ids:
-            raise InvalidRequest("token_ids: there are none")
-        if not queries or list(queries) != sorted(set(queries)) or not base_len < queries[0] <= queries[-1] <= end:
-            raise InvalidRequest(f"query_positions: {list(queries)} don't ascend from {base_len + 1} to {end}")
-        self._check_token_ids(extension.token_ids)
-        sequence = self._sequences.get(extension.sequence_id)
-        if sequence is None and base_len > 0:
-            raise PrefixNotFound(f"sequence_id: {extension.sequence_id} is not held", need_from=0)
-        held = len(sequence.token_ids) if sequence else 0
-        if base_len > held:
-            raise PrefixConflict(f"base_length: {base_len} tokens are expected, {held} are held", need_from=held)
-        if end > self._context_len:
-            raise ContextLengthExceeded(f"token_ids: {end} tokens don't fit into {self._context_len}")
-        self._check_room(end - held)
-        sequence = self._sequences.setdefault(extension.sequence_id, _Sequence([]))
-        sequence.token_ids[base_len:] = extension.token_ids
-        sequence.pending = extension
+        sequence_id = extension.sequence_id
+        check_extension(
+            extension,
+            num_held=self._num_held(sequence_id),
+            vocab_size=_VOCAB_SIZE,
+            context_len=self._context_len,
+        )
+        sequence = self._sequences.setdefault(sequence_id, _Sequence(sequence_id, extension.priority, []))
+        sequence.token_ids[extension.base_len :] = extension.token_ids
+        self._room.cut(sequence, extension.base_len)
+        sequence.priority, sequence.pending = extension.priority, extension
         self._wake.set()
 
     def release(self, sequence_id: int) -> None:
@@ -265,18 +314,18 @@ class FakeLlmEngine(_FakeEngine):
 
     async def step(self) -> tuple[list[Answer], list[Refusal]]:
         """Answers as many extensions as fit; see `LlmEngine.step`."""
-        rows, _num_waiting = await self._wait_for(lambda sequence: sequence.pending is not None)
-        answers = [self._answer(row, self._sequences[row]) for row in rows]
-        return [answer for answer in answers if answer is not None], []
+        return [self._answer(sequence) for sequence in await self._next_rows()], []
 
-    def _answer(self, sequence_id: int, sequence: _Sequence) -> Answer | None:
+    def _answer(self, sequence: _Sequence) -> Answer:
         extension, sequence.pending = sequence.pending, None
-        if extension is None:
-            return None
+        assert extension is not None, "only sequences with an extension are due"
         prefixes = [sequence.token_ids[:position] for position in extension.query_positions]
         token_ids = [fake_next_token(self._options.model, prefix, extension.sampling) for prefix in prefixes]
-        return Answer(sequence_id, extension.pass_id, token_ids, 0, len(extension.token_ids))
+        return Answer(sequence.sequence_id, extension.pass_id, token_ids, 0, len(extension.token_ids))
+
+    def _is_due(self, sequence: _Sequence) -> bool:
+        return sequence.pending is not None
 
 
-def _features(rows: Sequence[int], width: int) -> NDArray[np.float32]:
+def _features(rows: Sequence[_Sequence], width: int) -> NDArray[np.float32]:
     return np.tile(np.arange(width, 0, -1, dtype=np.float32), (len(rows), 1))

@@ -29,6 +29,10 @@ class Questions:
         """Sequences with a question."""
         return len(self._of)
 
+    def __contains__(self, sequence_id: int) -> bool:
+        """Whether a sequence has a question."""
+        return sequence_id in self._of
+
     def asked(self, sequence_id: int, pass_id: int, num_positions: int, now: float) -> None:
         """A sequence asks; its earlier question, if there is one, is void."""
         self.withdrawn(sequence_id)

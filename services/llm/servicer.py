@@ -14,13 +14,12 @@ import grpc
 from trivium.v1 import llm_pb2, llm_pb2_grpc
 
 from services.common.duplex import Outbox
-from services.common.errors import CapacityExceeded
 from services.common.lifecycle import Lifecycle
 from services.common.telemetry import Telemetry
 from services.engines.base import Answer, Extension, LlmEngine, Refusal
 from services.llm.questions import Questions
 from services.model_service import wire
-from services.model_service.servicer import ModelServicer
+from services.model_service.servicer import HEARTBEAT_S, ModelServicer, num_held_up
 
 SERVICE_NAME = llm_pb2.DESCRIPTOR.services_by_name["LlmService"].full_name
 
@@ -34,6 +33,7 @@ class LlmServicer(ModelServicer[LlmEngine, llm_pb2.ExtendResponse], llm_pb2_grpc
         create_engine: Makes the engine; called on a thread, since it may import for seconds.
         lifecycle: The state of this process.
         max_pending_bytes: Most bytes of answers that may wait for a slow reader, per stream.
+        heartbeat_s: How long a stream that waits for answers is sent nothing while passes go on, in seconds.
     """
 
     def __init__(
@@ -42,8 +42,15 @@ class LlmServicer(ModelServicer[LlmEngine, llm_pb2.ExtendResponse], llm_pb2_grpc
         lifecycle: Lifecycle,
         *,
         max_pending_bytes: int = 64 * 2**20,
+        heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
-        super().__init__(create_engine, lifecycle, llm_pb2.ExtendResponse, max_pending_bytes=max_pending_bytes)
+        super().__init__(
+            create_engine,
+            lifecycle,
+            llm_pb2.ExtendResponse,
+            max_pending_bytes=max_pending_bytes,
+            heartbeat_s=heartbeat_s,
+        )
         self._questions = Questions()
         self._took: Callable[[float], None] = lambda _seconds: None
 
@@ -66,7 +73,7 @@ class LlmServicer(ModelServicer[LlmEngine, llm_pb2.ExtendResponse], llm_pb2_grpc
         telemetry.gauge(
             "trivium_llm_active_sequences",
             "Sequences with a question that is being answered; not those whose KV is merely kept.",
-            lambda: max(0, len(questions) - self._load.num_waiting_sequences),
+            lambda: max(0, len(questions) - num_held_up(self._load)),
         )
         telemetry.gauge(
             "trivium_llm_waiting_query_positions",
@@ -103,15 +110,18 @@ class LlmServicer(ModelServicer[LlmEngine, llm_pb2.ExtendResponse], llm_pb2_grpc
         """Serves one stream until its client ends it."""
         await self._serve(request_iterator, context)
 
-    def _obey(self, stream: _Stream, sequence_id: int, kind: str, command: Any) -> None:
+    def _carry_out(self, stream: _Stream, sequence_id: int, kind: str, command: Any) -> None:
         if kind == "extend":
             self._extend(stream, sequence_id, command)
         else:
-            self._give_up(stream, sequence_id)
+            self._free_if_owned(stream, sequence_id)
 
-    def _refused(self, stream: _Stream, sequence_id: int) -> None:
-        # The engine keeps at least the first `base_len` tokens, so the caller may resend from there.
+    def _after_error(self, stream: _Stream, sequence_id: int) -> None:
+        # The engine leaves the sequence as it was, so the caller may resend from where the error says.
         pass
+
+    def _has_work(self, sequence_id: int) -> bool:
+        return sequence_id in self._questions
 
     def _free(self, sequence_id: int) -> None:
         self._questions.withdrawn(sequence_id)
@@ -130,12 +140,7 @@ class LlmServicer(ModelServicer[LlmEngine, llm_pb2.ExtendResponse], llm_pb2_grpc
             sampling=wire.sampling_params(command.sampling if command.HasField("sampling") else None),
             priority=command.priority,
         )
-        try:
-            self._engine.extend(extension)
-        except CapacityExceeded:
-            # What it was asked before is given up as well.
-            self._questions.withdrawn(sequence_id)
-            raise
+        self._engine.extend(extension)
         num_positions = len(extension.query_positions)
         self._questions.asked(sequence_id, extension.pass_id, num_positions, time.monotonic())
         self._owners.claim(sequence_id, stream)
@@ -161,8 +166,4 @@ class LlmServicer(ModelServicer[LlmEngine, llm_pb2.ExtendResponse], llm_pb2_grpc
             if stream := self._owners.forget(refusal.sequence_id):
                 error = wire.sequence_error(refusal.sequence_id, refusal.error)
                 responses.setdefault(stream, llm_pb2.ExtendResponse()).errors.append(error)
-        num_waiting_sequences = self._engine.load.num_waiting_sequences
-        for owner, response in responses.items():
-            response.num_waiting_sequences = num_waiting_sequences
-            response.num_other_sequences = self._owners.num_of_others(owner)
-            owner.put(response)
+        self._send(responses, self._load)

@@ -6,6 +6,7 @@ Owns the rule that a sequence belongs to one stream: others can neither change n
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Generic, TypeVar
 
 from services.common.errors import SequenceTaken
@@ -18,6 +19,7 @@ class SequenceOwners(Generic[StreamT]):
 
     def __init__(self) -> None:
         self._streams: dict[int, StreamT] = {}
+        self._num_of: Counter[StreamT] = Counter()
         self.idle = asyncio.Event()
         """Set while no sequence is open."""
         self.idle.set()
@@ -27,7 +29,9 @@ class SequenceOwners(Generic[StreamT]):
         return self._streams.get(sequence_id)
 
     def claim(self, sequence_id: int, stream: StreamT) -> None:
-        """Notes that the stream has the sequence."""
+        """Notes that the stream has the sequence, which no other one may have."""
+        if sequence_id not in self._streams:
+            self._num_of[stream] += 1
         self._streams[sequence_id] = stream
         self.idle.clear()
 
@@ -39,6 +43,10 @@ class SequenceOwners(Generic[StreamT]):
     def forget(self, sequence_id: int) -> StreamT | None:
         """Notes that a sequence is closed. Returns the stream that had it, else None."""
         stream = self._streams.pop(sequence_id, None)
+        if stream is not None:
+            self._num_of[stream] -= 1
+            if not self._num_of[stream]:
+                del self._num_of[stream]
         if not self._streams:
             self.idle.set()
         return stream
@@ -49,4 +57,4 @@ class SequenceOwners(Generic[StreamT]):
 
     def num_of_others(self, stream: StreamT) -> int:
         """Returns how many sequences the other streams have."""
-        return sum(owner is not stream for owner in self._streams.values())
+        return len(self._streams) - self._num_of[stream]

@@ -1,12 +1,13 @@
 """What the services of both models have in common: one engine's life, and many streams of commands to it.
 
 Owns the start, the drain and the end of the engine, which stream has which sequence, and the end of sequences with
-their stream. What a command means, and what a stream is told, is the service's own.
+their stream, and heartbeats. What a command means, and what else a stream is told, is the service's own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -24,6 +25,9 @@ from services.engines.base import EngineLoad
 from services.model_service import wire
 from services.model_service.owners import SequenceOwners
 
+HEARTBEAT_S = 0.5
+"""How long a stream that waits for something is sent nothing, while passes go on."""
+
 
 class _Engine(Protocol):
     @property
@@ -32,8 +36,28 @@ class _Engine(Protocol):
     async def stop(self) -> None: ...
 
 
+class _HeldUp(Protocol):
+    @property
+    def num_waiting_sequences(self) -> int: ...
+    @property
+    def num_sequences_without_room(self) -> int: ...
+
+
+class _Response(Protocol):
+    num_waiting_sequences: int
+    num_sequences_without_room: int
+    num_other_sequences: int
+
+    def ByteSize(self) -> int: ...
+
+
 EngineT = TypeVar("EngineT", bound=_Engine)
-ResponseT = TypeVar("ResponseT", bound=Message)
+ResponseT = TypeVar("ResponseT", bound=_Response)
+
+
+def num_held_up(load: EngineLoad) -> int:
+    """Sequences with work that weren't in the last pass."""
+    return load.num_waiting_sequences + load.num_sequences_without_room
 
 
 class ModelServicer(ABC, Generic[EngineT, ResponseT]):
@@ -42,8 +66,9 @@ class ModelServicer(ABC, Generic[EngineT, ResponseT]):
     Args:
         create_engine: Makes the engine; called on a thread, since it may import for seconds.
         lifecycle: The state of this process.
-        response_type: The message to the client; its `errors` are filled here.
+        response_type: The message to the client; its `errors` and its fields of load are filled here.
         max_pending_bytes: Most bytes of messages that may wait for a slow reader, per stream.
+        heartbeat_s: How long a stream that waits for something is sent nothing while passes go on, in seconds.
     """
 
     def __init__(
@@ -53,6 +78,7 @@ class ModelServicer(ABC, Generic[EngineT, ResponseT]):
         response_type: Callable[..., ResponseT],
         *,
         max_pending_bytes: int,
+        heartbeat_s: float,
     ) -> None:
         self._create_engine = create_engine
         self._engine: EngineT
@@ -61,7 +87,9 @@ class ModelServicer(ABC, Generic[EngineT, ResponseT]):
         self._response_type = response_type
         self._max_pending_bytes = max_pending_bytes
         self._owners: SequenceOwners[Outbox[ResponseT]] = SequenceOwners()
-        self._streams: set[Outbox[ResponseT]] = set()
+        self._heartbeat_s = heartbeat_s
+        # When each stream was last told that a pass was completed.
+        self._streams: dict[Outbox[ResponseT], float] = {}
 
     async def start(self) -> None:
         """Loads the model and warms it up."""
@@ -83,13 +111,13 @@ class ModelServicer(ABC, Generic[EngineT, ResponseT]):
     async def _serve(self, requests: AsyncIterator[Message], context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Serves one stream until its client ends it."""
         stream: Outbox[ResponseT] = Outbox(self._max_pending_bytes)
-        self._streams.add(stream)
+        self._streams[stream] = time.monotonic()
         try:
             await run_duplex(requests, context, stream, partial(self._apply, stream), stream.finish)
         finally:
-            self._streams.remove(stream)
+            del self._streams[stream]
             for sequence_id in self._owners.of(stream):
-                self._give_up(stream, sequence_id)
+                self._free_if_owned(stream, sequence_id)
 
     async def _apply(self, stream: Outbox[ResponseT], request: Any) -> None:
         errors: list[common_pb2.SequenceError] = []
@@ -100,12 +128,34 @@ class ModelServicer(ABC, Generic[EngineT, ResponseT]):
             if kind is None:
                 raise InvalidRequest(f"commands[{index}].command: one must be set")
             try:
-                self._obey(stream, sequence_id, kind, getattr(command, kind))
+                self._carry_out(stream, sequence_id, kind, getattr(command, kind))
             except TriviumError as error:
-                self._refused(stream, sequence_id)
+                self._after_error(stream, sequence_id)
                 errors.append(wire.sequence_error(sequence_id, error))
         if errors:
             stream.put(self._response_type(errors=errors))
+
+    def _send(self, responses: dict[Outbox[ResponseT], ResponseT], load: _HeldUp) -> None:
+        """Sends what a completed step brought, and heartbeats where it brought nothing for too long.
+
+        Args:
+            responses: What the step brought, by stream.
+            load: How many sequences the step left out, and why.
+        """
+        now = time.monotonic()
+        for stream, told_at in self._streams.items():
+            if now - told_at >= self._heartbeat_s and stream not in responses and self._is_waited_on(stream):
+                responses[stream] = self._response_type()
+        for stream, response in responses.items():
+            response.num_waiting_sequences = load.num_waiting_sequences
+            response.num_sequences_without_room = load.num_sequences_without_room
+            response.num_other_sequences = self._owners.num_of_others(stream)
+            stream.put(response)
+            if stream in self._streams:
+                self._streams[stream] = now
+
+    def _is_waited_on(self, stream: Outbox[ResponseT]) -> bool:
+        return any(self._has_work(sequence_id) for sequence_id in self._owners.of(stream))
 
     @property
     def _load(self) -> EngineLoad:
@@ -118,7 +168,17 @@ class ModelServicer(ABC, Generic[EngineT, ResponseT]):
         telemetry.gauge(
             f"{prefix}_waiting_sequences",
             "Sequences with work that didn't fit into the last pass.",
-            lambda: self._load.num_waiting_sequences,
+            lambda: num_held_up(self._load),
+        )
+        telemetry.gauge(
+            f"{prefix}_sequences_without_room",
+            "Those of the waiting sequences for which there was no KV.",
+            lambda: self._load.num_sequences_without_room,
+        )
+        telemetry.counter(
+            f"{prefix}_preemptions_total",
+            "Times that the KV of a sequence was taken for another one.",
+            lambda: self._load.num_preemptions,
         )
         telemetry.gauge(
             f"{prefix}_open_sequences",
@@ -146,7 +206,7 @@ class ModelServicer(ABC, Generic[EngineT, ResponseT]):
             lambda: self._load.num_tokens_reused,
         )
 
-    def _give_up(self, stream: Outbox[ResponseT], sequence_id: int) -> None:
+    def _free_if_owned(self, stream: Outbox[ResponseT], sequence_id: int) -> None:
         """Frees a sequence if the stream has it."""
         if self._owners.get(sequence_id) is stream:
             self._owners.forget(sequence_id)
@@ -156,7 +216,7 @@ class ModelServicer(ABC, Generic[EngineT, ResponseT]):
         return Draining(f"{self._lifecycle.service_name} is about to stop")
 
     @abstractmethod
-    def _obey(self, stream: Outbox[ResponseT], sequence_id: int, kind: str, command: Any) -> None:
+    def _carry_out(self, stream: Outbox[ResponseT], sequence_id: int, kind: str, command: Any) -> None:
         """Does what a command says.
 
         Raises:
@@ -164,8 +224,12 @@ class ModelServicer(ABC, Generic[EngineT, ResponseT]):
         """
 
     @abstractmethod
-    def _refused(self, stream: Outbox[ResponseT], sequence_id: int) -> None:
-        """A command about this sequence has failed."""
+    def _after_error(self, stream: Outbox[ResponseT], sequence_id: int) -> None:
+        """Leaves the sequence as its caller expects it after a command about it that couldn't be carried out."""
+
+    @abstractmethod
+    def _has_work(self, sequence_id: int) -> bool:
+        """Whether the caller waits for something about the sequence."""
 
     @abstractmethod
     def _free(self, sequence_id: int) -> None:

@@ -77,6 +77,11 @@ class DraftPacer:
         if window is not None:
             self.num_drafting -= window.is_open
 
+    def is_drafting(self, sequence_id: int) -> bool:
+        """Whether a sequence may draft on."""
+        window = self._windows.get(sequence_id)
+        return window is not None and window.is_open
+
     def drafted(self, step: DraftStep, step_s: float) -> bool:
         """Takes in what a step drafted.
 
@@ -129,6 +134,7 @@ def join_steps(steps: Sequence[DraftStep]) -> DraftStep:
         opened=[opened for step in steps for opened in step.opened],
         refusals=[refusal for step in steps for refusal in step.refusals],
         num_waiting_sequences=steps[-1].num_waiting_sequences,
+        num_sequences_without_room=steps[-1].num_sequences_without_room,
     )
 
 

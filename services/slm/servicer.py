@@ -20,7 +20,7 @@ from services.common.telemetry import Telemetry
 from services.common.tensors import pack
 from services.engines.base import DraftStep, Refusal, SlmEngine
 from services.model_service import wire
-from services.model_service.servicer import ModelServicer
+from services.model_service.servicer import HEARTBEAT_S, ModelServicer, num_held_up
 from services.slm.pacing import DraftPacer, join_steps, select_rows
 
 SERVICE_NAME = slm_pb2.DESCRIPTOR.services_by_name["SlmService"].full_name
@@ -36,6 +36,7 @@ class SlmServicer(ModelServicer[SlmEngine, slm_pb2.DraftResponse], slm_pb2_grpc.
         lifecycle: The state of this process.
         max_pending_bytes: Most bytes of drafts that may wait for a slow reader, per stream.
         hold_s: Longest that drafts wait for the next ones to share a message, in seconds.
+        heartbeat_s: How long a stream that waits for drafts is sent nothing while passes go on, in seconds.
     """
 
     def __init__(
@@ -45,8 +46,15 @@ class SlmServicer(ModelServicer[SlmEngine, slm_pb2.DraftResponse], slm_pb2_grpc.
         *,
         max_pending_bytes: int = 64 * 2**20,
         hold_s: float = 0.0,
+        heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
-        super().__init__(create_engine, lifecycle, slm_pb2.DraftResponse, max_pending_bytes=max_pending_bytes)
+        super().__init__(
+            create_engine,
+            lifecycle,
+            slm_pb2.DraftResponse,
+            max_pending_bytes=max_pending_bytes,
+            heartbeat_s=heartbeat_s,
+        )
         self._pacer = DraftPacer(hold_s)
         self._held: list[DraftStep] = []
         self._sending: asyncio.TimerHandle | None = None
@@ -76,7 +84,7 @@ class SlmServicer(ModelServicer[SlmEngine, slm_pb2.DraftResponse], slm_pb2_grpc.
         telemetry.gauge(
             "trivium_slm_active_sequences",
             "Sequences that are being drafted; not those that wait for a decision about their drafts.",
-            lambda: max(0, pacer.num_drafting - self._load.num_waiting_sequences),
+            lambda: max(0, pacer.num_drafting - num_held_up(self._load)),
         )
         telemetry.counter("trivium_slm_drafts_total", "Tokens drafted.", lambda: pacer.num_drafts)
         telemetry.counter(
@@ -106,7 +114,7 @@ class SlmServicer(ModelServicer[SlmEngine, slm_pb2.DraftResponse], slm_pb2_grpc.
         """Serves one stream until its client ends it."""
         await self._serve(request_iterator, context)
 
-    def _obey(self, stream: _Stream, sequence_id: int, kind: str, command: Any) -> None:
+    def _carry_out(self, stream: _Stream, sequence_id: int, kind: str, command: Any) -> None:
         if kind == "open":
             self._open(stream, sequence_id, command)
         elif kind == "rewind":
@@ -114,10 +122,13 @@ class SlmServicer(ModelServicer[SlmEngine, slm_pb2.DraftResponse], slm_pb2_grpc.
         elif kind == "grant":
             self._grant(stream, sequence_id, command)
         else:
-            self._give_up(stream, sequence_id)
+            self._free_if_owned(stream, sequence_id)
 
-    def _refused(self, stream: _Stream, sequence_id: int) -> None:
-        self._give_up(stream, sequence_id)
+    def _after_error(self, stream: _Stream, sequence_id: int) -> None:
+        self._free_if_owned(stream, sequence_id)
+
+    def _has_work(self, sequence_id: int) -> bool:
+        return self._pacer.is_drafting(sequence_id)
 
     def _free(self, sequence_id: int) -> None:
         self._pacer.closed(sequence_id)
@@ -200,10 +211,7 @@ class SlmServicer(ModelServicer[SlmEngine, slm_pb2.DraftResponse], slm_pb2_grpc.
             if stream := self._owners.forget(refusal.sequence_id):
                 error = wire.sequence_error(refusal.sequence_id, refusal.error)
                 responses.setdefault(stream, slm_pb2.DraftResponse()).errors.append(error)
-        for owner, response in responses.items():
-            response.num_waiting_sequences = step.num_waiting_sequences
-            response.num_other_sequences = self._owners.num_of_others(owner)
-            owner.put(response)
+        self._send(responses, step)
 
     def _rows_by_stream(self, step: DraftStep) -> dict[_Stream, list[int]]:
         rows: dict[_Stream, list[int]] = {}

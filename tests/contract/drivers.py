@@ -15,7 +15,6 @@ from services.engines.base import (
     Extension,
     LlmEngine,
     Opened,
-    Refusal,
     SamplingParams,
     SlmEngine,
 )
@@ -33,7 +32,6 @@ class SlmDriver:
         self.token_ids: dict[int, list[int]] = {}
         self.epochs: dict[int, int] = {}
         self.opened: dict[int, Opened] = {}
-        self.refusals: dict[int, Refusal] = {}
         self.features: dict[tuple[int, int], tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
 
     def open(
@@ -44,6 +42,7 @@ class SlmDriver:
         draft_until: int = FOREVER,
         stop_token_ids: frozenset[int] = frozenset(),
         sampling: SamplingParams = GREEDY,
+        priority: int = 0,
     ) -> None:
         self.engine.open(
             sequence_id,
@@ -52,6 +51,7 @@ class SlmDriver:
             draft_until=draft_until,
             stop_token_ids=stop_token_ids,
             sampling=sampling,
+            priority=priority,
         )
         self.token_ids[sequence_id] = list(token_ids)
         self.epochs[sequence_id] = 1
@@ -93,9 +93,7 @@ class SlmDriver:
             assert position == len(self.token_ids[sequence_id])
             self.token_ids[sequence_id].append(step.token_ids[row])
             self.features[sequence_id, position] = (step.hidden_states[row], step.top_logits[row])
-        for refusal in step.refusals:
-            self.refusals[refusal.sequence_id] = refusal
-            del self.token_ids[refusal.sequence_id]
+        assert step.refusals == []
 
     async def until(self, is_done: Callable[[], bool]) -> None:
         while not is_done():
@@ -129,8 +127,9 @@ class LlmDriver:
         query_positions: Sequence[int],
         pass_id: int = 0,
         sampling: SamplingParams = GREEDY,
+        priority: int = 0,
     ) -> None:
-        self.engine.extend(Extension(sequence_id, base_len, token_ids, query_positions, pass_id, sampling))
+        self.engine.extend(Extension(sequence_id, base_len, token_ids, query_positions, pass_id, sampling, priority))
         self.sequence_ids.add(sequence_id)
 
     def release(self, sequence_id: int) -> None:
@@ -145,6 +144,7 @@ class LlmDriver:
         answers, refusals = await asyncio.wait_for(self.engine.step(), STEP_TIMEOUT_S)
         assert refusals == []
         for answer in answers:
+            assert (answer.sequence_id, answer.pass_id) not in self.answers
             self.answers[answer.sequence_id, answer.pass_id] = answer
         return answers
 
@@ -161,6 +161,7 @@ class LlmDriver:
         query_positions: Sequence[int],
         pass_id: int = 0,
         sampling: SamplingParams = GREEDY,
+        priority: int = 0,
     ) -> Answer:
-        self.extend(sequence_id, base_len, token_ids, query_positions, pass_id, sampling)
+        self.extend(sequence_id, base_len, token_ids, query_positions, pass_id, sampling, priority)
         return await self.answer(sequence_id, pass_id)

@@ -8,7 +8,6 @@ import random
 import pytest
 
 from services.common.errors import (
-    CapacityExceeded,
     ContextLengthExceeded,
     InvalidRequest,
     PrefixConflict,
@@ -218,22 +217,6 @@ async def test_more_extensions_than_a_batch_holds_are_all_answered(
         assert_right(llm_reference, token_ids, [len(token_ids)], (await llm.answer(sequence_id)).token_ids)
 
 
-async def test_full_kv_budget_refuses_a_newcomer_and_nobody_else(
-    small_llm: LlmDriver, llm_reference: Reference, prompt: Prompts
-) -> None:
-    token_ids = prompt(150)
-    await small_llm.ask(1, 0, token_ids[:140], [140])
-    newcomer = prompt(SMALL_KV_TOKENS - 100)
-    with pytest.raises(CapacityExceeded, match=r"kv_cache_tokens: \d+ .* needed.* \d+ .*free"):
-        small_llm.extend(2, 0, newcomer, [len(newcomer)])
-    assert small_llm.engine.load.num_active_sequences == 1
-    answer = await small_llm.ask(1, 140, token_ids[140:], [150], 1)
-    assert_right(llm_reference, token_ids, [150], answer.token_ids)
-    small_llm.release(1)
-    answer = await small_llm.ask(2, 0, newcomer, [len(newcomer)], 2)
-    assert_right(llm_reference, newcomer, [len(newcomer)], answer.token_ids)
-
-
 async def test_one_sequence_may_fill_the_kv_budget_which_bounds_the_context(
     small_llm: LlmDriver, llm_reference: Reference, prompt: Prompts
 ) -> None:
@@ -243,19 +226,6 @@ async def test_one_sequence_may_fill_the_kv_budget_which_bounds_the_context(
     assert_right(llm_reference, token_ids[:-1], [SMALL_KV_TOKENS], answer.token_ids)
     with pytest.raises(ContextLengthExceeded, match=f"token_ids: .*{SMALL_KV_TOKENS}"):
         small_llm.extend(1, SMALL_KV_TOKENS, token_ids[-1:], [SMALL_KV_TOKENS + 1])
-
-
-async def test_refused_extension_leaves_the_base_in_place(
-    small_llm: LlmDriver, llm_reference: Reference, prompt: Prompts
-) -> None:
-    token_ids = prompt(200)
-    await small_llm.ask(1, 0, token_ids[:100], [100])
-    await small_llm.ask(2, 0, prompt(100), [100])
-    with pytest.raises(CapacityExceeded):
-        small_llm.extend(1, 100, token_ids[100:], [200])
-    small_llm.release(2)
-    answer = await small_llm.ask(1, 100, token_ids[100:], [200], 1)
-    assert_right(llm_reference, token_ids, [200], answer.token_ids)
 
 
 async def test_sampled_answers_depend_on_seed_and_position_alone(

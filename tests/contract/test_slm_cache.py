@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from services.common.errors import (
-    CapacityExceeded,
     ContextLengthExceeded,
     InvalidRequest,
 )
@@ -67,20 +64,6 @@ async def test_cleared_prefix_cache_hands_out_nothing(
     assert_follows(slm_reference, slm.token_ids[2], 48)
 
 
-async def test_full_kv_budget_refuses_a_newcomer_and_nobody_else(
-    small_slm: SlmDriver, slm_reference: Reference, prompt: Prompts
-) -> None:
-    small_slm.open(1, prompt(120), draft_until=140)
-    await small_slm.until_len(1, 122)
-    with pytest.raises(CapacityExceeded, match=r"kv_cache_tokens: \d+ .* needed.* \d+ .*free"):
-        small_slm.open(2, prompt(SMALL_KV_TOKENS - 100))
-    await small_slm.until_len(1, 140)
-    assert_follows(slm_reference, small_slm.token_ids[1], 120)
-    small_slm.close(1)
-    small_slm.open(2, prompt(SMALL_KV_TOKENS - 100))
-    await small_slm.until_len(2, SMALL_KV_TOKENS - 98)
-
-
 async def test_one_sequence_may_fill_the_kv_budget_which_bounds_the_context(
     small_slm: SlmDriver, slm_reference: Reference, prompt: Prompts
 ) -> None:
@@ -88,46 +71,8 @@ async def test_one_sequence_may_fill_the_kv_budget_which_bounds_the_context(
     small_slm.open(1, prompt(SMALL_KV_TOKENS - 20), draft_until=SMALL_KV_TOKENS + 10)
     await small_slm.until_len(1, SMALL_KV_TOKENS)
     assert_follows(slm_reference, small_slm.token_ids[1], SMALL_KV_TOKENS - 20)
-    assert not small_slm.refusals
     with pytest.raises(ContextLengthExceeded, match=f"token_ids: .*{SMALL_KV_TOKENS}"):
         small_slm.open(2, prompt(SMALL_KV_TOKENS))
-
-
-@real_engines
-async def test_kv_budget_that_runs_out_while_drafting_refuses_the_youngest(
-    small_slm: SlmDriver, slm_reference: Reference, prompt: Prompts
-) -> None:
-    for sequence_id in (1, 2, 3):
-        small_slm.open(sequence_id, prompt(60), draft_until=130)
-    await small_slm.until(lambda: 3 in small_slm.refusals)
-    await small_slm.until_len(1, 125)
-    assert isinstance(small_slm.refusals[3].error, CapacityExceeded)
-    assert "kv_cache_tokens" in str(small_slm.refusals[3].error)
-    for sequence_id, token_ids in small_slm.token_ids.items():
-        assert len(token_ids) >= 100, sequence_id
-        assert_follows(slm_reference, token_ids, 60)
-
-
-@real_engines
-async def test_sequence_given_up_and_opened_again_during_a_step_is_not_refused_by_it(
-    small_slm: SlmDriver, slm_reference: Reference, prompt: Prompts
-) -> None:
-    for sequence_id in (1, 2, 3):
-        small_slm.open(sequence_id, prompt(60), draft_until=130)
-    while True:
-        step = asyncio.ensure_future(small_slm.engine.step())
-        await asyncio.sleep(0)
-        if small_slm.engine.load.num_active_sequences < 3 and not step.done():
-            break
-        small_slm.take(await step)
-        if 3 in small_slm.refusals:
-            pytest.skip("this engine tells at once")
-    del small_slm.opened[3]
-    small_slm.open(3, prompt(10), draft_until=14)
-    small_slm.take(await step)
-    await small_slm.until_len(3, 14)
-    assert 3 not in small_slm.refusals
-    assert_follows(slm_reference, small_slm.token_ids[3], 10)
 
 
 @real_engines

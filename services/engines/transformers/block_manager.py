@@ -14,14 +14,12 @@ blocks at and after a sequence's new end.
 from __future__ import annotations
 
 from array import array
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
-
-from services.common.errors import CapacityExceeded
 
 BLOCK_LEN = 16
 """Tokens a block."""
@@ -93,6 +91,11 @@ class BlockManager:
         return (self.num_blocks - len(self._free)) * self.block_len
 
     @property
+    def num_free_tokens(self) -> int:
+        """Tokens in blocks that nobody holds."""
+        return len(self._free) * self.block_len
+
+    @property
     def num_capacity_tokens(self) -> int:
         """Tokens in all blocks."""
         return self.num_blocks * self.block_len
@@ -116,18 +119,30 @@ class BlockManager:
             table.digests.append(digest)
         return table.capacity
 
+    def num_missing_tokens(self, table: BlockTable, length: int) -> int:
+        """How much room the table needs to cover `length` positions, in whole blocks."""
+        return max(0, -(-length // self.block_len) - len(table.block_ids)) * self.block_len
+
+    def num_tokens_freed(self, table: BlockTable, given_up: Counter[int]) -> int:
+        """How much room there would be if the table gave its blocks back.
+
+        Args:
+            table: The blocks.
+            given_up: How many of the tables before it would give up each block; this one's are added.
+        """
+        given_up.update(table.block_ids)
+        num_freed = sum(given_up[block_id] == self._num_holders[block_id] for block_id in table.block_ids)
+        return num_freed * self.block_len
+
     def grow(self, table: BlockTable, length: int) -> None:
         """Adds blocks until the table covers `length` positions; all of them or none.
 
         Raises:
-            CapacityExceeded: Too few blocks are free.
+            ValueError: Too few blocks are free; ask `num_missing_tokens` before.
         """
-        num_missing = -(-length // self.block_len) - len(table.block_ids)
+        num_missing = self.num_missing_tokens(table, length) // self.block_len
         if num_missing > len(self._free):
-            raise CapacityExceeded(
-                f"kv_cache_tokens: {num_missing * self.block_len} more tokens of KV are needed, "
-                f"{len(self._free) * self.block_len} of {self.num_capacity_tokens} are free"
-            )
+            raise ValueError(f"length: {num_missing} more blocks are needed, {len(self._free)} are free")
         for _ in range(num_missing):
             block_id, _none = self._free.popitem(last=False)
             self._unregister(block_id)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -17,7 +19,9 @@ import torch
 
 from services.common.errors import InvalidRequest, ModelNotReady
 from services.engines.base import EngineLoad, EngineOptions, ModelInfo
+from services.engines.preemption import IdleRule, share_out
 from services.engines.transformers.block_manager import BLOCK_LEN, BlockManager
+from services.engines.transformers.block_room import BlockRoom
 from services.engines.transformers.loading import describe_model, load_model
 from services.engines.transformers.model_runner import ModelRunner
 from services.engines.transformers.probe import make_runner
@@ -31,27 +35,29 @@ S = TypeVar("S", bound=CachedSequence)
 R = TypeVar("R")
 
 
-class TransformersEngine(Generic[S]):
+class TransformersEngine(ABC, Generic[S]):
     """Base of both engines.
 
     Args:
         options: How to set it up; `tp_size` must be 1.
+        idle: When the KV of a sequence without work becomes cache.
 
     Raises:
         ValueError: An option is out of range; the message names it.
     """
 
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(self, options: EngineOptions, idle: IdleRule) -> None:
         _check_options(options)
         self._options = options
-        self._forget()
+        self._idle = idle
+        self._counts = EngineLoad()
         self._sequences: dict[int, S] = {}
+        self._forget()
         self._worker = ThreadPoolExecutor(1, "engine", initializer=self._set_threads)
         self._wake = asyncio.Event()
         self._stopped = False
         self._info: ModelInfo | None = None
         self._runner: ModelRunner | None = None
-        self._counts = EngineLoad(num_kv_tokens_capacity=self._blocks.num_capacity_tokens)
         self._inline_tokens = 0
 
     @property
@@ -65,7 +71,10 @@ class TransformersEngine(Generic[S]):
     def load(self) -> EngineLoad:
         """A snapshot of what the engine is doing."""
         return replace(
-            self._counts, num_active_sequences=len(self._sequences), num_kv_tokens_used=self._blocks.num_used_tokens
+            self._counts,
+            num_active_sequences=len(self._sequences),
+            num_kv_tokens_used=self._blocks.num_used_tokens,
+            num_kv_tokens_capacity=self._blocks.num_capacity_tokens,
         )
 
     async def start(self) -> None:
@@ -99,7 +108,32 @@ class TransformersEngine(Generic[S]):
 
     def _forget(self) -> None:
         self._blocks = BlockManager(self._options.kv_cache_tokens // BLOCK_LEN)
+        self._room: BlockRoom[S] = BlockRoom(
+            self._blocks,
+            self._counts,
+            sequences=self._sequences.values,
+            is_cache=lambda sequence: not self._is_due(sequence) and self._idle.is_cache(sequence),
+            reuse_limit=self._reuse_limit,
+        )
         self._scheduler: Scheduler[S] = Scheduler(self._options.max_batch_size, self._options.prefill_chunk_len)
+
+    @abstractmethod
+    def _is_due(self, sequence: S) -> bool:
+        """Whether there is work for the sequence."""
+
+    @abstractmethod
+    def _reuse_limit(self, sequence: S) -> int:
+        """How many leading tokens of the sequence may come from the prefix cache."""
+
+    def _schedule(self) -> list[Scheduled[S]]:
+        """Gives room to sequences with work, and chooses the rows of the next step among those that have it."""
+        self._idle.look()
+        due = [sequence for sequence in self._sequences.values() if self._is_due(sequence)]
+        with_room = share_out(due, self._room)
+        scheduled = self._scheduler.select(with_room)
+        self._counts.num_waiting_sequences = len(with_room) - len(scheduled)
+        self._counts.num_sequences_without_room = len(due) - len(with_room)
+        return scheduled
 
     def _load(self) -> tuple[ModelRunner, ModelInfo]:
         model = load_model(self._options)
@@ -111,11 +145,6 @@ class TransformersEngine(Generic[S]):
         if self._options.num_threads > 0:
             torch.set_num_threads(self._options.num_threads)
 
-    def _check_token_ids(self, token_ids: Sequence[int]) -> None:
-        if token_ids and not (min(token_ids) >= 0 and max(token_ids) < self.info.vocab_size):
-            wrong = next(token_id for token_id in token_ids if not 0 <= token_id < self.info.vocab_size)
-            raise InvalidRequest(f"token_ids: {wrong} is outside the vocabulary of {self.info.vocab_size}")
-
     def _drop(self, sequence_id: int) -> None:
         sequence = self._sequences.pop(sequence_id, None)
         if sequence is not None:
@@ -124,9 +153,15 @@ class TransformersEngine(Generic[S]):
             self._wake.set()
 
     async def _wait_for_work(self) -> None:
+        """Waits until a command comes, or until KV becomes cache that somebody waits for."""
+        seconds = None
+        if self._counts.num_sequences_without_room:
+            idle = [each for each in self._sequences.values() if each.holds_kv and not self._is_due(each)]
+            seconds = self._idle.seconds_left(idle)
         if not self._stopped:
             self._wake.clear()
-            await self._wake.wait()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), seconds)
         if self._stopped:
             raise asyncio.CancelledError("the engine has been stopped")
 

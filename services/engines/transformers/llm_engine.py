@@ -1,22 +1,16 @@
 """The large model's engine: extends sequences and answers queried positions.
 
-Owns pending extensions and their answers. A sequence without one is idle and keeps its KV until it is released.
+Owns pending extensions and their answers. A sequence without one is idle, and its KV is cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
-from services.common.errors import (
-    CapacityExceeded,
-    ContextLengthExceeded,
-    InvalidRequest,
-    PrefixConflict,
-    PrefixNotFound,
-)
-from services.engines.base import Answer, Extension, Refusal, SamplingParams
+from services.engines.base import Answer, EngineOptions, Extension, Refusal, SamplingParams
+from services.engines.checks import check_extension
+from services.engines.preemption import IdleRule
 from services.engines.sampling import sample_token
 from services.engines.transformers.block_manager import BlockManager
 from services.engines.transformers.engine import TransformersEngine
@@ -28,10 +22,16 @@ from services.engines.transformers.sequence import CachedSequence
 
 @dataclass(slots=True)
 class _Pending:
+    """An extension, and what is answered of it so far."""
+
     extension: Extension
-    num_reused: int
     num_prefilled: int = 0
     token_ids: list[int] = field(default_factory=list)
+
+    @property
+    def positions_left(self) -> Sequence[int]:
+        """The query positions without an answer."""
+        return self.extension.query_positions[len(self.token_ids) :]
 
 
 class ExtendedSequence(CachedSequence):
@@ -41,41 +41,50 @@ class ExtendedSequence(CachedSequence):
         super().__init__(sequence_id, blocks)
         self.pending: _Pending | None = None
 
+    def extend(self, extension: Extension) -> None:
+        """Takes in tokens and a question, in place of one that isn't answered yet."""
+        self.priority = extension.priority
+        self.num_reused = 0
+        self.cut(extension.base_len, extension.token_ids)
+        self.pending = _Pending(extension)
+
     def query_offsets(self, num_new: int) -> list[int]:
-        """Which of the next `num_new` tokens are followed by a queried position."""
+        """Which of the next `num_new` tokens are followed by a position that is still to be answered."""
         if self.pending is None:
             return []
         first = self.num_computed + 1
-        return [
-            position - first
-            for position in self.pending.extension.query_positions
-            if first <= position < first + num_new
-        ]
+        return [position - first for position in self.pending.positions_left if first <= position < first + num_new]
+
+    @property
+    def reuse_limit(self) -> int:
+        """How many leading tokens may come from the prefix cache.
+
+        The logits before the next queried position are needed, so the token before it is run. So is the last one,
+        with which the pass ends.
+        """
+        positions = self.pending.positions_left if self.pending else ()
+        return (positions[0] if positions else len(self.token_ids)) - 1
 
 
 class TransformersLlmEngine(TransformersEngine[ExtendedSequence]):
     """`LlmEngine` on transformers and torch; see `services.engines.base`."""
 
+    def __init__(self, options: EngineOptions) -> None:
+        super().__init__(options, IdleRule(0.0))
+
     def extend(self, extension: Extension) -> None:
         """Queues an extension; see `LlmEngine.extend`."""
-        self._check(extension)
         sequence = self._sequences.get(extension.sequence_id)
+        check_extension(
+            extension,
+            num_held=len(sequence.token_ids) if sequence else None,
+            vocab_size=self.info.vocab_size,
+            context_len=self.info.context_len,
+        )
         if sequence is None:
             sequence = ExtendedSequence(extension.sequence_id, self._blocks)
-        sequence.pending = None
-        sequence.cut(extension.base_len, extension.token_ids)
-        num_reused = 0
-        if extension.base_len == 0:
-            # The logits before the first queried position are needed, so the token before it is run.
-            num_reused = sequence.reuse(extension.query_positions[0] - 1)
-        try:
-            sequence.reserve()
-        except CapacityExceeded:
-            self._give_up(sequence, extension.base_len)
-            raise
-        sequence.pending = _Pending(extension, num_reused)
-        self._counts.num_tokens_reused += num_reused
-        self._sequences[extension.sequence_id] = sequence
+            self._sequences[extension.sequence_id] = sequence
+        sequence.extend(extension)
         self._wake.set()
 
     def release(self, sequence_id: int) -> None:
@@ -83,7 +92,7 @@ class TransformersLlmEngine(TransformersEngine[ExtendedSequence]):
         self._drop(sequence_id)
 
     async def step(self) -> tuple[list[Answer], list[Refusal]]:
-        """Runs one pass over as many sequences as fit; see `LlmEngine.step`. Refuses nothing after `extend`."""
+        """Runs one pass over as many sequences as fit; see `LlmEngine.step`. Refuses nothing."""
         while not (scheduled := self._schedule()):
             await self._wait_for_work()
         rows: list[Row] = []
@@ -98,69 +107,37 @@ class TransformersLlmEngine(TransformersEngine[ExtendedSequence]):
         token_ids = await self._run(scheduled, lambda runner: _answer(runner, rows, drawn))
         return self._finish(scheduled, [len(row.output_offsets) for row in rows], token_ids), []
 
-    def _check(self, extension: Extension) -> None:
-        sequence = self._sequences.get(extension.sequence_id)
-        base_len, end = extension.base_len, extension.base_len + len(extension.token_ids)
-        queries = extension.query_positions
-        if base_len < 0:
-            raise InvalidRequest(f"base_length: {base_len} is negative")
-        if not extension.token_ids:
-            raise InvalidRequest("token_ids: there are none")
-        if not queries:
-            raise InvalidRequest("query_positions: there are none")
-        if any(later <= earlier for earlier, later in pairwise(queries)):
-            raise InvalidRequest("query_positions: they must ascend")
-        if queries[0] <= base_len or queries[-1] > end:
-            wrong = queries[0] if queries[0] <= base_len else queries[-1]
-            raise InvalidRequest(f"query_positions: {wrong} is not in {base_len + 1} to {end}")
-        self._check_token_ids(extension.token_ids)
-        if sequence is None and base_len > 0:
-            raise PrefixNotFound(f"sequence_id: {extension.sequence_id} is not held", need_from=0)
-        if sequence is not None and base_len > len(sequence.token_ids):
-            held = len(sequence.token_ids)
-            raise PrefixConflict(f"base_length: {base_len} tokens are expected, {held} are held", need_from=held)
-        if end > self.info.context_len:
-            raise ContextLengthExceeded(
-                f"token_ids: {end} tokens don't fit into a context of {self.info.context_len}"
-            )
+    def _is_due(self, sequence: ExtendedSequence) -> bool:
+        return sequence.pending is not None
 
-    def _give_up(self, sequence: ExtendedSequence, base_len: int) -> None:
-        """Leaves the sequence with its first `base_len` tokens, as if it had not been extended."""
-        sequence.cut(base_len, [])
-        if base_len == 0:
-            sequence.free()
-            self._sequences.pop(sequence.sequence_id, None)
-
-    def _schedule(self) -> list[Scheduled[ExtendedSequence]]:
-        due = [sequence for sequence in self._sequences.values() if sequence.pending is not None]
-        scheduled = self._scheduler.select(due)
-        self._counts.num_waiting_sequences = len(due) - len(scheduled)
-        return scheduled
+    def _reuse_limit(self, sequence: ExtendedSequence) -> int:
+        return sequence.reuse_limit
 
     def _finish(
         self, scheduled: Sequence[Scheduled[ExtendedSequence]], num_outputs: Sequence[int], token_ids: Sequence[int]
     ) -> list[Answer]:
         answers: list[Answer] = []
         begin = 0
+        now = self._idle.look()
         for row, num in zip(scheduled, num_outputs, strict=True):
             outputs = token_ids[begin : begin + num]
             begin += num
             sequence = row.sequence
             pending = sequence.pending
             if sequence.version != row.version or pending is None:
-                # Extended anew or released meanwhile.
+                # Extended anew, released or robbed of its KV meanwhile.
                 continue
             sequence.advance(row.num_new)
             pending.num_prefilled += row.num_new
             pending.token_ids.extend(outputs)
             if row.reaches_end:
-                sequence.pending = None
+                sequence.pending, sequence.idle_since = None, now
                 answers.append(
                     Answer(
                         sequence_id=sequence.sequence_id,
                         pass_id=pending.extension.pass_id,
                         token_ids=pending.token_ids,
-                        num_tokens_reused=pending.num_reused,
+                        num_tokens_reused=max(0, sequence.num_reused - pending.extension.base_len),
                         num_tokens_prefilled=pending.num_prefilled,
                     )
                 )

@@ -1,8 +1,7 @@
 """The small model's engine: drafts every sequence ahead within its window.
 
 Owns windows, epochs and stop tokens. A sequence is due while its window is open; with a closed window it isn't
-prefilled either. When blocks run out, a sequence that has to grow waits for others to be closed; when every open
-sequence waits, the one that was opened last is refused.
+prefilled either.
 """
 
 from __future__ import annotations
@@ -13,14 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from services.common.errors import (
-    CapacityExceeded,
-    ContextLengthExceeded,
-    InvalidRequest,
-    PrefixConflict,
-    PrefixNotFound,
-)
-from services.engines.base import GREEDY, TOP_LOGITS, DraftStep, EngineOptions, Opened, Refusal, SamplingParams
+from services.engines.base import GREEDY, TOP_LOGITS, DraftStep, EngineOptions, Opened, SamplingParams
+from services.engines.checks import check_open, check_rewind
+from services.engines.preemption import IDLE_S, IdleRule
 from services.engines.sampling import sample_token
 from services.engines.transformers.block_manager import BlockManager
 from services.engines.transformers.engine import TransformersEngine
@@ -34,9 +28,14 @@ class DraftedSequence(CachedSequence):
     """A sequence that the SLM continues."""
 
     def __init__(
-        self, sequence_id: int, blocks: BlockManager, stop_token_ids: frozenset[int], sampling: SamplingParams
+        self,
+        sequence_id: int,
+        blocks: BlockManager,
+        stop_token_ids: frozenset[int],
+        sampling: SamplingParams,
+        priority: int,
     ) -> None:
-        super().__init__(sequence_id, blocks)
+        super().__init__(sequence_id, blocks, priority)
         self.stop_token_ids = stop_token_ids
         self.sampling = sampling
         self.epoch = 0
@@ -62,11 +61,15 @@ class _Drafts:
 
 
 class TransformersSlmEngine(TransformersEngine[DraftedSequence]):
-    """`SlmEngine` on transformers and torch; see `services.engines.base`."""
+    """`SlmEngine` on transformers and torch; see `services.engines.base`.
 
-    def __init__(self, options: EngineOptions) -> None:
-        super().__init__(options)
-        self._refusals: list[Refusal] = []
+    Args:
+        options: How to set it up; `tp_size` must be 1.
+        idle_s: How long a window must have been closed before the sequence's KV is cache, in seconds.
+    """
+
+    def __init__(self, options: EngineOptions, idle_s: float = IDLE_S) -> None:
+        super().__init__(options, IdleRule(idle_s))
 
     def open(
         self,
@@ -80,28 +83,16 @@ class TransformersSlmEngine(TransformersEngine[DraftedSequence]):
         priority: int = 0,
     ) -> None:
         """Starts to draft after a prefix; see `SlmEngine.open`."""
-        if sequence_id in self._sequences:
-            raise InvalidRequest(f"sequence_id: {sequence_id} is open already")
-        if not token_ids:
-            raise InvalidRequest("token_ids: the prefix is empty")
-        self._check_token_ids(token_ids)
-        if len(token_ids) >= self.info.context_len:
-            raise ContextLengthExceeded(
-                f"token_ids: {len(token_ids)} tokens leave no room in a context of {self.info.context_len}"
-            )
-        sequence = DraftedSequence(sequence_id, self._blocks, stop_token_ids, sampling)
+        check_open(
+            sequence_id,
+            token_ids,
+            is_open=sequence_id in self._sequences,
+            vocab_size=self.info.vocab_size,
+            context_len=self.info.context_len,
+        )
+        sequence = DraftedSequence(sequence_id, self._blocks, stop_token_ids, sampling, priority)
         sequence.token_ids.extend(token_ids)
-        # The last token is always run, since the first draft comes from its logits.
-        num_reused = sequence.reuse(len(token_ids) - 1)
-        try:
-            sequence.reserve()
-        except CapacityExceeded:
-            sequence.free()
-            raise
         sequence.epoch, sequence.draft_until = epoch, draft_until
-        # One that was given up and is opened again before the step that gave it up has told.
-        self._refusals = [refusal for refusal in self._refusals if refusal.sequence_id != sequence_id]
-        self._counts.num_tokens_reused += num_reused
         self._sequences[sequence_id] = sequence
         self._wake.set()
 
@@ -110,18 +101,15 @@ class TransformersSlmEngine(TransformersEngine[DraftedSequence]):
     ) -> None:
         """Keeps `length` tokens, appends others, drafts on; see `SlmEngine.rewind`."""
         sequence = self._sequences.get(sequence_id)
-        if sequence is None:
-            raise PrefixNotFound(f"sequence_id: {sequence_id} is not open")
-        if length > len(sequence.token_ids):
-            held = len(sequence.token_ids)
-            raise PrefixConflict(f"length: {length} tokens are to be kept, {held} are held", need_from=held)
-        if length < 0 or length + len(token_ids) < 1:
-            raise InvalidRequest(f"length: {length} and {len(token_ids)} more leave no token")
-        self._check_token_ids(token_ids)
-        if length + len(token_ids) > self.info.context_len:
-            raise ContextLengthExceeded(
-                f"token_ids: {length + len(token_ids)} tokens don't fit into a context of {self.info.context_len}"
-            )
+        check_rewind(
+            sequence_id,
+            length,
+            token_ids,
+            num_held=len(sequence.token_ids) if sequence else None,
+            vocab_size=self.info.vocab_size,
+            context_len=self.info.context_len,
+        )
+        assert sequence is not None, "check_rewind lets nothing pass that isn't open"
         if token_ids:
             sequence.cut(length, token_ids)
         else:
@@ -129,6 +117,7 @@ class TransformersSlmEngine(TransformersEngine[DraftedSequence]):
             sequence.cut(length - 1, [sequence.token_ids[length - 1]])
         sequence.epoch, sequence.draft_until = epoch, draft_until
         sequence.at_stop_token = False
+        sequence.idle_since = self._idle.look()
         self._wake.set()
 
     def grant(self, sequence_id: int, *, draft_until: int) -> None:
@@ -144,55 +133,44 @@ class TransformersSlmEngine(TransformersEngine[DraftedSequence]):
 
     async def step(self) -> DraftStep:
         """Decodes one token for as many sequences as fit; see `SlmEngine.step`."""
-        while not ((scheduled := self._schedule()) or self._refusals):
+        while not (scheduled := self._schedule()):
             await self._wait_for_work()
-        if not scheduled:
-            return self._finish([], _Drafts([], self._no_rows(self.info.hidden_size), self._no_rows(TOP_LOGITS)))
         # Rows are read off now: a rewind during the pass must not reach into them.
         rows = [_row(each) for each in scheduled]
         drawn = [(each.sequence.sampling, len(each.sequence.token_ids)) for each in scheduled if each.reaches_end]
         drafts = await self._run(scheduled, lambda runner: _draft(runner, rows, drawn))
         return self._finish(scheduled, drafts)
 
-    def _schedule(self) -> list[Scheduled[DraftedSequence]]:
-        context_len = self.info.context_len
-        wanting = [sequence for sequence in self._sequences.values() if sequence.wants_draft(context_len)]
-        due = [sequence for sequence in wanting if _has_room(sequence)]
-        while wanting and not due and len(wanting) == len(self._sequences):
-            youngest = wanting.pop()
-            error = CapacityExceeded(
-                f"kv_cache_tokens: no room for token {len(youngest.token_ids)} of the sequence: "
-                f"all of {self._blocks.num_capacity_tokens} are in use"
-            )
-            self._refusals.append(Refusal(youngest.sequence_id, error))
-            self._drop(youngest.sequence_id)
-            due = [sequence for sequence in wanting if _has_room(sequence)]
-        scheduled = self._scheduler.select(due)
-        self._counts.num_waiting_sequences = len(wanting) - len(scheduled)
-        return scheduled
+    def _is_due(self, sequence: DraftedSequence) -> bool:
+        return sequence.wants_draft(self.info.context_len)
+
+    def _reuse_limit(self, sequence: DraftedSequence) -> int:
+        # The last token is always run, since the next draft comes from its logits.
+        return len(sequence.token_ids) - 1
 
     def _finish(self, scheduled: Sequence[Scheduled[DraftedSequence]], drafts: _Drafts) -> DraftStep:
         kept: list[int] = []
         drafted: list[DraftedSequence] = []
         opened: list[Opened] = []
         output = 0
+        now = self._idle.look()
         for row in scheduled:
             sequence = row.sequence
             if sequence.version != row.version:
-                # Rewound or closed meanwhile: what was computed belongs to nobody.
+                # Rewound, closed or robbed of its KV meanwhile: what was computed belongs to nobody.
                 output += row.reaches_end
                 continue
             sequence.advance(row.num_new)
             if not row.reaches_end:
                 continue
             sequence.accept(drafts.token_ids[output])
+            sequence.idle_since = now
             kept.append(output)
             drafted.append(sequence)
             output += 1
             if not sequence.is_announced:
                 sequence.is_announced = True
                 opened.append(Opened(sequence.sequence_id, sequence.num_reused, sequence.num_prefilled))
-        refusals, self._refusals = self._refusals, []
         is_whole = len(kept) == len(drafts.token_ids)
         return DraftStep(
             sequence_ids=[sequence.sequence_id for sequence in drafted],
@@ -202,21 +180,9 @@ class TransformersSlmEngine(TransformersEngine[DraftedSequence]):
             hidden_states=drafts.hidden_states if is_whole else drafts.hidden_states[kept],
             top_logits=drafts.top_logits if is_whole else drafts.top_logits[kept],
             opened=opened,
-            refusals=refusals,
             num_waiting_sequences=self._counts.num_waiting_sequences,
+            num_sequences_without_room=self._counts.num_sequences_without_room,
         )
-
-    @staticmethod
-    def _no_rows(width: int) -> NDArray[np.float32]:
-        return np.empty((0, width), dtype=np.float32)
-
-
-def _has_room(sequence: DraftedSequence) -> bool:
-    try:
-        sequence.reserve()
-    except CapacityExceeded:
-        return False
-    return True
 
 
 def _row(scheduled: Scheduled[DraftedSequence]) -> Row:

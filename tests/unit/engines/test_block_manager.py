@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from services.common.errors import CapacityExceeded
 from services.engines.transformers.block_manager import PADDING_BLOCK, BlockManager, BlockTable
 
 BLOCK_LEN = 4
@@ -62,9 +63,23 @@ def test_grow_beyond_the_budget_takes_nothing_and_names_both_numbers() -> None:
     manager = BlockManager(3, BLOCK_LEN)
     table = BlockTable(BLOCK_LEN)
     manager.grow(table, 5)
-    with pytest.raises(CapacityExceeded, match=r"8 more tokens of KV are needed, 4 of 12 are free"):
+    assert (manager.num_missing_tokens(table, 13), manager.num_free_tokens) == (8, 4)
+    with pytest.raises(ValueError, match=r"2 more blocks are needed, 1 are free"):
         manager.grow(table, 13)
     assert table.capacity == 8
+    assert manager.num_missing_tokens(table, 8) == manager.num_missing_tokens(table, 1) == 0
+
+
+def test_shared_blocks_become_free_with_their_last_holder() -> None:
+    manager = BlockManager(NUM_BLOCKS, BLOCK_LEN)
+    tokens = list(range(12))
+    first = filled(manager, tokens)
+    second = BlockTable(BLOCK_LEN)
+    manager.reuse(second, tokens, 8)
+    given_up: Counter[int] = Counter()
+    assert manager.num_tokens_freed(first, given_up) == 4
+    assert manager.num_tokens_freed(second, given_up) == 8
+    assert manager.num_tokens_freed(second, Counter()) == 0
 
 
 def test_truncate_inside_a_shared_block_gives_it_up() -> None:
@@ -110,11 +125,10 @@ class BlockManagerMachine(RuleBasedStateMachine):
         table = BlockTable(BLOCK_LEN)
         num_reused = self.manager.reuse(table, token_ids, len(token_ids) - 1)
         assert num_reused < len(token_ids)
-        try:
-            self.manager.grow(table, len(token_ids))
-        except CapacityExceeded:
+        if self.manager.num_missing_tokens(table, len(token_ids)) > self.manager.num_free_tokens:
             self.manager.free(table)
             return
+        self.manager.grow(table, len(token_ids))
         self.sequences[self.next_id] = (table, token_ids, num_reused)
         self.next_id += 1
 
@@ -138,12 +152,11 @@ class BlockManagerMachine(RuleBasedStateMachine):
         length = data.draw(st.integers(0, len(token_ids)))
         num_computed = min(num_computed, self.manager.truncate(table, length))
         token_ids = token_ids[:length] + new
-        try:
-            self.manager.grow(table, len(token_ids))
-        except CapacityExceeded:
+        if self.manager.num_missing_tokens(table, len(token_ids)) > self.manager.num_free_tokens:
             self.manager.free(table)
             del self.sequences[sequence_id]
             return
+        self.manager.grow(table, len(token_ids))
         self.sequences[sequence_id] = (table, token_ids, num_computed)
 
     @precondition(lambda self: self.sequences)

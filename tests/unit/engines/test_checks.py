@@ -102,13 +102,13 @@ def test_bad_extension_names_the_field(
         )
 
 
-@pytest.mark.parametrize(("num_held", "error", "need_from"), [(None, PrefixNotFound, 0), (2, PrefixConflict, 2)])
-def test_extension_beyond_what_is_held_says_from_where_to_resend(
-    num_held: int | None, error: type[PrefixNotFound | PrefixConflict], need_from: int
-) -> None:
-    with pytest.raises(error) as caught:
-        check_extension(Extension(5, 3, [1], [4]), num_held=num_held, vocab_size=10, context_len=8)
-    assert caught.value.need_from == need_from
+def test_extension_beyond_what_is_held_says_from_where_to_resend() -> None:
+    extension = Extension(5, 3, [1], [4])
+    with pytest.raises(PrefixNotFound) as unknown:
+        check_extension(extension, num_held=None, vocab_size=10, context_len=8)
+    with pytest.raises(PrefixConflict) as short:
+        check_extension(extension, num_held=2, vocab_size=10, context_len=8)
+    assert (unknown.value.need_from, short.value.need_from) == (0, 2)
 
 
 @pytest.mark.parametrize(("num_held", "base_len"), [(None, 0), (0, 0), (6, 0), (6, 6)])
