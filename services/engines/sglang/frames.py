@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 _LENGTHS = struct.Struct("<II")
+_MAX_LEN = 2**28
+"""Longest header or body in bytes; far above what a context of a million tokens needs."""
 
 Header = dict[str, Any]
 
@@ -29,9 +31,14 @@ async def read_frame(reader: asyncio.StreamReader) -> tuple[Header, bytes]:
 
     Raises:
         asyncio.IncompleteReadError: The other side closed the socket.
+        ValueError: These bytes are no message; what follows can't be read either.
     """
     header_len, body_len = _LENGTHS.unpack(await reader.readexactly(_LENGTHS.size))
+    if max(header_len, body_len) > _MAX_LEN:
+        raise ValueError(f"a frame of {header_len} and {body_len} bytes")
     header: Header = json.loads(await reader.readexactly(header_len))
+    if not isinstance(header, dict):
+        raise ValueError(f"a header that is no object: {header!r:.64}")
     return header, await reader.readexactly(body_len)
 
 

@@ -10,13 +10,18 @@ import asyncio
 import logging
 import socket
 import sys
+from collections.abc import Coroutine
+from contextlib import aclosing
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from services.engines.base import EngineOptions, ModelInfo, ModelLoadError
+from services.engines.sglang.chunks import PROGRESS, pack_news, pack_output, pack_trouble
 from services.engines.sglang.frames import Header, pack_frame, read_frame, unpack_ids
-from services.engines.sglang.rows import REQUEST_KEY, ROWS_KEY
+from services.engines.sglang.rows import REQUEST_KEY
 from services.engines.sglang.server_args import make_server_args
+from services.engines.sglang.troubles import Trouble, trouble_of_exception
 
 if TYPE_CHECKING:
     import sglang
@@ -24,30 +29,48 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _IDLE_TIMEOUT_S = 60.0
+_PROGRESS_INTERVAL_S = 0.2
 
 
 class Host:
     """Serves one engine.
 
+    Whatever one request raises is told to the engine as that request's trouble. Whatever the host itself raises ends
+    `serve`, and with it the process; the engine sees the socket close.
+
     Args:
         engine: SGLang.
         has_features: Whether each token comes with router features.
+        processor: What marks requests as Trivium's, in SGLang's own encoding.
         writer: Towards the engine.
     """
 
-    def __init__(self, engine: sglang.Engine, has_features: bool, writer: asyncio.StreamWriter) -> None:
-        from services.engines.sglang.sampler import TriviumRequest
-
+    def __init__(
+        self, engine: sglang.Engine, has_features: bool, processor: str, writer: asyncio.StreamWriter
+    ) -> None:
         self._engine = engine
         self._has_features = has_features
         self._writer = writer
-        self._processor = TriviumRequest.to_str()
+        self._processor = processor
         self._requests: dict[str, asyncio.Task[None]] = {}
         self._aborted: set[str] = set()
+        self._failed: list[tuple[str, BaseException]] = []
         self._outbox = bytearray()
+        self._has_news = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader) -> None:
-        """Carries out commands until the socket closes."""
+        """Carries out commands until the socket closes.
+
+        Raises:
+            ExceptionGroup: The host is broken. What a request raises isn't among it.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            helpers = [tasks.create_task(self._write()), tasks.create_task(self._watch_progress())]
+            await self._obey(reader)
+            for helper in helpers:
+                helper.cancel()
+
+    async def _obey(self, reader: asyncio.StreamReader) -> None:
         while True:
             try:
                 command, body = await read_frame(reader)
@@ -57,9 +80,20 @@ class Host:
             if command["op"] == "abort":
                 self._abort(request_id)
             elif command["op"] == "clear_cache":
-                self._requests[request_id] = asyncio.create_task(self._clear_cache(request_id))
+                self._begin(request_id, self._clear_cache(request_id))
             else:
-                self._requests[request_id] = asyncio.create_task(self._run(request_id, command, unpack_ids(body)))
+                self._begin(request_id, self._run(request_id, command, unpack_ids(body)))
+
+    def _begin(self, request_id: str, work: Coroutine[Any, Any, None]) -> None:
+        self._requests[request_id] = task = asyncio.create_task(work)
+        task.add_done_callback(partial(self._ended, request_id))
+
+    def _ended(self, request_id: str, task: asyncio.Task[None]) -> None:
+        del self._requests[request_id]
+        self._aborted.discard(request_id)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed.append((request_id, error))
+            self._has_news.set()
 
     def _abort(self, request_id: str) -> None:
         if request_id in self._requests:
@@ -68,27 +102,42 @@ class Host:
 
     async def _run(self, request_id: str, command: Header, token_ids: list[int]) -> None:
         """Runs one request and sends its chunks; the last one is marked."""
-        try:
-            stream = await self._engine.async_generate(**self._arguments(request_id, command, token_ids))
-            async for output in stream:
-                if request_id in self._aborted:
-                    # The abort may have come before SGLang knew the request; telling it again is harmless.
-                    self._engine.tokenizer_manager.abort_request(request_id)
-                else:
-                    self._send(_pack_chunk(request_id, output))
-        except ValueError as error:
-            # SGLang's way of refusing a request.
-            self._send(pack_frame({"request_id": request_id, "error": str(error)}))
-        finally:
-            self._aborted.discard(request_id)
-            del self._requests[request_id]
+        if request_id in self._aborted:
+            # SGLang doesn't know it yet, so it couldn't be told.
+            return
+        outputs = await self._engine.async_generate(**self._arguments(request_id, command, token_ids))
+        # Closed at once if an output can't be packed: SGLang then ends the request.
+        async with aclosing(outputs):
+            async for output in outputs:
+                if request_id not in self._aborted:
+                    self._send(pack_output(request_id, output))
 
     async def _clear_cache(self, request_id: str) -> None:
         """Answers when the cache is empty; requests that were just aborted are waited for."""
         outcome = await self._engine.tokenizer_manager.flush_cache(timeout_s=_IDLE_TIMEOUT_S)
-        error = "" if outcome.success else f"SGLang still ran requests after {_IDLE_TIMEOUT_S} s"
-        self._send(pack_frame({"request_id": request_id, "error": error}))
-        del self._requests[request_id]
+        if outcome.success:
+            self._send(pack_news(request_id))
+        else:
+            self._send(pack_trouble(request_id, Trouble.PASSES, f"it still ran requests after {_IDLE_TIMEOUT_S} s"))
+
+    async def _watch_progress(self) -> None:
+        """Tells the engine now and then that the scheduler gets on, for as long as it does.
+
+        The scheduler of SGLang 0.5 publishes a load snapshot with each pass that prefills, and
+        `TokenizerManager.get_loads`, which serves `/v1/loads`, reads it from shared memory, without the scheduler's
+        help. Its counters of prefilled and used tokens move with every pass, and stand still while the scheduler is
+        stuck or has nothing that it can run; its time stamp and its queue lengths don't, so they are left out. Calls
+        that the scheduler answers between two passes (`get_internal_state`) would tell as much, but one pass late. A
+        scheduler that is stopped while it writes keeps the reader waiting: silence, as it should be.
+        """
+        seen: object = None
+        while True:
+            await asyncio.sleep(_PROGRESS_INTERVAL_S)
+            # What happened before the first request is no progress of it.
+            marks = [_marks(load) for load in await self._engine.tokenizer_manager.get_loads()]
+            if self._requests and seen is not None and marks != seen:
+                self._send(pack_news(PROGRESS))
+            seen = marks if self._requests else None
 
     def _arguments(self, request_id: str, command: Header, token_ids: list[int]) -> dict[str, Any]:
         arguments = {
@@ -111,31 +160,31 @@ class Host:
         return arguments
 
     def _send(self, frame: bytes) -> None:
-        # What SGLang's tasks have to say about one step is sent together.
-        if not self._outbox:
-            asyncio.get_running_loop().call_soon(self._flush)
         self._outbox += frame
+        self._has_news.set()
 
-    def _flush(self) -> None:
-        self._writer.write(bytes(self._outbox))
-        self._outbox.clear()
+    async def _write(self) -> None:
+        """Writes what there is to say. What SGLang's tasks have to say about one step is sent together."""
+        while True:
+            await self._has_news.wait()
+            self._has_news.clear()
+            failed, self._failed = self._failed, []
+            for request_id, error in failed:
+                logger.warning("request %s failed", request_id, exc_info=error)
+                self._outbox += pack_trouble(request_id, trouble_of_exception(error), repr(error))
+            self._writer.write(bytes(self._outbox))
+            self._outbox.clear()
 
 
-def _pack_chunk(request_id: str, output: Header) -> bytes:
-    meta = output["meta_info"]
-    reason = meta["finish_reason"]
-    rows: list[bytes] = meta.get(ROWS_KEY, [])
-    header = {
-        "request_id": request_id,
-        "token_ids": output["output_ids"],
-        "choices": [top[0][1] for top in meta.get("input_top_logprobs", [])[1:]],
-        "num_prompt_tokens": meta["prompt_tokens"],
-        "num_cached_tokens": meta["cached_tokens"],
-        "is_last": reason is not None,
-    }
-    if reason is not None and reason["type"] == "abort":
-        header["error"] = reason["message"]
-    return pack_frame(header, b"".join(rows))
+def _marks(load: Any) -> tuple[Any, ...]:
+    """What moves while SGLang's scheduler runs passes, and only then."""
+    return (
+        load.num_used_tokens,
+        load.num_running_reqs,
+        load.total_prefill_uncached_tokens,
+        load.total_prefill_busy_us,
+        load.decode_moments,
+    )
 
 
 def main(fd: int) -> None:
@@ -152,7 +201,10 @@ def main(fd: int) -> None:
             writer.write(pack_frame({"failed": str(error)}))
         else:
             writer.write(pack_frame({"ready": asdict(info)}))
-            loop.run_until_complete(Host(engine, setup["has_features"], writer).serve(reader))
+            from services.engines.sglang.sampler import TriviumRequest
+
+            host = Host(engine, setup["has_features"], TriviumRequest.to_str(), writer)
+            loop.run_until_complete(host.serve(reader))
             engine.shutdown()
         loop.run_until_complete(_close(writer))
 

@@ -15,46 +15,18 @@ import socket
 import sys
 from asyncio.subprocess import Process
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from services.common.errors import ModelNotReady
 from services.engines.base import EngineOptions, ModelInfo, ModelLoadError, SamplingParams
+from services.engines.sglang.chunks import CACHE_CLEARED
 from services.engines.sglang.frames import Header, pack_frame, pack_ids, read_frame
-from services.engines.sglang.rows import Row, unpack_rows
 from services.engines.sglang.server_args import make_environment
-
-CACHE_CLEARED = "cache-cleared"
-"""Request id of the answer to `clear_cache`; its error says why the cache wasn't cleared."""
 
 _SHUTDOWN_S = 20.0
 _STDERR = 2
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """What SGLang has to say about a request.
-
-    Args:
-        request_id: The request.
-        token_ids: New tokens.
-        rows: What the sampler said of each of them.
-        choices: The model's greedy choices at the positions asked for; comes once.
-        num_prompt_tokens: Length of the request's prefix.
-        num_cached_tokens: Leading tokens of it whose KV was found in the prefix cache.
-        is_last: The request has ended.
-        error: Why SGLang refused it; empty if it didn't.
-    """
-
-    request_id: str
-    token_ids: list[int]
-    rows: list[Row]
-    choices: list[int]
-    num_prompt_tokens: int
-    num_cached_tokens: int
-    is_last: bool
-    error: str = ""
 
 
 class SglangProcess:
@@ -163,28 +135,21 @@ class SglangProcess:
         """Empties the prefix cache once nothing runs. A chunk of the request `CACHE_CLEARED` answers."""
         self._send({"op": "clear_cache", "request_id": CACHE_CLEARED})
 
-    async def next_chunk(self) -> Chunk:
-        """Waits for a chunk of any request.
+    async def next_message(self) -> tuple[Header, bytes]:
+        """Waits for what SGLang has to say; `chunks.unpack_chunk` reads it.
 
         Raises:
             ModelNotReady: The process has ended.
+            ValueError: What it wrote is no message.
         """
         if self._reader is None:
             raise ModelNotReady("the engine has not been started")
         try:
-            header, body = await read_frame(self._reader)
+            return await read_frame(self._reader)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise ModelNotReady("SGLang has ended") from error
-        return _chunk(header, body)
 
     def _send(self, header: Header, body: bytes = b"") -> None:
         if self._writer is None:
             raise ModelNotReady("the engine has not been started")
         self._writer.write(pack_frame(header, body))
-
-
-def _chunk(header: Header, body: bytes) -> Chunk:
-    if "token_ids" not in header:
-        return Chunk(header["request_id"], [], [], [], 0, 0, is_last=True, error=header["error"])
-    token_ids = header.pop("token_ids")
-    return Chunk(token_ids=token_ids, rows=unpack_rows(body, len(token_ids)), **header)

@@ -47,10 +47,16 @@ def pack_row(num_steps: int, num_rows: int, features: NDArray[np.float32] | None
 
 
 def unpack_rows(data: bytes, num_rows: int) -> list[Row]:
-    """Undoes `pack_row` for rows of one length that follow each other."""
+    """Undoes `pack_row` for rows of one length that follow each other.
+
+    Raises:
+        ValueError: The data isn't that many rows.
+    """
+    row_len = len(data) // max(num_rows, 1)
+    if row_len * num_rows != len(data) or (num_rows and row_len < _COUNTERS.size):
+        raise ValueError(f"rows: {len(data)} bytes aren't {num_rows} rows")
     if num_rows == 0:
         return []
-    row_len = len(data) // num_rows
     return [_unpack_row(data[start : start + row_len]) for start in range(0, len(data), row_len)]
 
 

@@ -17,6 +17,20 @@ SPARE_TOKENS = 8
 MAX_DRAFTS = 64
 """Most drafts of one request. SGLang sets room for them aside when it starts the request."""
 
+_PAGE_LEN = 1
+"""SGLang also sets a page aside for each request that it starts."""
+
+
+def pool_tokens(options: EngineOptions) -> int:
+    """Length of SGLang's own KV pool, in tokens.
+
+    The engine asks for prefixes of at most `kv_cache_tokens` tokens in all. SGLang runs `max_batch_size` of these
+    requests at once, each of which may be ahead of the engine's account by its drafts. A pool of that size takes in
+    all that the engine has admitted, so that SGLang has no reason to retract a request; see
+    `services.engines.sglang.requests` for the one that is left.
+    """
+    return options.kv_cache_tokens + options.max_batch_size * (MAX_DRAFTS + _PAGE_LEN) + SPARE_TOKENS
+
 
 def make_server_args(options: EngineOptions, context_len: int, has_features: bool) -> dict[str, Any]:
     """The arguments of `sglang.Engine`.
@@ -33,7 +47,7 @@ def make_server_args(options: EngineOptions, context_len: int, has_features: boo
         "dtype": options.dtype,
         "tp_size": options.tp_size,
         "context_length": context_len + SPARE_TOKENS,
-        "max_total_tokens": options.kv_cache_tokens + options.max_batch_size * MAX_DRAFTS + SPARE_TOKENS,
+        "max_total_tokens": pool_tokens(options),
         "max_running_requests": options.max_batch_size,
         "chunked_prefill_size": options.prefill_chunk_len,
         # Lets others decode between the chunks of a long prefill.

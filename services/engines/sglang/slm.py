@@ -8,23 +8,21 @@ and starts one.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.common.errors import (
-    CapacityExceeded,
-    ContextLengthExceeded,
-    InvalidRequest,
-    PrefixConflict,
-    PrefixNotFound,
-)
 from services.engines.base import GREEDY, TOP_LOGITS, DraftStep, EngineOptions, Opened, SamplingParams
-from services.engines.sglang.engine import HeldSequence, SglangEngine
-from services.engines.sglang.process import Chunk
+from services.engines.checks import check_open, check_rewind
+from services.engines.preemption import IdleRule
+from services.engines.sglang.chunks import Chunk
+from services.engines.sglang.engine import SglangEngine
+from services.engines.sglang.process import SglangProcess
+from services.engines.sglang.requests import HeldSequence
 from services.engines.sglang.rows import Row
 from services.engines.sglang.server_args import MAX_DRAFTS
 
@@ -37,30 +35,54 @@ class _Draft:
     num_waiting: int
 
 
-class DraftedSequence(HeldSequence):
-    """A sequence that the SLM continues."""
+class StreamedSequence(HeldSequence):
+    """A sequence whose drafts come out of one streaming request after the other."""
 
     def __init__(
-        self, sequence_id: int, token_ids: list[int], stop_token_ids: frozenset[int], sampling: SamplingParams
+        self,
+        sequence_id: int,
+        token_ids: list[int],
+        priority: int,
+        stop_token_ids: frozenset[int],
+        sampling: SamplingParams,
     ) -> None:
-        super().__init__(sequence_id, token_ids)
+        super().__init__(sequence_id, token_ids, priority)
         self.stop_token_ids = stop_token_ids
         self.sampling = sampling
         self.epoch = 0
         self.draft_until = 0
         self.at_stop_token = False
+        self.idle_since = 0.0
+        """When its window was closed; counts while it is closed."""
         self.opened: Opened | None = None
+        self.is_announced = False
         # Drafted and not yet handed out, oldest first.
         self.drafts: deque[_Draft] = deque()
 
+    def announce(self) -> Opened | None:
+        """How the prefix was processed, if that has not been told."""
+        opened = None if self.is_announced else self.opened
+        self.is_announced = True
+        return opened
 
-class SglangSlmEngine(SglangEngine[DraftedSequence]):
-    """`SlmEngine` on SGLang; see `services.engines.base`."""
 
-    def __init__(self, options: EngineOptions) -> None:
-        super().__init__(options, has_features=True)
-        self._opened: list[Opened] = []
-        self._short_of_room: dict[int, DraftedSequence] = {}
+class SglangSlmEngine(SglangEngine[StreamedSequence]):
+    """`SlmEngine` on SGLang; see `services.engines.base`.
+
+    Args:
+        options: How to set it up.
+        process: SGLang's process; None starts a real one.
+        clock: The time, in seconds; tells how long a window has been closed.
+    """
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        process: SglangProcess | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(options, has_features=True, process=process)
+        self._idle = IdleRule(clock=clock)
 
     def open(
         self,
@@ -74,69 +96,60 @@ class SglangSlmEngine(SglangEngine[DraftedSequence]):
         priority: int = 0,
     ) -> None:
         """Starts to draft after a prefix; see `SlmEngine.open`."""
-        if sequence_id in self._sequences:
-            raise InvalidRequest(f"sequence_id: {sequence_id} is open already")
-        if not token_ids:
-            raise InvalidRequest("token_ids: the prefix is empty")
-        self._check_token_ids(token_ids)
-        if len(token_ids) >= self.info.context_len:
-            raise ContextLengthExceeded(
-                f"token_ids: {len(token_ids)} tokens leave no room in a context of {self.info.context_len}"
-            )
-        self._check_room(len(token_ids))
-        sequence = DraftedSequence(sequence_id, list(token_ids), stop_token_ids, sampling)
+        check_open(
+            sequence_id,
+            token_ids,
+            is_open=sequence_id in self._sequences,
+            vocab_size=self.info.vocab_size,
+            context_len=self.info.context_len,
+        )
+        sequence = StreamedSequence(sequence_id, list(token_ids), priority, stop_token_ids, sampling)
         sequence.epoch, sequence.draft_until = epoch, draft_until
+        self._refusals.pop(sequence_id, None)
         self._sequences[sequence_id] = sequence
-        self._draft(sequence)
+        self._settle(sequence)
 
     def rewind(
         self, sequence_id: int, *, length: int, token_ids: Sequence[int], epoch: int, draft_until: int
     ) -> None:
         """Keeps `length` tokens, appends others, drafts on; see `SlmEngine.rewind`."""
-        sequence = self._sequences.get(sequence_id)
-        if sequence is None:
-            raise PrefixNotFound(f"sequence_id: {sequence_id} is not open")
-        if length > len(sequence.token_ids):
-            held = len(sequence.token_ids)
-            raise PrefixConflict(f"length: {length} tokens are to be kept, {held} are held", need_from=held)
-        if length < 0 or length + len(token_ids) < 1:
-            raise InvalidRequest(f"length: {length} and {len(token_ids)} more leave no token")
-        self._check_token_ids(token_ids)
-        if length + len(token_ids) > self.info.context_len:
-            raise ContextLengthExceeded(
-                f"token_ids: {length + len(token_ids)} tokens don't fit into a context of {self.info.context_len}"
-            )
+        known = self._sequences.get(sequence_id)
+        check_rewind(
+            sequence_id,
+            length,
+            token_ids,
+            num_held=None if known is None else len(known.token_ids),
+            vocab_size=self.info.vocab_size,
+            context_len=self.info.context_len,
+        )
+        sequence = self._sequences[sequence_id]
         self._abort(sequence)
         sequence.drafts.clear()
         sequence.token_ids[length:] = token_ids
         sequence.epoch, sequence.draft_until = epoch, draft_until
         sequence.at_stop_token = False
-        self._draft(sequence)
+        self._room.cut(sequence, length)
+        self._settle(sequence)
 
     def grant(self, sequence_id: int, *, draft_until: int) -> None:
         """Moves the end of the draft window; see `SlmEngine.grant`."""
         sequence = self._sequences.get(sequence_id)
         if sequence is not None and draft_until > sequence.draft_until:
             sequence.draft_until = draft_until
-            self._draft(sequence)
+            self._settle(sequence)
 
     def close(self, sequence_id: int) -> None:
         """Frees a sequence. Unknown sequences are ignored."""
-        sequence = self._sequences.pop(sequence_id, None)
-        if sequence is not None:
-            self._abort(sequence)
-            self._short_of_room.pop(sequence_id, None)
-            self._use_freed_room()
+        self._forget(sequence_id)
 
     async def step(self) -> DraftStep:
         """Waits for drafts and hands out the oldest of each sequence; see `SlmEngine.step`."""
         # Others get their turn on the loop, even if there are always drafts.
         await asyncio.sleep(0)
-        while not (self._refusals or any(sequence.drafts for sequence in self._sequences.values())):
+        while not (drafted := self._with_drafts()) and not (self._refusals or self._has_progressed):
             await self._wait_for_news()
-        drafted = [sequence for sequence in self._sequences.values() if sequence.drafts]
+        self._has_progressed = False
         drafts = [sequence.drafts.popleft() for sequence in drafted]
-        opened, self._opened = self._opened, []
         return DraftStep(
             sequence_ids=[sequence.sequence_id for sequence in drafted],
             positions=[draft.position for draft in drafts],
@@ -144,74 +157,78 @@ class SglangSlmEngine(SglangEngine[DraftedSequence]):
             token_ids=[draft.token_id for draft in drafts],
             hidden_states=_stack([draft.row.hidden_state for draft in drafts], self.info.hidden_size),
             top_logits=_stack([draft.row.top_logits for draft in drafts], TOP_LOGITS),
-            opened=opened,
+            opened=[opened for sequence in drafted if (opened := sequence.announce()) is not None],
             refusals=self._take_refusals(),
             num_waiting_sequences=max((draft.num_waiting for draft in drafts), default=self._num_waiting),
+            num_sequences_without_room=len(self._without_room),
         )
 
-    @property
-    def _num_waiting(self) -> int:
-        return super()._num_waiting + len(self._short_of_room)
+    def _with_drafts(self) -> list[StreamedSequence]:
+        return [sequence for sequence in self._sequences.values() if sequence.drafts]
 
-    def _draft(self, sequence: DraftedSequence) -> None:
-        """Starts a request if the window is open and none runs."""
-        self._short_of_room.pop(sequence.sequence_id, None)
-        window_len = min(sequence.draft_until, self.info.context_len) - len(sequence.token_ids)
-        if sequence.request_id is not None or sequence.at_stop_token or window_len <= 0:
-            return
-        if self._num_free_tokens <= 0:
-            self._short_of_room[sequence.sequence_id] = sequence
-            self._use_freed_room()
-            return
-        request_id = self._process.submit(
+    def _settle(self, sequence: StreamedSequence) -> None:
+        """Goes on with a sequence whose window or tokens have changed."""
+        sequence.idle_since = self._idle.look()
+        self._go_on(sequence)
+
+    def _num_needed(self, sequence: StreamedSequence) -> int:
+        # Its tokens and the next one.
+        return len(sequence.token_ids) + 1
+
+    def _is_cache(self, sequence: StreamedSequence) -> bool:
+        return not self._has_work(sequence) and self._idle.is_cache(sequence)
+
+    def _let_in(self) -> None:
+        self._idle.look()
+        super()._let_in()
+
+    def _next_cache_s(self) -> float | None:
+        idle = (sequence for sequence in self._sequences.values() if not self._has_work(sequence))
+        return self._idle.seconds_left(sequence for sequence in idle if self._room.holds_any(sequence))
+
+    def _has_work(self, sequence: StreamedSequence) -> bool:
+        end = min(sequence.draft_until, self.info.context_len)
+        return not sequence.at_stop_token and len(sequence.token_ids) < end
+
+    def _submit(self, sequence: StreamedSequence) -> str:
+        end = min(sequence.draft_until, self.info.context_len)
+        return self._process.submit(
             sequence.token_ids,
-            max_new_tokens=min(window_len, MAX_DRAFTS),
+            max_new_tokens=min(end - len(sequence.token_ids), MAX_DRAFTS),
             sampling=sequence.sampling,
             stop_token_ids=sequence.stop_token_ids,
         )
-        self._attach(sequence, request_id)
 
-    def _use_freed_room(self) -> None:
-        """Lets those draft that are short of room. If nobody drafts, the youngest of them is given up."""
-        while self._short_of_room and not (self._requests and self._num_free_tokens <= 0):
-            if self._num_free_tokens > 0:
-                self._draft(next(iter(self._short_of_room.values())))
-                continue
-            youngest = next(s for s in reversed(self._sequences.values()) if s.sequence_id in self._short_of_room)
-            del self._short_of_room[youngest.sequence_id]
-            self._refuse(
-                youngest,
-                CapacityExceeded(
-                    f"kv_cache_tokens: no room for token {len(youngest.token_ids)} of the sequence: "
-                    f"all of {self._options.kv_cache_tokens} are in use"
-                ),
-            )
-
-    def _take(self, sequence: DraftedSequence, chunk: Chunk) -> None:
-        if chunk.error:
-            self._refuse(sequence, CapacityExceeded(f"SGLang refused the sequence: {chunk.error}"))
-            return
+    def _take(self, sequence: StreamedSequence, chunk: Chunk) -> None:
         is_first = len(sequence.token_ids) == chunk.num_prompt_tokens
+        if is_first and chunk.is_last and not chunk.token_ids:
+            raise ValueError("token_ids: the request ended without any")
         num_prefilled = chunk.num_prompt_tokens - chunk.num_cached_tokens
         self._counts.num_tokens_processed += len(chunk.token_ids) + (num_prefilled - 1 if is_first else 0)
         if sequence.opened is None:
             sequence.opened = Opened(sequence.sequence_id, chunk.num_cached_tokens, num_prefilled)
-            self._opened.append(sequence.opened)
             self._counts.num_tokens_reused += chunk.num_cached_tokens
         num_waiting = self._num_waiting
+        self._idle.look()
         for token_id, row in zip(chunk.token_ids, chunk.rows, strict=True):
-            if self._num_free_tokens <= 0:
-                self._abort(sequence)
-                self._draft(sequence)
-                return
+            _check_row(row, self.info.hidden_size)
             sequence.drafts.append(_Draft(len(sequence.token_ids), token_id, row, num_waiting))
             sequence.token_ids.append(token_id)
             sequence.at_stop_token = token_id in sequence.stop_token_ids
+            if self._has_work(sequence) and not self._room.take(sequence):
+                # What SGLang has drafted beyond its room is drafted again when there is some.
+                self._abort(sequence)
+                break
         if chunk.is_last:
             self._detach(sequence)
+        if sequence.request_id is None:
             # The window may have moved meanwhile, or an end-of-sequence token been drafted that doesn't end it here.
-            self._draft(sequence)
-            self._use_freed_room()
+            self._settle(sequence)
+
+
+def _check_row(row: Row, hidden_size: int) -> None:
+    if (len(row.top_logits), len(row.hidden_state)) != (TOP_LOGITS, hidden_size):
+        raise ValueError(f"rows: {len(row.top_logits)} logits and {len(row.hidden_state)} hidden values")
 
 
 def _stack(rows: Sequence[NDArray[np.float32]], width: int) -> NDArray[np.float32]:
