@@ -23,7 +23,10 @@ def main() -> None:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
         sys.stdout.write(f"{child.pid}\n")
         sys.stdout.flush()
-    arguments.port_file.write_text("4242\n")
+    # Whoever waits for the file must never read half of it.
+    unfinished = arguments.port_file.with_suffix(".tmp")
+    unfinished.write_text("4242\n")
+    unfinished.replace(arguments.port_file)
     time.sleep(60)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from services.cli.pair.launch import ServiceCommand
 from services.cli.pair.service_process import ServiceProcess
+from services.common import guarded
 
 started: list[ServiceProcess] = []
 
@@ -58,7 +59,7 @@ def test_service_terminated_ends_by_the_signal(tmp_path: Path) -> None:
 def test_service_ended_by_a_signal_without_a_name_tells_its_number(tmp_path: Path) -> None:
     service = listening("idle", tmp_path)
     os.kill(service.pid, signal.SIGRTMIN + 1)
-    until(lambda: service.exit_code is not None)
+    until(lambda: service.poll() is not None)
     assert service.ending == f"was killed by signal {signal.SIGRTMIN + 1}"
 
 
@@ -66,7 +67,7 @@ def test_service_that_ignores_sigterm_is_killed_in_time(tmp_path: Path) -> None:
     service = listening("stubborn", tmp_path)
     service.terminate()
     service.wait(0.2)
-    assert service.exit_code == -signal.SIGKILL
+    assert service.poll() == -signal.SIGKILL
 
 
 def test_service_killed_takes_its_own_processes_along(tmp_path: Path) -> None:
@@ -81,7 +82,17 @@ def test_service_that_ended_by_itself_leaves_nothing_of_its_own_behind(tmp_path:
     service = listening("parent", tmp_path)
     child = child_of(service)
     os.kill(service.pid, signal.SIGKILL)
-    until(lambda: service.exit_code is not None)
+    until(lambda: service.poll() is not None)
+    child.wait(10)
+    assert not child.is_running()
+
+
+def test_service_terminated_leaves_nothing_of_its_own_behind(tmp_path: Path) -> None:
+    service = listening("parent", tmp_path)
+    child = child_of(service)
+    # It ends by itself, without a word to its child.
+    os.kill(service.pid, signal.SIGINT)
+    service.wait(10)
     child.wait(10)
     assert not child.is_running()
 
@@ -114,6 +125,12 @@ def test_service_of_a_new_pair_forgets_the_old_port_and_the_old_log(tmp_path: Pa
     service.wait(20)
     assert service.address is None
     assert "another pair" not in service.log_path.read_text()
+
+
+def test_guard_whose_parent_has_ended_starts_nothing() -> None:
+    command = [sys.executable, "-I", "-S", guarded.__file__, "1", sys.executable, "-c", "print('started')"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == ("", "")
 
 
 def test_service_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from tests.integration.up import START_TIMEOUT_S, RunningUp, assert_all_end, com
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 NUM_STREAMS = 8
-RECOVERY_S = 60.0
+RECOVERY_S = START_TIMEOUT_S
 # The pause before a child is started again grows with each early end, so that more rounds take long.
 NUM_ROUNDS = 1
 

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
 from services.cli.log_lines import last_serious
-from services.cli.pair import guarded
 from services.cli.pair.state import LocalProcess
+from services.common import guarded
 
 
 class Child(ABC):
     """Ends at the latest when this process does, by whatever. It has a session of its own: Ctrl-C is for `trivium`.
 
-    Each life adds to one log. The thread that calls `start` has to outlive the process (`services.cli.pair.guarded`).
+    Each life adds to one log. The thread that calls `start` has to outlive the process (`services.common.guarded`).
 
     Args:
         name: Its name.
@@ -58,7 +58,7 @@ class Child(ABC):
         self._log_start = self.log_path.stat().st_size
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", guarded.__file__, str(os.getpid()), *self._command()],
+                guarded.command(self._command()),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -76,12 +76,15 @@ class Child(ABC):
         """
         return self._started.pid
 
-    @property
-    def exit_code(self) -> int | None:
-        """What it ended with; negative for a signal; None while it runs."""
+    def poll(self) -> int | None:
+        """Looks whether it has ended; if so, what it left behind in its process group ends, too.
+
+        Returns:
+            Its exit code, negative for a signal; None while it runs.
+        """
         process = self._started
         if process.returncode is None and _has_ended(process.pid):
-            # What it started and left behind in its group, whose number is its own until it is reaped.
+            # The group's number is its own until it is reaped.
             _kill_group(process.pid)
             process.wait()
         return process.returncode
@@ -89,7 +92,7 @@ class Child(ABC):
     @property
     def ending(self) -> str:
         """How it ended and why, as far as its log tells. Valid once it has ended."""
-        code = self.exit_code
+        code = self.poll()
         assert code is not None
         if code < 0:
             return f"was killed by {_signal_name(-code)}"
@@ -103,12 +106,10 @@ class Child(ABC):
 
     def wait(self, timeout_s: float) -> None:
         """Waits `timeout_s` seconds for its end, then kills it."""
-        if not self.is_running:
-            return
-        try:
-            self._started.wait(timeout_s)
-        except subprocess.TimeoutExpired:
+        if self.is_running and not _ends_within(self.pid, timeout_s):
             self.kill()
+        elif self._process is not None:
+            self.poll()
 
     def kill(self) -> None:
         """Ends it and its process group, at once."""
@@ -120,7 +121,7 @@ class Child(ABC):
     @property
     def is_running(self) -> bool:
         """Whether it was started and hasn't ended."""
-        return self._process is not None and self.exit_code is None
+        return self._process is not None and self.poll() is None
 
     @property
     def _started(self) -> subprocess.Popen[bytes]:
@@ -146,6 +147,15 @@ def _has_ended(pid: int) -> bool:
     except ChildProcessError:
         # Another thread was quicker.
         return True
+
+
+def _ends_within(pid: int, timeout_s: float) -> bool:
+    """Whether a child ends within `timeout_s` seconds; leaves it to be reaped."""
+    process = os.pidfd_open(pid)
+    try:
+        return bool(select.select([process], [], [], timeout_s)[0])
+    finally:
+        os.close(process)
 
 
 def _kill_group(group: int) -> None:

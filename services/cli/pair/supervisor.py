@@ -63,13 +63,13 @@ class Supervised:
 
     def has_ended(self, now: float) -> bool:
         """Looks whether it ended since it was last seen, and says when it is to be started again."""
-        if not self.is_up or self.child.exit_code is None:
+        if not self.is_up or self.child.poll() is None:
             return False
         self._note_end(self.child.ending, now)
         return True
 
     def start_if_due(self, now: float) -> bool:
-        """Starts it if it is down and its pause is over. Returns whether it runs then."""
+        """Starts it if it is down and its pause is over. Returns whether it did."""
         if self.is_up or now < self._starts_at:
             return False
         self.num_restarts += bool(self.last_end)

@@ -17,6 +17,7 @@ from asyncio.subprocess import Process
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 
+from services.common import guarded
 from services.common.errors import ModelNotReady
 from services.engines.base import EngineOptions, ModelInfo, ModelLoadError, SamplingParams
 from services.engines.sglang.chunks import CACHE_CLEARED
@@ -54,7 +55,8 @@ class SglangProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "services.engines.sglang.host", str(theirs.fileno())),
+                # While it loads a model it doesn't look at the socket, and may hold a GPU's memory for long.
+                *guarded.command([sys.executable, "-m", "services.engines.sglang.host", str(theirs.fileno())]),
                 pass_fds=[theirs.fileno()],
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=_STDERR,

@@ -29,8 +29,7 @@ class FakeChild(Child):
     def pid(self) -> int:
         return 1000 + self.num_starts
 
-    @property
-    def exit_code(self) -> int | None:
+    def poll(self) -> int | None:
         return self._code
 
     @property
@@ -167,7 +166,7 @@ def test_supervisor_stopped_ends_the_first_before_the_others_and_starts_none_aga
     supervisor.keep_alive()
     supervisor.stop([front], 1, 1)
     assert calls[:3] == ["front terminate", "front wait", "slm terminate"]
-    assert (slm.exit_code, front.exit_code) == (0, 0)
+    assert (slm.poll(), front.poll()) == (0, 0)
     assert not started.acquire(blocking=False)
 
 
@@ -181,7 +180,7 @@ def test_supervisor_interrupted_while_it_stops_kills_all_at_once(
     front.is_interrupted = True
     with pytest.raises(KeyboardInterrupt):
         supervisor.stop([front], 60, 60)
-    assert (slm.exit_code, front.exit_code) == (-9, -9)
+    assert (slm.poll(), front.poll()) == (-9, -9)
 
 
 def test_supervisor_that_cannot_start_at_all_is_a_failure(supervisor: Supervisor, child: FakeChild) -> None:
