@@ -12,21 +12,21 @@ Source: arXiv:2505.21600 §3.2, Algorithm 1 (sentence-level); deviation: none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from evaluation.decoding.batch import RoutedResponse
 from evaluation.decoding.oracle_row import OracleRow, RowReader
 from evaluation.decoding.packed_decoder import PackedDecoder
 from evaluation.decoding.path_following import FollowedPath
+from evaluation.decoding.response import RoutedResponse
+from evaluation.decoding.room import BATCH_SIZE
 from labeler_jobs.models.huggingface import length_batches
 from labeler_jobs.verifiers.verifier import Label, Verifier
 
-BATCH_SIZE = 128
 _ALIVE_SHARE = 0.7
 """Finished rows are dropped once fewer than this share of a batch is left."""
 _READY_SHARE = 0.2
@@ -44,7 +44,6 @@ def decode_oracle(
     max_new_tokens: int,
     max_sentence_len: int = 64,
     batch_size: int = BATCH_SIZE,
-    on_done: Callable[[int], None] | None = None,
 ) -> list[RoutedResponse]:
     """Decode prompts greedily, with the verifier's verdict on every fork.
 
@@ -57,7 +56,6 @@ def decode_oracle(
         max_new_tokens: Limit of a response, in tokens.
         max_sentence_len: Limit of what the LLM writes after an SLM token, in tokens.
         batch_size: Prompts that are decoded together.
-        on_done: Told of each batch how many responses it finished.
 
     Returns:
         One response per prompt, in order. Where the SLM's token diverged, the LLM's stands, with score 1; all other
@@ -73,8 +71,6 @@ def decode_oracle(
         capacity = max(len(prompts[number]) for number in numbers) + reader.most_new_tokens
         _OracleBatch(rows, slm, llm, verifier, capacity).run()
         responses |= {number: _as_response(row.path) for number, row in zip(numbers, rows, strict=True)}
-        if on_done:
-            on_done(len(rows))
     return [responses[number] for number in range(len(prompts))]
 
 
