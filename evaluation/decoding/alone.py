@@ -19,7 +19,7 @@ def decode_alone(
     from_llm: bool = False,
     batch_size: int = BATCH_SIZE,
 ) -> list[RoutedResponse]:
-    """Decode prompts greedily with one model.
+    """Decodes prompts greedily with one model.
 
     Args:
         model: Folder of a causal language model.

@@ -4,8 +4,8 @@ The SLM's token is kept unless the verifier finds that the LLM, writing on after
 learn labels of this kind, so the oracle bounds what they can reach. It costs an LLM continuation a fork: no way to
 serve.
 
-`path_following` decides; `oracle_row` says what a row needs next. Owned here is the batch: the LLM
-writes a token for every row at a time, and pauses for SLM and verifier once enough rows have what they need from it.
+`path_following` decides; `oracle_row` says what a row needs next. Owned here is the batch: the LLM writes a token for
+every row at a time, and pauses for SLM and verifier once enough rows have what they need from it.
 
 Source: arXiv:2505.21600 §3.2, Algorithm 1 (sentence-level); deviation: none.
 """
@@ -45,7 +45,7 @@ def decode_oracle(
     max_sentence_len: int = 64,
     batch_size: int = BATCH_SIZE,
 ) -> list[RoutedResponse]:
-    """Decode prompts greedily, with the verifier's verdict on every fork.
+    """Decodes prompts greedily, with the verifier's verdict on every fork.
 
     Args:
         slm: The small model.
@@ -96,7 +96,7 @@ class _OracleBatch:
         self._verifier = verifier
 
     def run(self) -> None:
-        """Decode to the end of every row."""
+        """Decodes to the end of every row."""
         while self._compact():
             alive = [number for number, row in enumerate(self._rows) if not row.done]
             ready = [number for number in alive if self._rows[number].ready]
@@ -106,14 +106,14 @@ class _OracleBatch:
                 self._write(set(alive) - set(ready))
 
     def _write(self, numbers: set[int]) -> None:
-        """Let the LLM write a token in these rows; the others run along, which is cheaper than to leave them out."""
+        """Lets the LLM write a token in these rows; the others run along, which is cheaper than to leave them out."""
         logits = self._llm.extend_all([row.target if n in numbers else None for n, row in enumerate(self._rows)])
         for number, token_id in enumerate(logits.argmax(dim=-1).tolist()):
             if number in numbers:
                 self._rows[number].write(token_id)
 
     def _serve(self, numbers: list[int]) -> None:
-        """Judge the forks of these rows, and follow their plans to the next one."""
+        """Judges the forks of these rows, and follows their plans to the next one."""
         tried = [row for row in (self._rows[number] for number in numbers) if row.trying]
         for row, verdict in zip(tried, self._verifier.judge([row.case() for row in tried]), strict=True):
             row.settle(divergent=verdict.divergent)
@@ -126,7 +126,7 @@ class _OracleBatch:
             self._rows[number].advance()
 
     def _compact(self) -> bool:
-        """Drop finished rows once many are; tell whether any is left."""
+        """Drops finished rows once many are; tells whether any is left."""
         alive = [number for number, row in enumerate(self._rows) if not row.done]
         if alive and len(alive) <= _ALIVE_SHARE * len(self._rows):
             self._rows = [self._rows[number] for number in alive]
@@ -165,12 +165,12 @@ class _Follower:
         return [(start + 1, row.tolist()) for start, row in zip(starts, token_ids, strict=True)]
 
     def keep(self, numbers: list[int]) -> None:
-        """Drop all rows but these; they are numbered anew, in this order."""
+        """Drops all rows but these; they are numbered anew, in this order."""
         self._decoder.keep(torch.tensor(numbers))
         self._held = [self._held[number] for number in numbers]
 
     def _rewound(self, number: int, target: tuple[int, ...]) -> int:
-        """Forget what the target doesn't share, and its last token, which has to be run; tell what is left."""
+        """Forgets what the target doesn't share, and its last token, which has to be run; tells what is left."""
         held = self._held[number]
         shared = len(held)
         if target[:shared] != held:

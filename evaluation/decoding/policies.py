@@ -49,7 +49,7 @@ class RoutingPolicy(Protocol):
         ...
 
     def scores(self, drafts: DraftBatch) -> Tensor:
-        """Score drafts; larger means more likely to be routed.
+        """Scores drafts; larger means more likely to be routed.
 
         Args:
             drafts: At least one row.

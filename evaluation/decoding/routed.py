@@ -41,7 +41,7 @@ def decode_routed(
     max_new_tokens: int,
     batch_size: int = BATCH_SIZE,
 ) -> list[RoutedResponse]:
-    """Decode prompts greedily under the routing rule.
+    """Decodes prompts greedily under the routing rule.
 
     Args:
         slm: Folder of the small model.
@@ -113,7 +113,7 @@ class _Decoding:
         self._asking: set[int] = set()
 
     async def run(self) -> list[RoutedResponse]:
-        """Decode to the end of every prompt."""
+        """Decodes to the end of every prompt."""
         while self._open_more():
             if not self._drafting or len(self._asking) >= _WAITING_SHARE * len(self._cores):
                 await self._answer()

@@ -25,7 +25,7 @@ def answer_table(
     responses: Sequence[RoutedResponse],
     answerer: Answerer,
 ) -> pa.Table:
-    """Grade answers and describe them.
+    """Grades answers and describes them.
 
     Args:
         tokenizer: The pair's.

@@ -111,7 +111,7 @@ def routed_jobs(evidence: Evidence) -> list[DecodeJob]:
 
 
 def run_jobs(jobs: Sequence[DecodeJob], num_processes: int) -> None:
-    """Make the runs that are missing.
+    """Makes the runs that are missing.
 
     Args:
         jobs: Runs; one whose file is there is skipped.
@@ -133,7 +133,7 @@ def run_jobs(jobs: Sequence[DecodeJob], num_processes: int) -> None:
 
 
 def run_job(job: DecodeJob) -> str:
-    """Decode, grade and save one run; returns its name with its accuracy."""
+    """Decodes, grades and saves one run; returns its name with its accuracy."""
     tokenizer = load_tokenizer(job.weights / "slm")
     samples = [draw_sample(index) for index in job.indices]
     prompts = [render_prompt(tokenizer, sample.query) for sample in samples]

@@ -61,7 +61,7 @@ class MethodReport:
 
 
 def evaluate_pair(weights: Path, samples: Sequence[Sample], thresholds: Sequence[float] = ()) -> list[MethodReport]:
-    """Measure the SLM alone, the LLM alone, and routed decoding at each threshold.
+    """Measures the SLM alone, the LLM alone, and routed decoding at each threshold.
 
     Args:
         weights: Folder of the pair: slm, llm and router.
@@ -129,7 +129,7 @@ def _activated(pair: LoadedPair, method: str, usage: Estimate) -> Estimate:
 
 
 def render_table(reports: Sequence[MethodReport], llm_params_b: float) -> Table:
-    """Lay reports out as a table, one row per method.
+    """Lays reports out as a table, one row per method.
 
     Args:
         reports: What to show.
@@ -154,7 +154,7 @@ def _percent(estimate: Estimate) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Evaluate from the command line."""
+    """Evaluates from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=WEIGHTS_DIR, help="folder of the pair (default: the shipped)")
     parser.add_argument("--queries", type=int, default=1000, help="held-out queries (default: %(default)s)")
