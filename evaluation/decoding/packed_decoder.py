@@ -1,8 +1,8 @@
 """Decodes many sequences of different lengths with one model and no copies of its KV.
 
 Owns the KV of a batch. New tokens of all rows are packed into one sequence of length `total`, so that no matrix
-product sees padding; only attention pads the queries of a pass to the longest row. KV lies in preallocated tensors, is
-written in place and is read through views. Who writes which token is `oracle`'s.
+product sees padding; only attention pads the queries of a pass to the longest row. KV lies in preallocated tensors,
+is written in place and is read through views. Who writes which token is `oracle`'s.
 """
 
 from __future__ import annotations
