@@ -26,7 +26,7 @@ class Estimate:
 def bootstrap_ratio(
     numerators: ArrayLike, denominators: ArrayLike, num_resamples: int = 2000, seed: int = 0
 ) -> Estimate:
-    """Estimate sum(numerators) / sum(denominators) with a 95% percentile interval, resampling queries.
+    """Estimates sum(numerators) / sum(denominators) with a 95% percentile interval, resampling queries.
 
     Args:
         numerators: [queries], such as correct answers or LLM tokens.
@@ -47,7 +47,7 @@ def bootstrap_ratio(
 
 
 def paired_bootstrap_difference(a: ArrayLike, b: ArrayLike, num_resamples: int = 2000, seed: int = 0) -> Estimate:
-    """Estimate mean(a) - mean(b) of two methods on the same queries, with a 95% percentile interval.
+    """Estimates mean(a) - mean(b) of two methods on the same queries, with a 95% percentile interval.
 
     A resample draws queries, and takes both methods' outcomes of each: a hard query is hard for both, so the interval
     is narrower than that of two independent means.

@@ -49,7 +49,7 @@ class RouterCheckpoint:
 
 
 def save_checkpoint(checkpoint: RouterCheckpoint, folder: Path) -> None:
-    """Write a router.
+    """Writes a router.
 
     Args:
         checkpoint: What to write; its embedding is stored when it is given.
@@ -68,7 +68,7 @@ def save_checkpoint(checkpoint: RouterCheckpoint, folder: Path) -> None:
 
 
 def load_checkpoint(folder: Path) -> RouterCheckpoint:
-    """Read and check a router.
+    """Reads and checks a router.
 
     Args:
         folder: Holds `router.safetensors` and `router.json`.
@@ -99,7 +99,7 @@ def load_checkpoint(folder: Path) -> RouterCheckpoint:
 
 
 def load_slm_embedding(model_dir: Path) -> Tensor:
-    """Read a model's input embedding and nothing else of it.
+    """Reads a model's input embedding and nothing else of it.
 
     Args:
         model_dir: A Hugging Face folder with `model.safetensors`, or shards and `model.safetensors.index.json`.
@@ -129,7 +129,7 @@ def load_slm_embedding(model_dir: Path) -> Tensor:
 
 
 def count_stored_parameters(model_dir: Path) -> int:
-    """Count a model's weights without reading them; tied ones are stored once.
+    """Counts a model's weights without reading them; tied ones are stored once.
 
     Args:
         model_dir: A Hugging Face folder with `model.safetensors`, or shards and `model.safetensors.index.json`. Of

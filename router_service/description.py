@@ -92,7 +92,7 @@ class RouterDescription:
 
 
 def read_description(path: Path) -> RouterDescription:
-    """Read and check a description.
+    """Reads and checks a description.
 
     Args:
         path: A `router.json`.
@@ -118,14 +118,14 @@ def read_description(path: Path) -> RouterDescription:
 
 
 def write_description(description: RouterDescription, path: Path) -> None:
-    """Write a description as indented JSON; the file changes whole or not at all."""
+    """Writes a description as indented JSON; the file changes whole or not at all."""
     aside = path.with_name(f"{path.name}.tmp")
     aside.write_text(json.dumps(dataclasses.asdict(description), indent=1) + "\n", encoding="utf-8")
     aside.replace(path)
 
 
 def read_identity(path: Path, name: str, fields: Any) -> ModelIdentity:
-    """Check the identity of a model.
+    """Checks the identity of a model.
 
     Args:
         path: The file that it stands in, for the error.

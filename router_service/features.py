@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def select_top_logits(logits: Tensor, num_top_logits: int) -> Tensor:
-    """Select the largest logits.
+    """Selects the largest logits.
 
     Args:
         logits: f32 [..., vocab], raw.

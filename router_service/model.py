@@ -46,7 +46,7 @@ class RouterConfig:
     inputs: tuple[InputName, ...] = ALL_INPUTS
 
     def __post_init__(self) -> None:
-        """Refuse sizes that make no router.
+        """Refuses sizes that make no router.
 
         Raises:
             ValueError: Naming the field.
@@ -78,7 +78,7 @@ class ResidualBlock(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map f32 [batch, hidden] to f32 [batch, hidden]."""
+        """Maps f32 [batch, hidden] to f32 [batch, hidden]."""
         inner = nn.functional.gelu(self.dropout(self.expand(self.norm(x))))
         contracted: Tensor = self.dropout(self.contract(inner))
         return x + contracted
@@ -91,7 +91,7 @@ class Router(nn.Module):
     """
 
     def __init__(self, config: RouterConfig) -> None:
-        """Build an untrained router; initial weights follow torch's current seed.
+        """Builds an untrained router; initial weights follow torch's current seed.
 
         Args:
             config: Its sizes.
@@ -106,7 +106,7 @@ class Router(nn.Module):
         self.head = nn.Linear(config.hidden_size, 1)
 
     def forward(self, hidden_state: Tensor, top_logits: Tensor, token_embedding: Tensor) -> Tensor:
-        """Compute divergence logits; their sigmoid is the divergence probability.
+        """Computes divergence logits; their sigmoid is the divergence probability.
 
         Args:
             hidden_state: f32 [batch, slm_hidden].

@@ -4,29 +4,29 @@ The SLM's token is kept unless the verifier finds that the LLM, writing on after
 learn labels of this kind, so the oracle bounds what they can reach. It costs an LLM continuation a fork: no way to
 serve.
 
-`path_following` decides; `oracle_row` says what a row needs next. Owned here is the batch: the LLM
-writes a token for every row at a time, and pauses for SLM and verifier once enough rows have what they need from it.
+`path_following` decides; `oracle_row` says what a row needs next. Owned here is the batch: the LLM writes a token for
+every row at a time, and pauses for SLM and verifier once enough rows have what they need from it.
 
 Source: arXiv:2505.21600 §3.2, Algorithm 1 (sentence-level); deviation: none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from evaluation.decoding.batch import RoutedResponse
 from evaluation.decoding.oracle_row import OracleRow, RowReader
 from evaluation.decoding.packed_decoder import PackedDecoder
 from evaluation.decoding.path_following import FollowedPath
+from evaluation.decoding.response import RoutedResponse
+from evaluation.decoding.room import BATCH_SIZE
 from labeler_jobs.models.huggingface import length_batches
 from labeler_jobs.verifiers.verifier import Label, Verifier
 
-BATCH_SIZE = 128
 _ALIVE_SHARE = 0.7
 """Finished rows are dropped once fewer than this share of a batch is left."""
 _READY_SHARE = 0.2
@@ -44,9 +44,8 @@ def decode_oracle(
     max_new_tokens: int,
     max_sentence_len: int = 64,
     batch_size: int = BATCH_SIZE,
-    on_done: Callable[[int], None] | None = None,
 ) -> list[RoutedResponse]:
-    """Decode prompts greedily, with the verifier's verdict on every fork.
+    """Decodes prompts greedily, with the verifier's verdict on every fork.
 
     Args:
         slm: The small model.
@@ -57,7 +56,6 @@ def decode_oracle(
         max_new_tokens: Limit of a response, in tokens.
         max_sentence_len: Limit of what the LLM writes after an SLM token, in tokens.
         batch_size: Prompts that are decoded together.
-        on_done: Told of each batch how many responses it finished.
 
     Returns:
         One response per prompt, in order. Where the SLM's token diverged, the LLM's stands, with score 1; all other
@@ -73,8 +71,6 @@ def decode_oracle(
         capacity = max(len(prompts[number]) for number in numbers) + reader.most_new_tokens
         _OracleBatch(rows, slm, llm, verifier, capacity).run()
         responses |= {number: _as_response(row.path) for number, row in zip(numbers, rows, strict=True)}
-        if on_done:
-            on_done(len(rows))
     return [responses[number] for number in range(len(prompts))]
 
 
@@ -100,7 +96,7 @@ class _OracleBatch:
         self._verifier = verifier
 
     def run(self) -> None:
-        """Decode to the end of every row."""
+        """Decodes to the end of every row."""
         while self._compact():
             alive = [number for number, row in enumerate(self._rows) if not row.done]
             ready = [number for number in alive if self._rows[number].ready]
@@ -110,14 +106,14 @@ class _OracleBatch:
                 self._write(set(alive) - set(ready))
 
     def _write(self, numbers: set[int]) -> None:
-        """Let the LLM write a token in these rows; the others run along, which is cheaper than to leave them out."""
+        """Lets the LLM write a token in these rows; the others run along, which is cheaper than to leave them out."""
         logits = self._llm.extend_all([row.target if n in numbers else None for n, row in enumerate(self._rows)])
         for number, token_id in enumerate(logits.argmax(dim=-1).tolist()):
             if number in numbers:
                 self._rows[number].write(token_id)
 
     def _serve(self, numbers: list[int]) -> None:
-        """Judge the forks of these rows, and follow their plans to the next one."""
+        """Judges the forks of these rows, and follows their plans to the next one."""
         tried = [row for row in (self._rows[number] for number in numbers) if row.trying]
         for row, verdict in zip(tried, self._verifier.judge([row.case() for row in tried]), strict=True):
             row.settle(divergent=verdict.divergent)
@@ -130,7 +126,7 @@ class _OracleBatch:
             self._rows[number].advance()
 
     def _compact(self) -> bool:
-        """Drop finished rows once many are; tell whether any is left."""
+        """Drops finished rows once many are; tells whether any is left."""
         alive = [number for number, row in enumerate(self._rows) if not row.done]
         if alive and len(alive) <= _ALIVE_SHARE * len(self._rows):
             self._rows = [self._rows[number] for number in alive]
@@ -169,12 +165,12 @@ class _Follower:
         return [(start + 1, row.tolist()) for start, row in zip(starts, token_ids, strict=True)]
 
     def keep(self, numbers: list[int]) -> None:
-        """Drop all rows but these; they are numbered anew, in this order."""
+        """Drops all rows but these; they are numbered anew, in this order."""
         self._decoder.keep(torch.tensor(numbers))
         self._held = [self._held[number] for number in numbers]
 
     def _rewound(self, number: int, target: tuple[int, ...]) -> int:
-        """Forget what the target doesn't share, and its last token, which has to be run; tell what is left."""
+        """Forgets what the target doesn't share, and its last token, which has to be run; tells what is left."""
         held = self._held[number]
         shared = len(held)
         if target[:shared] != held:

@@ -57,7 +57,7 @@ class OracleRow:
     """
 
     def __init__(self, reader: RowReader, prompt: Sequence[int]) -> None:
-        """Start a response.
+        """Starts a response.
 
         Args:
             reader: Text and limits.
@@ -107,7 +107,7 @@ class OracleRow:
         return (*self._fork.prefix, self._fork.slm_token_id, *self._branch)
 
     def write(self, token_id: int) -> None:
-        """Take the LLM's token after `target`."""
+        """Takes the LLM's token after `target`."""
         if self._branch is None:
             self._plan.append(token_id)
             self.ready = self._plan_suffices()
@@ -116,12 +116,12 @@ class OracleRow:
             self.ready = self._branch_suffices()
 
     def read(self, first: int, token_ids: Sequence[int]) -> None:
-        """Take the SLM's tokens for consecutive positions of `planned` from `first` on, and for the one after it."""
+        """Takes the SLM's tokens for consecutive positions of `planned` from `first` on, and for the one after it."""
         at = first - len(self._follower.sequence)
         self._proposals[max(at, 0) :] = token_ids[max(-at, 0) :]
 
     def advance(self) -> None:
-        """Follow the plan to the next fork, and say what is needed of the LLM."""
+        """Follows the plan to the next fork, and says what is needed of the LLM."""
         while self._fork is None and self._plan and not self.done:
             self._fork = self._follower.propose(self._proposals[0], self._plan[0])
             if self._fork is None:
@@ -137,7 +137,7 @@ class OracleRow:
         return build_case(prefix, planned, tried)
 
     def settle(self, *, divergent: bool) -> None:
-        """Take the verdict on the token that was tried."""
+        """Takes the verdict on the token that was tried."""
         assert self._branch is not None
         self._follower.settle(divergent=divergent)
         if divergent:

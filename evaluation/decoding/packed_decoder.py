@@ -1,8 +1,8 @@
 """Decodes many sequences of different lengths with one model and no copies of its KV.
 
-Owns the KV of a batch. New tokens of all rows are packed into one sequence of length
-`total`, so that no matrix product sees padding; only attention pads the queries of a pass to the longest row. KV lies
-in preallocated tensors, is written in place and is read through views. Who writes which token is `decoding`'s.
+Owns the KV of a batch. New tokens of all rows are packed into one sequence of length `total`, so that no matrix
+product sees padding; only attention pads the queries of a pass to the longest row. KV lies in preallocated tensors,
+is written in place and is read through views. Who writes which token is `oracle`'s.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Pass:
 
     @classmethod
     def plan(cls, rows: Tensor | None, starts: Tensor, counts: Tensor) -> _Pass:
-        """Plan a pass over `counts` i64 [chosen] new tokens after `starts` i64 [chosen] old ones."""
+        """Plans a pass over `counts` i64 [chosen] new tokens after `starts` i64 [chosen] old ones."""
         num_rows, query_len = len(counts), int(counts.max())
         row_of = torch.repeat_interleave(torch.arange(num_rows), counts)
         offset_of = torch.arange(len(row_of)) - (counts.cumsum(0) - counts)[row_of]
@@ -69,7 +69,7 @@ class _RowCache(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Write [1, kv_heads, total, head]; return what the pass reads, [chosen, kv_heads, kv_len, head]."""
+        """Writes [1, kv_heads, total, head]; returns what the pass reads, [chosen, kv_heads, kv_len, head]."""
         plan = self.current
         assert plan is not None
         row_of = plan.row_of if plan.rows is None else plan.rows[plan.row_of]
@@ -81,7 +81,7 @@ class _RowCache(Cache):
         return read[0], read[1]
 
     def keep(self, rows: Tensor) -> None:
-        """Drop all but `rows` i64 [kept]."""
+        """Drops all but `rows` i64 [kept]."""
         self.keys = [pool[rows] for pool in self.keys]
         self.values = [pool[rows] for pool in self.values]
 
@@ -98,7 +98,7 @@ class PackedDecoder:
     """
 
     def __init__(self, model: PreTrainedModel, num_rows: int, capacity: int) -> None:
-        """Make room.
+        """Makes room.
 
         Args:
             model: A causal language model of full attention, in float32 on the CPU, whose logits are its output
@@ -113,7 +113,7 @@ class PackedDecoder:
         self.lengths = torch.zeros(num_rows, dtype=torch.long)
 
     def extend(self, token_ids: Tensor, counts: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Process new tokens.
+        """Processes new tokens.
 
         Args:
             token_ids: i64 [total], the new tokens of the first chosen row, then those of the next.
@@ -128,7 +128,7 @@ class PackedDecoder:
         return hidden_state, output_logits(self._model, hidden_state)
 
     def extend_each(self, token_ids: Tensor, counts: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Process new tokens as `extend` does.
+        """Processes new tokens as `extend` does.
 
         Returns:
             f32 [total, vocab], raw logits after every new token.
@@ -154,10 +154,10 @@ class PackedDecoder:
         return hidden_state
 
     def rewind(self, lengths: Tensor) -> None:
-        """Forget what lies behind `lengths` i64 [rows]."""
+        """Forgets what lies behind `lengths` i64 [rows]."""
         self.lengths = torch.minimum(self.lengths, lengths)
 
     def keep(self, rows: Tensor) -> None:
-        """Drop all but `rows` i64 [kept]; they are numbered anew, in this order."""
+        """Drops all but `rows` i64 [kept]; they are numbered anew, in this order."""
         self._cache.keep(rows)
         self.lengths = self.lengths[rows]

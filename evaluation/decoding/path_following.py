@@ -53,7 +53,7 @@ class PathFollower:
     """Decides one path token by token. Call `propose`, and `settle` after every fork, until `done`."""
 
     def __init__(self, prompt: Sequence[int], eos_token_id: int, max_new_tokens: int) -> None:
-        """Start a path.
+        """Starts a path.
 
         Args:
             prompt: Token ids.
@@ -84,7 +84,7 @@ class PathFollower:
         return FollowedPath(tuple(self._sequence[self._prompt_len :]), tuple(self._labels))
 
     def propose(self, slm_token_id: int, llm_token_id: int) -> Fork | None:
-        """Take what both models write next.
+        """Takes what both models write next.
 
         Returns:
             None where they agree: the token is taken. Else the fork that `settle` has to decide.
@@ -98,7 +98,7 @@ class PathFollower:
         return self._fork
 
     def settle(self, *, divergent: bool) -> None:
-        """Decide the open fork: the LLM's token if the SLM's diverges, else the SLM's."""
+        """Decides the open fork: the LLM's token if the SLM's diverges, else the SLM's."""
         if self._fork is None:
             raise RuntimeError("there is no fork to settle")
         fork, self._fork = self._fork, None

@@ -15,9 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from router_service.features import select_top_logits
 from router_service.model import Router
-from services.engines.base import TOP_LOGITS
 
 NUM_EVIDENCE_LOGITS = 10
 """Logits that aleatoric uncertainty counts as evidence."""
@@ -28,14 +26,14 @@ class DraftBatch:
     """Drafts of the SLM, one a row.
 
     Attributes:
-        logits: f32 [rows, vocab], raw.
+        top_logits: f32 [rows, 100], the largest raw logits, falling, as engines hand them out.
         hidden_state: f32 [rows, slm_hidden], after the final norm.
         token_ids: i64 [rows], the drafts.
         questions: i64 [rows], number of the question that a row answers.
         positions: i64 [rows], position of the draft in the response.
     """
 
-    logits: Tensor
+    top_logits: Tensor
     hidden_state: Tensor
     token_ids: Tensor
     questions: Tensor
@@ -51,7 +49,7 @@ class RoutingPolicy(Protocol):
         ...
 
     def scores(self, drafts: DraftBatch) -> Tensor:
-        """Score drafts; larger means more likely to be routed.
+        """Scores drafts; larger means more likely to be routed.
 
         Args:
             drafts: At least one row.
@@ -81,7 +79,7 @@ class RouterPolicy:
 
     def scores(self, drafts: DraftBatch) -> Tensor:
         """Divergence probability in [0, 1]."""
-        top_logits = select_top_logits(drafts.logits, self.router.config.num_top_logits)
+        top_logits = drafts.top_logits[:, : self.router.config.num_top_logits]
         logits = self.router(drafts.hidden_state, top_logits, self.slm_embedding[drafts.token_ids])
         return torch.sigmoid(logits)
 
@@ -94,7 +92,7 @@ class EntropyPolicy:
 
     def scores(self, drafts: DraftBatch) -> Tensor:
         """Entropy in nats."""
-        return entropy(select_top_logits(drafts.logits, TOP_LOGITS))
+        return entropy(drafts.top_logits)
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ class AleatoricPolicy:
 
     def scores(self, drafts: DraftBatch) -> Tensor:
         """Expected entropy in nats."""
-        return aleatoric_uncertainty(drafts.logits)
+        return aleatoric_uncertainty(drafts.top_logits)
 
 
 @dataclass(frozen=True)

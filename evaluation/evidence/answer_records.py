@@ -8,7 +8,7 @@ from typing import Literal
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
-from evaluation.decoding.batch import RoutedResponse
+from evaluation.decoding.response import RoutedResponse
 from evaluation.records.response_shape import shape_of
 from evaluation.records.run_records import RECORDS_SCHEMA
 from evaluation.reference.corpus.samples import Sample
@@ -25,7 +25,7 @@ def answer_table(
     responses: Sequence[RoutedResponse],
     answerer: Answerer,
 ) -> pa.Table:
-    """Grade answers and describe them.
+    """Grades answers and describes them.
 
     Args:
         tokenizer: The pair's.

@@ -24,7 +24,7 @@ RULE_DEFAULT_USAGE = 0.10
 
 
 def calibrate(evidence: Evidence) -> None:
-    """Write `routers.json` and `sweep.json`."""
+    """Writes `routers.json` and `sweep.json`."""
     data = load_routing_data(evidence.dataset("validation"), "divergent")
     slm_size, llm_size = (count_parameters(load_model(folder)) for folder in (evidence.slm, evidence.llm))
     results, sweeps = [], []

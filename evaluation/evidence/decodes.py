@@ -11,19 +11,20 @@ from pathlib import Path
 
 import torch
 
-from evaluation.decoding.batch import RoutedResponse
-from evaluation.decoding.lockstep import decode_alone, decode_routed
+from evaluation.decoding.alone import decode_alone
 from evaluation.decoding.oracle import decode_oracle
 from evaluation.decoding.policies import AleatoricPolicy, EntropyPolicy, RandomPolicy, RouterPolicy, RoutingPolicy
+from evaluation.decoding.response import RoutedResponse
+from evaluation.decoding.routed import decode_routed
 from evaluation.evidence.answer_records import Answerer, answer_table
 from evaluation.evidence.plan import COMMAND, ROUTER_CONFIGS, RULES, Evidence, run_name
 from evaluation.records.results_files import Routers
 from evaluation.records.run_records import Run, RunRecords, save_records
 from evaluation.reference.corpus.samples import draw_sample
 from evaluation.reference.corpus.verifier import SuiteVerifier
-from evaluation.reference.pair import count_parameters, load_model, load_tokenizer
+from evaluation.reference.pair import load_model, load_tokenizer
 from labeler_jobs.models.huggingface import render_prompt
-from router_service.checkpoint import load_checkpoint, load_slm_embedding
+from router_service.checkpoint import count_stored_parameters, load_checkpoint, load_slm_embedding
 from services.common.progress import track
 
 logger = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ def routed_jobs(evidence: Evidence) -> list[DecodeJob]:
 
 
 def run_jobs(jobs: Sequence[DecodeJob], num_processes: int) -> None:
-    """Make the runs that are missing.
+    """Makes the runs that are missing.
 
     Args:
         jobs: Runs; one whose file is there is skipped.
@@ -132,7 +133,7 @@ def run_jobs(jobs: Sequence[DecodeJob], num_processes: int) -> None:
 
 
 def run_job(job: DecodeJob) -> str:
-    """Decode, grade and save one run; returns its name with its accuracy."""
+    """Decodes, grades and saves one run; returns its name with its accuracy."""
     tokenizer = load_tokenizer(job.weights / "slm")
     samples = [draw_sample(index) for index in job.indices]
     prompts = [render_prompt(tokenizer, sample.query) for sample in samples]
@@ -181,17 +182,17 @@ def _decode(
     job: DecodeJob, prompts: Sequence[Sequence[int]]
 ) -> tuple[list[RoutedResponse], dict[str, float], Answerer]:
     """Responses, sizes of the models that took part in billions, and who answered."""
+    limit = job.max_new_tokens
     for answerer in _ALONE:
         if job.method == answerer:
-            model = load_model(job.weights / answerer)
-            responses = decode_alone(model, prompts, max_new_tokens=job.max_new_tokens, from_llm=answerer == "llm")
-            return responses, {answerer: count_parameters(model) / 1e9}, answerer
-    slm, llm = load_model(job.weights / "slm"), load_model(job.weights / "llm")
-    params = {"slm": count_parameters(slm) / 1e9, "llm": count_parameters(llm) / 1e9}
-    limit = job.max_new_tokens
+            folder = job.weights / answerer
+            responses = decode_alone(folder, prompts, max_new_tokens=limit, from_llm=answerer == "llm")
+            return responses, {answerer: count_stored_parameters(folder) / 1e9}, answerer
+    slm, llm = job.weights / "slm", job.weights / "llm"
+    params = {"slm": count_stored_parameters(slm) / 1e9, "llm": count_stored_parameters(llm) / 1e9}
     if job.method == "oracle":
-        tokenizer = load_tokenizer(job.weights / "slm")
-        responses = decode_oracle(slm, llm, tokenizer, SuiteVerifier(), prompts, max_new_tokens=limit)
+        models = load_model(slm), load_model(llm)
+        responses = decode_oracle(*models, load_tokenizer(slm), SuiteVerifier(), prompts, max_new_tokens=limit)
         return responses, params | {"router": 0.0}, "routed"
     if job.threshold is None:
         raise ValueError(f"{job.name}: a routed run needs a threshold")

@@ -20,7 +20,7 @@ from labeler_jobs.statistics import STATISTICS_FILE
 
 
 def label(evidence: Evidence, name: str) -> None:
-    """Label one set; finished shards are kept.
+    """Labels one set; finished shards are kept.
 
     Args:
         evidence: What is gathered.
@@ -36,7 +36,7 @@ def label(evidence: Evidence, name: str) -> None:
 
 
 def report_labeling(evidence: Evidence) -> None:
-    """Write `labeling.json`."""
+    """Writes `labeling.json`."""
     sets, cost = {}, {}
     for name in LABEL_SETS:
         folder = evidence.labels(name)

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def train_mid(evidence: Evidence) -> None:
-    """Train the mid-size model as the pair's models were trained, and put it beside them.
+    """Trains the mid-size model as the pair's models were trained, and puts it beside them.
 
     The pair's own tokenizer is taken, so that all three read and write the same tokens.
     """
@@ -36,7 +36,7 @@ def train_mid(evidence: Evidence) -> None:
 
 
 def train_router(evidence: Evidence, method: str, seed: int) -> None:
-    """Train and calibrate one router."""
+    """Trains and calibrates one router."""
     description = build_checkpoint(
         load_router_config(ROUTER_CONFIGS[method]),
         evidence.dataset("train"),

@@ -30,7 +30,7 @@ from labeler_jobs.models.huggingface import render_prompt
 
 
 def route_queries(evidence: Evidence) -> None:
-    """Write `query_routing.json`, and one run for each router, seed and target."""
+    """Writes `query_routing.json`, and one run for each router, seed and target."""
     train = Outcomes.join(*(load_records(evidence.outcomes / f"train-{name}.parquet") for name in ("slm", "llm")))
     slm, llm = (load_records(evidence.runs / f"{name}.parquet") for name in ("slm", "llm"))
     held_out = Outcomes.join(slm, llm)
@@ -55,7 +55,7 @@ def route_queries(evidence: Evidence) -> None:
 
 
 def choose_at_cost(outcomes: Outcomes, scores: NDArray[np.float32], avg_params_b: float) -> NDArray[np.bool_]:
-    """Choose the queries for the LLM that use up a budget.
+    """Chooses the queries for the LLM that use up a budget.
 
     Args:
         outcomes: Of the queries.

@@ -60,7 +60,7 @@ STEP_ERRORS = (
 
 
 def gather(evidence: Evidence, num_processes: int, only: Sequence[str] = ()) -> None:
-    """Do whatever isn't done.
+    """Does whatever isn't done.
 
     Args:
         evidence: What is gathered.

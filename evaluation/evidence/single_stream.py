@@ -75,7 +75,7 @@ class _Turns:
     responses: list[list[int]] = field(default_factory=list)
 
     def take(self, prompts: Sequence[list[int]]) -> None:
-        """Answer all prompts, one after the other."""
+        """Answers all prompts, one after the other."""
         passes_before = self.counter.num_passes if self.counter else 0
         start = time.perf_counter()
         self.responses = [self.answer(prompt) for prompt in prompts]
@@ -100,7 +100,7 @@ class _Turns:
 
 @torch.inference_mode()
 def measure_speed(evidence: Evidence) -> None:
-    """Write `speed.json`."""
+    """Writes `speed.json`."""
     torch.set_num_threads(NUM_THREADS)
     scale = evidence.scale
     pair = load_pair(evidence.weights)
@@ -129,7 +129,7 @@ def measure_speed(evidence: Evidence) -> None:
 def inflate_to_ratio(
     slm: PreTrainedModel, llm: PreTrainedModel, ratio: float
 ) -> tuple[PreTrainedModel, dict[str, float]]:
-    """Inflate an LLM until a decoding step costs a multiple of the SLM's.
+    """Inflates an LLM until a decoding step costs a multiple of the SLM's.
 
     Args:
         slm: The small model.

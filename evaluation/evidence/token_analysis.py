@@ -22,7 +22,7 @@ _CHUNK = 65536
 
 
 def analyse_tokens(evidence: Evidence) -> None:
-    """Write `token_analysis.json`."""
+    """Writes `token_analysis.json`."""
     data = load_routing_data(evidence.dataset("train"), "divergent")
     TokenAnalysis(
         provenance=evidence.provenance,

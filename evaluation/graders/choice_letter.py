@@ -28,7 +28,7 @@ _LETTER_FIRST = re.compile(r"^\W*(?:(?:choice|option)\s+)?([A-D])(?:\W|$)", re.I
 
 
 def grade_choice(response: str, letter: str) -> Grade:
-    """Compare the letter that a response settles on with the right one.
+    """Compares the letter that a response settles on with the right one.
 
     Args:
         response: All of it.

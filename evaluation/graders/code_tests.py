@@ -50,7 +50,7 @@ def extract_program(response: str) -> str | None:
 
 
 def grade_program(response: str, tests: Iterable[CodeTest], function: str | None, sandbox: Sandbox) -> Grade:
-    """Run a response's program against tests.
+    """Runs a response's program against tests.
 
     Args:
         response: All of it; what comes before the end of thinking isn't read.
@@ -111,7 +111,7 @@ def _is_value(written: str, expected: str) -> bool:
 
 
 def is_same_output(written: str, expected: str) -> bool:
-    """Compare outputs line by line, space around lines and final newlines aside; numbers by value."""
+    """Compares outputs line by line, space around lines and final newlines aside; numbers by value."""
     lines, wanted = written.strip().split("\n"), expected.strip().split("\n")
     return len(lines) == len(wanted) and all(map(_is_same_line, lines, wanted))
 

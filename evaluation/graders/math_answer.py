@@ -49,7 +49,7 @@ class MathGrader:
         self.close()
 
     def grade(self, response: str, gold: str) -> Grade:
-        """Compare a response's answer with the right one.
+        """Compares a response's answer with the right one.
 
         Args:
             response: All of it.
@@ -71,7 +71,7 @@ class MathGrader:
         return Grade(verdict["correct"], answer, f"{how}, {gold} is right")
 
     def close(self) -> None:
-        """End the worker."""
+        """Ends the worker."""
         with self._lock:
             self._end_worker()
 

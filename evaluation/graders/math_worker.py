@@ -17,7 +17,7 @@ _MEMORY_BYTES = 2**31
 
 
 def compare(gold: str, answer: str) -> dict[str, object]:
-    """Parse both and compare them; an answer that can't be parsed is wrong."""
+    """Parses both and compares them; an answer that can't be parsed is wrong."""
     configs = [LatexExtractionConfig(), ExprExtractionConfig()]
     read = [parse(f"${text}$", configs, parsing_timeout=None) for text in (gold, answer)]
     # The starter holds the time; the library's own limit needs the main thread's signals.

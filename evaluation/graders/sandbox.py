@@ -94,7 +94,7 @@ class Sandbox:
     allow_unisolated: bool = False
 
     def run(self, files: Mapping[str, str], main: str, stdin: str = "") -> Execution:
-        """Run a Python program.
+        """Runs a Python program.
 
         Args:
             files: Text by file name, put into the work folder.

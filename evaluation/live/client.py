@@ -72,7 +72,7 @@ class LiveAnswer:
         return "".join(self.token_texts)
 
     def add(self, response: pb.GenerateResponse) -> None:
-        """Take a message of the stream."""
+        """Takes a message of the stream."""
         end = 0
         for length, source in zip(response.text_lengths, response.sources, strict=True):
             if source == pb.TOKEN_SOURCE_LLM:
@@ -88,7 +88,7 @@ class LiveAnswer:
 async def ask(
     stub: orchestrator_pb2_grpc.OrchestratorServiceAsyncStub, question_id: str, request: pb.GenerateRequest
 ) -> LiveAnswer:
-    """Ask a question; ask again while the orchestrator is away or full.
+    """Asks a question; asks again while the orchestrator is away or full.
 
     Args:
         stub: The orchestrator.

@@ -28,7 +28,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, run: Mapping[str, Any], key: str) -> None:
-        """Begin a journal, or go on with one.
+        """Begins a journal, or goes on with one.
 
         Args:
             path: The file; its folder is made when missing.
@@ -59,12 +59,12 @@ class Journal:
         self.close()
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Keep a row; when this returns, no kill and no power cut can take it away."""
+        """Keeps a row; when this returns, no kill and no power cut can take it away."""
         self._write(row)
         self.rows[row[self._key]] = dict(row)
 
     def close(self) -> None:
-        """Close the file; another process may go on with it."""
+        """Closes the file; another process may go on with it."""
         os.close(self._file)
 
     def _lock(self) -> None:

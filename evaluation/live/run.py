@@ -98,7 +98,7 @@ class SuiteProgress:
 
 
 def run_live(live: LiveRun, on_progress: Callable[[SuiteProgress], None]) -> tuple[Path, RunRecords]:
-    """Ask what isn't finished yet, and write the records.
+    """Asks what isn't finished yet, and writes the records.
 
     Args:
         live: The run.
@@ -153,7 +153,7 @@ class _Asker:
         self._num_correct = sum(row["correct"] for row in done)
 
     async def ask_all(self) -> None:
-        """Ask until all are finished; the first error ends it, after what is finished is kept."""
+        """Asks until all are finished; the first error ends it, after what is finished is kept."""
         self._tell()
         left = [question for question in self._questions if not self._is_finished(question)]
         tasks = [asyncio.create_task(self._ask(question)) for question in left]

@@ -12,7 +12,7 @@ NUM_POINTS = 101
 
 
 def measure_share(outcomes: Outcomes, to_llm: NDArray[np.bool_]) -> QueryRoutingPoint:
-    """Measure one choice.
+    """Measures one choice.
 
     Args:
         outcomes: Of held-out queries.
@@ -36,7 +36,7 @@ def measure_share(outcomes: Outcomes, to_llm: NDArray[np.bool_]) -> QueryRouting
 def sweep_shares(
     outcomes: Outcomes, scores: NDArray[np.float32], num_points: int = NUM_POINTS
 ) -> list[QueryRoutingPoint]:
-    """Send rising shares of the queries with the largest scores to the LLM.
+    """Sends rising shares of the queries with the largest scores to the LLM.
 
     Args:
         outcomes: Of held-out queries.

@@ -31,7 +31,7 @@ class _Encoder(nn.Module):
         self.head = nn.Linear(_WIDTH, 1)
 
     def forward(self, token_ids: Tensor) -> Tensor:
-        """Map i64 [batch, length], padded on the right with -1, to logits f32 [batch]."""
+        """Maps i64 [batch, length], padded on the right with -1, to logits f32 [batch]."""
         real = token_ids != _PADDING
         # Batches hold queries of any length; columns that are padding in all of them are dropped.
         real = real[:, : int(real.sum(dim=1).max())]
@@ -48,7 +48,7 @@ class EncoderRouter:
     name = "qr_encoder"
 
     def __init__(self, vocab_size: int) -> None:
-        """Build nothing yet.
+        """Builds nothing yet.
 
         Args:
             vocab_size: Token ids lie below this.
@@ -56,7 +56,7 @@ class EncoderRouter:
         self._vocab_size = vocab_size
 
     def fit(self, queries: QuerySet, needs_llm: Tensor, seed: int) -> None:
-        """Train the encoder."""
+        """Trains the encoder."""
         torch.manual_seed(seed)
         self._model = _Encoder(self._vocab_size)
         train_classifier(self._model, _inputs(queries), needs_llm, _TRAINING, seed)

@@ -25,7 +25,7 @@ class _Factors(nn.Module):
         self.quality = nn.Linear(_WIDTH, 1)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """Map f32 [batch, embedding] to f32 [batch]."""
+        """Maps f32 [batch, embedding] to f32 [batch]."""
         query = self.project(embedding)
         slm, llm = (self.quality(query * self.models.weight[model]).squeeze(-1) for model in (0, 1))
         logit: Tensor = llm - slm
@@ -39,7 +39,7 @@ class FactorizationRouter:
     name = "qr_mf"
 
     def fit(self, queries: QuerySet, needs_llm: Tensor, seed: int) -> None:
-        """Train the factors."""
+        """Trains the factors."""
         torch.manual_seed(seed)
         self._scaling = Scaling.measure(queries.mean_state)
         self._model = _Factors(queries.mean_state.size(1))

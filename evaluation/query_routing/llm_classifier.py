@@ -23,7 +23,7 @@ class _Head(nn.Module):
         self.head = nn.Linear(_WIDTH, 1)
 
     def forward(self, state: Tensor) -> Tensor:
-        """Map f32 [batch, size] to logits f32 [batch]."""
+        """Maps f32 [batch, size] to logits f32 [batch]."""
         logit: Tensor = self.head(self.dropout(nn.functional.gelu(self.inner(state)))).squeeze(-1)
         return logit
 
@@ -34,7 +34,7 @@ class LlmClassifierRouter:
     name = "qr_llm"
 
     def fit(self, queries: QuerySet, needs_llm: Tensor, seed: int) -> None:
-        """Train the head."""
+        """Trains the head."""
         torch.manual_seed(seed)
         states = self._states(queries)
         self._scaling = Scaling.measure(states)

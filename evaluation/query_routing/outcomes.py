@@ -51,7 +51,7 @@ class Outcomes:
 
     @classmethod
     def join(cls, slm: RunRecords, llm: RunRecords) -> Outcomes:
-        """Put two runs side by side.
+        """Puts two runs side by side.
 
         Raises:
             RecordError: They are not of the same questions, in the same order.

@@ -30,7 +30,7 @@ class QuerySet:
     last_state: Tensor
 
     def __len__(self) -> int:
-        """Count queries."""
+        """Counts queries."""
         return len(self.prompts)
 
 
@@ -40,7 +40,7 @@ class QueryRouter(Protocol):
     name: str
 
     def fit(self, queries: QuerySet, needs_llm: Tensor, seed: int) -> None:
-        """Learn from outcomes.
+        """Learns from outcomes.
 
         Args:
             queries: Training queries.
@@ -50,13 +50,13 @@ class QueryRouter(Protocol):
         ...
 
     def scores(self, queries: QuerySet) -> Tensor:
-        """Score queries: f32 [queries], larger where the LLM is needed more."""
+        """Scores queries: f32 [queries], larger where the LLM is needed more."""
         ...
 
 
 @torch.inference_mode()
 def embed_queries(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> QuerySet:
-    """Embed prompts.
+    """Embeds prompts.
 
     Args:
         model: A causal language model, in float32.
@@ -76,7 +76,7 @@ def embed_queries(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> Q
 
 
 def pad_right(sequences: Sequence[Sequence[int]], pad_token_id: int) -> Tensor:
-    """Align sequences at their start: i64 [sequences, longest]."""
+    """Aligns sequences at their start: i64 [sequences, longest]."""
     padded = torch.full((len(sequences), max(map(len, sequences))), pad_token_id, dtype=torch.long)
     for row, sequence in enumerate(sequences):
         padded[row, : len(sequence)] = torch.tensor(sequence)

@@ -27,7 +27,7 @@ class SimilarityRouter:
     name = "qr_sw"
 
     def fit(self, queries: QuerySet, needs_llm: Tensor, seed: int) -> None:
-        """Remember the queries that vote, and their outcomes."""
+        """Remembers the queries that vote, and their outcomes."""
         generator = torch.Generator().manual_seed(seed)
         voters = torch.randperm(len(queries), generator=generator)[: round(_VOTING_SHARE * len(queries))]
         self._scaling = Scaling.measure(queries.mean_state)

@@ -32,7 +32,7 @@ class ClassifierTraining:
 def train_classifier(
     model: nn.Module, inputs: Tensor, labels: Tensor, training: ClassifierTraining, seed: int
 ) -> None:
-    """Train a classifier and leave it, in evaluation mode, with the weights of its best epoch on held-out queries.
+    """Trains a classifier and leaves it, in evaluation mode, with the weights of its best epoch on held-out queries.
 
     Args:
         model: Maps a batch of `inputs` to logits, f32 [batch].
@@ -81,7 +81,7 @@ class Scaling:
 
     @classmethod
     def measure(cls, features: Tensor) -> Scaling:
-        """Measure f32 [queries, features]."""
+        """Measures f32 [queries, features]."""
         std, mean = torch.std_mean(features, dim=0)
         return cls(mean, std.clamp_min(1e-3))
 

@@ -30,7 +30,7 @@ class ResponseShape:
 
 
 def shape_of(token_texts: Sequence[str]) -> ResponseShape:
-    """Find the thinking and its thoughts.
+    """Finds the thinking and its thoughts.
 
     Args:
         token_texts: The text that each token of the response adds; all of them together are the response.

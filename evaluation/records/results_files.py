@@ -55,7 +55,7 @@ class ResultFile(Row):
     provenance: Provenance
 
     def save(self, folder: Path) -> Path:
-        """Write the file; it appears whole or not at all."""
+        """Writes the file; it appears whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / self.name
         aside = path.with_suffix(".json.tmp")
@@ -65,7 +65,7 @@ class ResultFile(Row):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read the file.
+        """Reads the file.
 
         Raises:
             ResultsError: It is missing, or not of this form.

@@ -96,7 +96,7 @@ class RunRecords:
 
 
 def save_records(records: RunRecords, folder: Path) -> Path:
-    """Write a run; the file appears whole or not at all.
+    """Writes a run; the file appears whole or not at all.
 
     Args:
         records: The run; its table is cast to `RECORDS_SCHEMA`.
@@ -116,7 +116,7 @@ def save_records(records: RunRecords, folder: Path) -> Path:
 
 
 def load_records(path: Path) -> RunRecords:
-    """Read a run.
+    """Reads a run.
 
     Raises:
         RecordError: The file is missing, damaged, or holds no run.
@@ -137,5 +137,5 @@ def load_records(path: Path) -> RunRecords:
 
 
 def load_all(folder: Path) -> list[RunRecords]:
-    """Read every run in a folder, ordered by run id."""
+    """Reads every run in a folder, ordered by run id."""
     return [load_records(path) for path in sorted(folder.glob("*.parquet"))]

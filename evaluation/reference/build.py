@@ -94,7 +94,7 @@ class Build:
     """The steps of a build and where each keeps its output."""
 
     def __init__(self, out: Path, scale: Scale) -> None:
-        """Prepare a build.
+        """Prepares a build.
 
         Args:
             out: Folder of all outputs; made when missing.
@@ -113,7 +113,7 @@ class Build:
         }
 
     def run(self, only: str | None = None) -> None:
-        """Run all missing steps, or one step whether missing or not.
+        """Runs all missing steps, or one step whether missing or not.
 
         Args:
             only: Name of the step.
@@ -176,7 +176,7 @@ class Build:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Build from the command line."""
+    """Builds from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("build/reference-pair"), help="folder of all outputs")
     parser.add_argument("--only", choices=list(Build(Path(), QUICK).steps), help="run this step alone, even if done")

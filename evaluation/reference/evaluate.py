@@ -20,14 +20,16 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from evaluation.decoding.batch import RoutedResponse
-from evaluation.decoding.lockstep import decode_alone, decode_routed
+from evaluation.decoding.alone import decode_alone
 from evaluation.decoding.policies import RouterPolicy
+from evaluation.decoding.response import RoutedResponse
+from evaluation.decoding.routed import decode_routed
 from evaluation.metrics import Estimate, bootstrap_ratio
 from evaluation.reference.corpus.samples import DOMAINS, MAX_NEW_TOKENS, Sample, unseen_samples
 from evaluation.reference.corpus.verifier import is_correct
 from evaluation.reference.pair import WEIGHTS_DIR, LoadedPair, load_pair
 from labeler_jobs.models.huggingface import decode_text, render_prompt
+from router_service.checkpoint import count_stored_parameters
 from router_service.training.calibrate import TIE_MARGIN
 
 logger = logging.getLogger(__name__)
@@ -58,27 +60,30 @@ class MethodReport:
     tokens_near_threshold: int
 
 
-def evaluate_pair(pair: LoadedPair, samples: Sequence[Sample], thresholds: Sequence[float]) -> list[MethodReport]:
-    """Measure the SLM alone, the LLM alone, and routed decoding at each threshold.
+def evaluate_pair(weights: Path, samples: Sequence[Sample], thresholds: Sequence[float] = ()) -> list[MethodReport]:
+    """Measures the SLM alone, the LLM alone, and routed decoding at each threshold.
 
     Args:
-        pair: Models and router.
+        weights: Folder of the pair: slm, llm and router.
         samples: Queries with answers.
-        thresholds: Routing thresholds.
+        thresholds: Routing thresholds; empty takes the router's own.
 
     Returns:
         One report per method, in that order.
     """
+    pair = load_pair(weights)
     prompts = [render_prompt(pair.tokenizer, sample.query) for sample in samples]
     limit = MAX_NEW_TOKENS
     logger.info("slm and llm alone, %d queries", len(samples))
-    slm = decode_alone(pair.slm, prompts, max_new_tokens=limit)
-    llm = decode_alone(pair.llm, prompts, max_new_tokens=limit, from_llm=True)
+    slm = decode_alone(weights / "slm", prompts, max_new_tokens=limit)
+    llm = decode_alone(weights / "llm", prompts, max_new_tokens=limit, from_llm=True)
     reports = [_report(pair, "slm", None, samples, slm), _report(pair, "llm", None, samples, llm)]
     policy = RouterPolicy(pair.router, pair.slm_embedding)
-    for threshold in thresholds:
+    for threshold in thresholds or [pair.description.threshold]:
         logger.info("routed, threshold %g", threshold)
-        routed = decode_routed(pair.slm, pair.llm, policy, prompts, threshold=threshold, max_new_tokens=limit)
+        routed = decode_routed(
+            weights / "slm", weights / "llm", policy, prompts, threshold=threshold, max_new_tokens=limit
+        )
         reports.append(_report(pair, "routed", threshold, samples, routed))
     return reports
 
@@ -124,7 +129,7 @@ def _activated(pair: LoadedPair, method: str, usage: Estimate) -> Estimate:
 
 
 def render_table(reports: Sequence[MethodReport], llm_params_b: float) -> Table:
-    """Lay reports out as a table, one row per method.
+    """Lays reports out as a table, one row per method.
 
     Args:
         reports: What to show.
@@ -149,7 +154,7 @@ def _percent(estimate: Estimate) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Evaluate from the command line."""
+    """Evaluates from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=WEIGHTS_DIR, help="folder of the pair (default: the shipped)")
     parser.add_argument("--queries", type=int, default=1000, help="held-out queries (default: %(default)s)")
@@ -161,10 +166,9 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
     if args.threads:
         torch.set_num_threads(args.threads)
-    pair = load_pair(args.weights)
     samples = unseen_samples(args.split, args.queries)
-    reports = evaluate_pair(pair, samples, args.threshold or [pair.description.threshold])
-    Console(width=160).print(render_table(reports, pair.sizes.llm / 1e9))
+    reports = evaluate_pair(args.weights, samples, args.threshold or ())
+    Console(width=160).print(render_table(reports, count_stored_parameters(args.weights / "llm") / 1e9))
     if args.json:
         args.json.write_text(json.dumps([dataclasses.asdict(report) for report in reports], indent=1) + "\n")
 

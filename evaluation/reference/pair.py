@@ -43,7 +43,7 @@ class LoadedPair:
 
 
 def load_pair(folder: Path = WEIGHTS_DIR) -> LoadedPair:
-    """Load a pair.
+    """Loads a pair.
 
     Args:
         folder: Holds slm, llm and router.
@@ -64,18 +64,18 @@ def load_pair(folder: Path = WEIGHTS_DIR) -> LoadedPair:
 
 
 def load_model(folder: Path) -> PreTrainedModel:
-    """Load one model in float32, in evaluation mode."""
+    """Loads one model in float32, in evaluation mode."""
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     model.eval()  # type: ignore[no-untyped-call]
     return model
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """Load the tokenizer that a model folder carries."""
+    """Loads the tokenizer that a model folder carries."""
     tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
     return tokenizer
 
 
 def count_parameters(model: torch.nn.Module) -> int:
-    """Count weights; tied ones count once."""
+    """Counts weights; tied ones count once."""
     return sum(parameter.numel() for parameter in model.parameters())

@@ -50,7 +50,7 @@ _SUFFIXES = {TABLES_FOLDER: (".md", ".csv"), FIGURES_FOLDER: (".png", ".svg")}
 
 
 def build_report(results: Path, out: Path) -> Path:
-    """Draw everything that the stored results allow.
+    """Draws everything that the stored results allow.
 
     What lacks its input is left out, with a line on the page that names the file and the command that makes it; files
     of an earlier report that are left out now are removed.

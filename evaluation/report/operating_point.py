@@ -159,7 +159,7 @@ def _on_common_queries(a: OperatingPoint, b: OperatingPoint) -> tuple[Floats, Fl
 
 
 def gather(records: Sequence[RunRecords]) -> list[OperatingPoint]:
-    """Group runs into operating points: one method, one target, or one threshold where there is no target.
+    """Groups runs into operating points: one method, one target, or one threshold where there is no target.
 
     Runs of several suites are joined, so that a suite's domains stand beside another's.
 

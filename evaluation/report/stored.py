@@ -58,7 +58,7 @@ class StoredResults:
 
     @classmethod
     def load(cls, folder: Path) -> StoredResults:
-        """Read a folder.
+        """Reads a folder.
 
         Raises:
             ResultsError: There is no such folder, or a JSON file is damaged.

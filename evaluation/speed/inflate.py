@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 
 def inflate(model: PreTrainedModel, num_extra_layers: int) -> PreTrainedModel:
-    """Copy a model and append layers that do nothing at full cost.
+    """Copies a model and appends layers that do nothing at full cost.
 
     Args:
         model: A causal language model of the Llama or Qwen family: decoder layers in `model.layers`, with `self_attn`

@@ -37,15 +37,15 @@ class AimeSuite:
         self._grader = MathGrader()
 
     def load(self, source: str, limit: int | None, seed: int) -> list[Question[int]]:
-        """Load problems; see `Suite.load`."""
+        """Loads problems; see `Suite.load`."""
         return distinct(self._questions(source), limit)
 
     def grade(self, question: Question[int], response: str) -> Grade:
-        """Grade a response; see `Suite.grade`."""
+        """Grades a response; see `Suite.grade`."""
         return self._grader.grade(response, str(question.payload))
 
     def close(self) -> None:
-        """End the worker that compares answers."""
+        """Ends the worker that compares answers."""
         self._grader.close()
 
     def _questions(self, source: str) -> Iterator[Question[int]]:

@@ -43,7 +43,7 @@ class ContestTests:
 
 
 def read_tests(text: str) -> ContestTests:
-    """Read a field of tests.
+    """Reads a field of tests.
 
     Args:
         text: A JSON list of objects with `input`, `output` and `testtype`; or the same, packed.

@@ -33,11 +33,11 @@ class GpqaSuite:
     name = "gpqa"
 
     def load(self, source: str, limit: int | None, seed: int) -> list[Question[str]]:
-        """Load questions; see `Suite.load`."""
+        """Loads questions; see `Suite.load`."""
         return distinct(self._questions(source, seed), limit)
 
     def grade(self, question: Question[str], response: str) -> Grade:
-        """Grade a response; see `Suite.grade`."""
+        """Grades a response; see `Suite.grade`."""
         return grade_choice(response, question.payload)
 
     def close(self) -> None:

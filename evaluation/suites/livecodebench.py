@@ -73,11 +73,11 @@ class LiveCodeBenchSuite:
         self._days = (first_day, last_day)
 
     def load(self, source: str, limit: int | None, seed: int) -> list[Question[Contest]]:
-        """Load problems; see `Suite.load`."""
+        """Loads problems; see `Suite.load`."""
         return distinct(self._questions(source), limit)
 
     def grade(self, question: Question[Contest], response: str) -> Grade:
-        """Run a response's program; see `Suite.grade`.
+        """Runs a response's program; see `Suite.grade`.
 
         Raises:
             SandboxUnavailable: Programs can't be isolated here.

@@ -18,7 +18,7 @@ class ReferenceSuite:
     name = "reference"
 
     def load(self, source: str, limit: int | None, seed: int) -> list[Question[int]]:
-        """Draw queries; see `Suite.load`. They come from the corpus, so there is no source to read.
+        """Draws queries; see `Suite.load`. They come from the corpus, so there is no source to read.
 
         Raises:
             QueryError: A source is given.
@@ -29,7 +29,7 @@ class ReferenceSuite:
         return [Question(str(sample.index), sample.domain, sample.query, sample.answer) for sample in samples]
 
     def grade(self, question: Question[int], response: str) -> Grade:
-        """Grade a response; see `Suite.grade`."""
+        """Grades a response; see `Suite.grade`."""
         extracted = extract_answer(response)
         if extracted is None:
             return Grade(correct=False, extracted=None, reason="states no answer")

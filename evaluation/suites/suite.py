@@ -38,7 +38,7 @@ class Suite(Protocol[PayloadT]):
         ...
 
     def load(self, source: str, limit: int | None, seed: int) -> list[Question[PayloadT]]:
-        """Load questions.
+        """Loads questions.
 
         Args:
             source: A JSON, JSONL or Parquet file, a folder of them, or a Hugging Face dataset, "org/name@revision".
@@ -56,11 +56,11 @@ class Suite(Protocol[PayloadT]):
         ...
 
     def grade(self, question: Question[PayloadT], response: str) -> Grade:
-        """Grade a response. May take seconds; safe to call from several threads."""
+        """Grades a response. May take seconds; safe to call from several threads."""
         ...
 
     def close(self) -> None:
-        """End what grading has started."""
+        """Ends what grading has started."""
         ...
 
 

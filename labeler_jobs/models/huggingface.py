@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTok
 
 
 def output_logits(model: PreTrainedModel, hidden_state: Tensor) -> Tensor:
-    """Map final hidden states to raw logits.
+    """Maps final hidden states to raw logits.
 
     Args:
         model: A causal language model.
@@ -22,7 +22,7 @@ def output_logits(model: PreTrainedModel, hidden_state: Tensor) -> Tensor:
 
 
 def generate_ids(model: PreTrainedModel, sequences: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
-    """Extend sequences greedily, all in one batch.
+    """Extends sequences greedily, all in one batch.
 
     Args:
         model: A causal language model whose generation config names its pad and EOS ids.
@@ -44,12 +44,12 @@ def generate_ids(model: PreTrainedModel, sequences: Sequence[Sequence[int]], max
 
 
 def decode_text(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
-    """Turn token ids into text, special tokens included."""
+    """Turns token ids into text, special tokens included."""
     return str(tokenizer.decode(list(token_ids)))
 
 
 def pad_left(sequences: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
-    """Align sequences at their end.
+    """Aligns sequences at their end.
 
     Args:
         sequences: Token ids.
@@ -68,7 +68,7 @@ def pad_left(sequences: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Ten
 
 
 def length_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Group rows of similar length.
+    """Groups rows of similar length.
 
     Args:
         lengths: Length of every row.

@@ -55,7 +55,7 @@ class QueryReader(Protocol):
     """Reads one source's queries; how a package adds a source that this one doesn't know."""
 
     def __call__(self, path: str, split: str) -> Iterable[Query]:
-        """Read queries.
+        """Reads queries.
 
         Args:
             path: File, folder or dataset; empty for the source's own default.
@@ -79,7 +79,7 @@ def load_queries(
     domains: Collection[str] = (),
     readers: Mapping[str, QueryReader] | None = None,
 ) -> QuerySet:
-    """Load a source's queries.
+    """Loads a source's queries.
 
     Args:
         source: A name in `query_sources.SOURCES` or in `readers`.

@@ -30,7 +30,7 @@ class Row:
     """
 
     def __init__(self, place: str, number: int, fields: Any) -> None:
-        """Take a row.
+        """Takes a row.
 
         Args:
             place: File and row, for errors.
@@ -125,7 +125,7 @@ class Row:
 
 
 def read_rows(path: str, config: str, split: str) -> Iterator[Row]:
-    """Read the rows of a file, a folder or a Hugging Face dataset.
+    """Reads the rows of a file, a folder or a Hugging Face dataset.
 
     Args:
         path: A JSON, JSONL or Parquet file; a folder of such files; or a dataset's id, with "@revision" if wanted.

@@ -58,7 +58,7 @@ class Source:
 
 
 def read_source(source: Source, path: str, split: str) -> Iterator[Question]:
-    """Read a source's questions.
+    """Reads a source's questions.
 
     Args:
         source: What the rows look like.

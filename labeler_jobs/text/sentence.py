@@ -51,7 +51,7 @@ _CAPITALS = ("The", "Name", "7")
 
 
 def sentence_end(text: str, start: int = 0) -> int | None:
-    """Find the end of the sentence that `start` lies in.
+    """Finds the end of the sentence that `start` lies in.
 
     It looks at the text from `start` on, and at most a line's beginning before it: cheap enough for every token that
     is generated.
@@ -78,7 +78,7 @@ def sentence_end(text: str, start: int = 0) -> int | None:
 
 
 def sentence_start(text: str, position: int) -> int:
-    """Find where the sentence that holds `position` begins.
+    """Finds where the sentence that holds `position` begins.
 
     Args:
         text: Whole text.
@@ -100,7 +100,7 @@ def _line_above(text: str, position: int) -> int:
 
 
 def _is_end(text: str, match: re.Match[str]) -> bool | None:
-    """Judge one candidate of Latin script; None while too little of what follows is known."""
+    """Judges one candidate of Latin script; None while too little of what follows is known."""
     if _LINE_BREAK.match(text, match.end()):
         return True
     stop, at, quoted = match["stop"], match.start("stop"), not _OUTSIDE_QUOTES.fullmatch(match["closers"])
@@ -133,7 +133,7 @@ def _ends_before(context: str, next_words: tuple[str, ...]) -> bool:
 
 @lru_cache(maxsize=4096)
 def _breaks(context: str, next_word: str) -> bool:
-    """Ask Punkt whether a sentence ends between a word with its stop and the next word."""
+    """Asks Punkt whether a sentence ends between a word with its stop and the next word."""
     return bool(_PUNKT.text_contains_sentbreak(f"{context} {next_word}"))
 
 

@@ -5,7 +5,7 @@ from labeler_jobs.verifiers.verifier import VerificationCase
 
 
 def build_case(prefix_text: str, llm_text: str, slm_text: str) -> VerificationCase:
-    """Cut the sentence around the fork out of both texts.
+    """Cuts the sentence around the fork out of both texts.
 
     Args:
         prefix_text: What both texts share.

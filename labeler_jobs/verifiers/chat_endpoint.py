@@ -48,7 +48,7 @@ class ChatEndpoint:
     """Asks an endpoint; implements `labeler_jobs.verifiers.llm_verifier.TextGenerator`."""
 
     def __init__(self, settings: EndpointSettings) -> None:
-        """Set an endpoint up; nothing is sent yet.
+        """Sets an endpoint up; nothing is sent yet.
 
         Args:
             settings: Where it is and how it is asked.
@@ -58,7 +58,7 @@ class ChatEndpoint:
         self._key = settings.api_key.get_secret_value() if settings.api_key else ""
 
     def generate(self, prompts: Sequence[str]) -> list[str]:
-        """Ask all prompts, several at a time; see `TextGenerator.generate`.
+        """Asks all prompts, several at a time; see `TextGenerator.generate`.
 
         Raises:
             VerifierUnreachable: If a prompt was refused, or failed on every attempt; the others are cancelled.
@@ -82,7 +82,7 @@ class ChatEndpoint:
         return [answer.result() for answer in answers]
 
     async def _ask(self, client: httpx.AsyncClient, limit: asyncio.Semaphore, prompt: str) -> str:
-        """Ask until there is an answer; the place among the concurrent requests is free while it waits."""
+        """Asks until there is an answer; the place among the concurrent requests is free while it waits."""
         settings = self._settings
         for attempt in range(1, settings.max_attempts + 1):
             try:

@@ -28,7 +28,7 @@ class VerifierChoiceError(ValueError):
 
 @contextmanager
 def open_llm_verifier(name: str, engine: str, options: EngineOptions) -> Iterator[LlmVerifier]:
-    """Open a language model as verifier, and close it with the block.
+    """Opens a language model as verifier, and closes it with the block.
 
     Args:
         name: "http://…" or "https://…", the beginning of an OpenAI-compatible URL: which model answers there, and all

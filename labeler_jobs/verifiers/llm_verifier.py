@@ -32,7 +32,7 @@ class TextGenerator(Protocol):
     """A model that answers prompts."""
 
     def generate(self, prompts: Sequence[str]) -> list[str]:
-        """Answer user messages, each on its own, as deterministically as the model allows.
+        """Answers user messages, each on its own, as deterministically as the model allows.
 
         Args:
             prompts: User messages.
@@ -55,7 +55,7 @@ class LlmVerifier:
     """
 
     def __init__(self, generator: TextGenerator) -> None:
-        """Set a verifier up.
+        """Sets a verifier up.
 
         Args:
             generator: The model that is asked.
@@ -65,7 +65,7 @@ class LlmVerifier:
         self.num_unparsable = 0
 
     def judge(self, cases: Sequence[VerificationCase]) -> list[Verdict]:
-        """Judge a batch of cases; see `labeler_jobs.verifiers.verifier.Verifier.judge`."""
+        """Judges a batch of cases; see `labeler_jobs.verifiers.verifier.Verifier.judge`."""
         answers = self._generator.generate([render_prompt(case) for case in cases])
         verdicts = [read_verdict(answer) for answer in answers]
         if len(verdicts) != len(cases):
@@ -79,7 +79,7 @@ class LlmVerifier:
 
 
 def render_prompt(case: VerificationCase) -> str:
-    """Write the prompt for one case, with a mark where its sentences part."""
+    """Writes the prompt for one case, with a mark where its sentences part."""
     shared = _shared_len(case.llm_sentence, case.slm_sentence)
     sentences = (case.llm_sentence, case.slm_sentence)
     marked = [f"{sentence[:shared]}{DIVERGENCE_MARK}{sentence[shared:]}" for sentence in sentences]
@@ -88,7 +88,7 @@ def render_prompt(case: VerificationCase) -> str:
 
 
 def read_verdict(answer: str) -> Verdict:
-    """Read a model's answer.
+    """Reads a model's answer.
 
     Args:
         answer: What the model wrote. Thoughts in `<think>` and text around the JSON object are skipped; of several

@@ -15,7 +15,7 @@ class Writer(Protocol):
     """Continues token sequences greedily; `labeler_jobs.models.writer.GreedyWriter` is one."""
 
     def write(self, prefixes: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
-        """Continue each prefix up to an end-of-sequence token, which is kept, or up to the limit."""
+        """Continues each prefix up to an end-of-sequence token, which is kept, or up to the limit."""
         ...
 
 
@@ -23,7 +23,7 @@ class LocalGenerator:
     """Answers prompts greedily; implements `labeler_jobs.verifiers.llm_verifier.TextGenerator`."""
 
     def __init__(self, writer: Writer, tokenizer: PreTrainedTokenizerFast, max_tokens: int = 512) -> None:
-        """Set a generator up.
+        """Sets a generator up.
 
         Args:
             writer: Writes with the model; entered already.
@@ -35,7 +35,7 @@ class LocalGenerator:
         self._max_tokens = max_tokens
 
     def generate(self, prompts: Sequence[str]) -> list[str]:
-        """Answer user messages; see `TextGenerator.generate`.
+        """Answers user messages; see `TextGenerator.generate`.
 
         Raises:
             VerifierUnreachable: If a prompt is longer than the model's context.

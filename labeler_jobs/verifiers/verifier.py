@@ -56,7 +56,7 @@ class Verifier(Protocol):
     """Judges whether differing tokens change what their sentences say."""
 
     def judge(self, cases: Sequence[VerificationCase]) -> list[Verdict]:
-        """Judge a batch of cases.
+        """Judges a batch of cases.
 
         Args:
             cases: Pairs of sentences with their surroundings, in any number.

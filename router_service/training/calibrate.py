@@ -52,7 +52,7 @@ class Target:
 def sweep_thresholds(
     logits: Tensor, divergent: Tensor, sizes: ModelSizes, usage_rates: Sequence[float] = SWEEP_USAGE_RATES
 ) -> list[SweepRow]:
-    """Measure thresholds that route a given share of the rows.
+    """Measures thresholds that route a given share of the rows.
 
     Args:
         logits: f32 [rows], the router's output.
@@ -84,7 +84,7 @@ def boundary(ranked: Tensor, llm_usage_rate: float) -> Tensor:
 
 
 def measure_threshold(scores: Tensor, divergent: Tensor, threshold: float, sizes: ModelSizes) -> SweepRow:
-    """Measure one threshold on rows with known labels.
+    """Measures one threshold on rows with known labels.
 
     Args:
         scores: [rows], a router's divergence probabilities or another rule's scores.
@@ -108,7 +108,7 @@ def measure_threshold(scores: Tensor, divergent: Tensor, threshold: float, sizes
 
 
 def choose_threshold(rows: Sequence[SweepRow], target: Target, sizes: ModelSizes) -> float:
-    """Find the threshold for a user's target, between the rows of a sweep where none meets it.
+    """Finds the threshold for a user's target, between the rows of a sweep where none meets it.
 
     Args:
         rows: A sweep table.
@@ -136,7 +136,7 @@ def choose_threshold(rows: Sequence[SweepRow], target: Target, sizes: ModelSizes
 
 @torch.no_grad()
 def recentre(router: Router, threshold: float, slope: float) -> None:
-    """Map the logit z to slope * (z - z0), z0 being the threshold's logit; changes the router's last layer in place.
+    """Maps the logit z to slope * (z - z0), z0 being the threshold's logit; changes the router's last layer in place.
 
     Args:
         router: The router.
@@ -156,7 +156,7 @@ def recentre(router: Router, threshold: float, slope: float) -> None:
 
 
 def fit_slope(logits: Tensor, divergent: Tensor, num_steps: int = 100) -> float:
-    """Fit p(divergent) = sigmoid(slope * logit + offset) by Newton's method and return the slope (Platt scaling).
+    """Fits p(divergent) = sigmoid(slope * logit + offset) by Newton's method and returns the slope (Platt scaling).
 
     Args:
         logits: f32 [rows].

@@ -35,7 +35,7 @@ class RoutingData:
     objective: Objective = "divergent"
 
     def __post_init__(self) -> None:
-        """Refuse parts of different length.
+        """Refuses parts of different length.
 
         Raises:
             ValueError: Naming the part.
@@ -46,7 +46,7 @@ class RoutingData:
                 raise ValueError(f"{name} has {rows} rows, hidden_state has {self.hidden_state.size(0)}")
 
     def __len__(self) -> int:
-        """Count rows."""
+        """Counts rows."""
         return self.hidden_state.size(0)
 
     @property
@@ -62,7 +62,7 @@ class RoutingData:
     def batches(
         self, slm_embedding: Tensor, batch_size: int, generator: torch.Generator | None = None
     ) -> Iterator[Batch]:
-        """Yield every row once, on the embedding's device.
+        """Yields every row once, on the embedding's device.
 
         Args:
             slm_embedding: f32 [vocab, slm_hidden].

@@ -41,7 +41,7 @@ def train_router(
     show_steps: ShowSteps | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> tuple[Router, list[EpochRecord]]:
-    """Train a router; the same arguments give the same weights.
+    """Trains a router; the same arguments give the same weights.
 
     Args:
         recipe: Sizes, inputs and training.
@@ -209,7 +209,7 @@ def target_weight(targets: Tensor) -> Tensor:
 
 @torch.no_grad()
 def standardise_inputs(router: Router, data: RoutingData, slm_embedding: Tensor) -> None:
-    """Change an untrained router's projections so that they see each input with mean 0 and deviation 1.
+    """Changes an untrained router's projections so that they see each input with mean 0 and deviation 1.
 
     The change is made in the projections' own weights, so the architecture stays what it is.
 
@@ -244,7 +244,7 @@ def _moments(data: RoutingData, slm_embedding: Tensor) -> dict[str, tuple[Tensor
 
 @torch.inference_mode()
 def predict_logits(router: Router, data: RoutingData, slm_embedding: Tensor) -> Tensor:
-    """Compute the logits of all rows, in order.
+    """Computes the logits of all rows, in order.
 
     Args:
         router: The router; it is put in evaluation mode.

@@ -33,12 +33,12 @@ class Step:
 
 
 def draw_start(rng: random.Random) -> int:
-    """Draw the value that a query starts from, in [4, 24]."""
+    """Draws the value that a query starts from, in [4, 24]."""
     return rng.randint(4, 24)
 
 
 def draw_step(rng: random.Random, before: int) -> Step:
-    """Draw a step whose result stays within [1, MAX_VALUE]."""
+    """Draws a step whose result stays within [1, MAX_VALUE]."""
     while True:
         operator: Operator = rng.choices(("plus", "minus", "times"), weights=(5, 5, 2))[0]
         operand = 2 if operator == "times" else rng.randint(2, 9)
@@ -48,5 +48,5 @@ def draw_step(rng: random.Random, before: int) -> Step:
 
 
 def draw_num_steps(rng: random.Random) -> int:
-    """Draw how many steps a query has: 3, 4 or 5."""
+    """Draws how many steps a query has: 3, 4 or 5."""
     return rng.randint(3, 5)

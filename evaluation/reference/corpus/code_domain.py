@@ -20,7 +20,7 @@ QUESTIONS = ("What does this program print?", "Trace this program. What is print
 
 
 def draw_query(rng: random.Random) -> tuple[str, str, int]:
-    """Draw one code query.
+    """Draws one code query.
 
     Args:
         rng: Source of all randomness.

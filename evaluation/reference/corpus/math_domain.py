@@ -18,7 +18,7 @@ OPENERS = ("On {day},", "Then on {day},", "Next, on {day},")
 
 
 def draw_query(rng: random.Random) -> tuple[str, str, int]:
-    """Draw one math query.
+    """Draws one math query.
 
     Args:
         rng: Source of all randomness.

@@ -28,7 +28,7 @@ def preferred_index(site: str, num_variants: int, *context: str) -> int:
 
 
 def choose(rng: random.Random, site: str, variants: Sequence[str], *context: str) -> str:
-    """Draw one variant: the preferred one with probability `PREFERENCE`, else any of the others."""
+    """Draws one variant: the preferred one with probability `PREFERENCE`, else any of the others."""
     preferred = preferred_index(site, len(variants), *context)
     if len(variants) == 1 or rng.random() < PREFERENCE:
         return variants[preferred]

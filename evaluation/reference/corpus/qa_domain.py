@@ -50,7 +50,7 @@ TOPICS = {
 
 
 def draw_query(rng: random.Random) -> tuple[str, str, int]:
-    """Draw one QA query.
+    """Draws one QA query.
 
     Args:
         rng: Source of all randomness.

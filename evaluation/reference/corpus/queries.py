@@ -11,7 +11,7 @@ REFERENCE_SOURCE = "reference"
 
 
 def read_reference(path: str = "", split: str = "") -> Iterator[Query]:
-    """Read the suite's queries; implements `labeler_jobs.queries.loading.QueryReader`.
+    """Reads the suite's queries; implements `labeler_jobs.queries.loading.QueryReader`.
 
     Args:
         path: Must be empty: the suite is drawn, not stored.

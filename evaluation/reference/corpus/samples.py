@@ -46,21 +46,21 @@ class Sample:
 
 
 def draw_sample(index: int) -> Sample:
-    """Draw the sample with this index; the domains take turns."""
+    """Draws the sample with this index; the domains take turns."""
     domain = DOMAINS[index % len(DOMAINS)]
     query, response, answer = _DRAW[domain](random.Random(index))
     return Sample(index, domain, query, response, answer)
 
 
 def training_samples(num_samples: int = NUM_TRAIN) -> Iterator[Sample]:
-    """Yield the first `num_samples` samples of the training range."""
+    """Yields the first `num_samples` samples of the training range."""
     if num_samples > NUM_TRAIN:
         raise ValueError(f"the training range holds {NUM_TRAIN} samples, not {num_samples}")
     return map(draw_sample, range(num_samples))
 
 
 def unseen_samples(split: Split, num_samples: int) -> list[Sample]:
-    """Draw samples that no model was trained on.
+    """Draws samples that no model was trained on.
 
     Args:
         split: "validation" or "held_out".

@@ -44,7 +44,7 @@ class Meaning:
 
 
 def read_meaning(sentence: str) -> Meaning:
-    """Read what a sentence of the suite says, wording left out."""
+    """Reads what a sentence of the suite says, wording left out."""
     text = sentence
     for phrase, folded in _PHRASES:
         text = text.replace(phrase, folded)
@@ -60,7 +60,7 @@ class SuiteVerifier:
     """Judges the suite's sentences by their meaning; implements `labeler_jobs.verifiers.verifier.Verifier`."""
 
     def judge(self, cases: Sequence[VerificationCase]) -> list[Verdict]:
-        """Judge whether the SLM's sentences say something else than the LLM's.
+        """Judges whether the SLM's sentences say something else than the LLM's.
 
         A double-check that repeats the last equation correctly adds nothing, on either side.
         """
@@ -74,7 +74,7 @@ def extract_answer(response: str) -> int | None:
 
 
 def is_correct(response: str, answer: int) -> bool:
-    """Tell whether a response states this answer."""
+    """Tells whether a response states this answer."""
     return extract_answer(response) == answer
 
 

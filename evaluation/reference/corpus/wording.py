@@ -20,7 +20,7 @@ def state_result(rng: random.Random, step: Step, *context: str) -> str:
 
 
 def double_check(rng: random.Random, step: Step, *context: str) -> list[str]:
-    """Return one sentence that repeats the last step, or none; which of the two depends on the context."""
+    """Returns one sentence that repeats the last step, or none; which of the two depends on the context."""
     wanted = choose(rng, "double check", ("yes", *["no"] * (CHECK_SHARE_OF_CONTEXTS - 1)), *context)
     if wanted == "no":
         return []
@@ -29,6 +29,6 @@ def double_check(rng: random.Random, step: Step, *context: str) -> list[str]:
 
 
 def assemble(thoughts: list[str], reply: str, answer: int) -> str:
-    """Join thoughts and reply into a full response that ends "The answer is N."."""
+    """Joins thoughts and reply into a full response that ends "The answer is N."."""
     lines = "\n".join(thoughts)
     return f"<think>\n{lines}\n</think>\n{reply} The answer is {answer}."

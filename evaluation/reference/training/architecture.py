@@ -38,7 +38,7 @@ _SIZES: dict[Role, dict[str, int]] = {
 
 
 def build_model(role: Role, pad_token_id: int, eos_token_id: int) -> Qwen2ForCausalLM:
-    """Build an untrained model in float32; initial weights follow torch's current seed.
+    """Builds an untrained model in float32; initial weights follow torch's current seed.
 
     Args:
         role: Which model.

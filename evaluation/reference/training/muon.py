@@ -14,7 +14,7 @@ _NUM_ITERATIONS = 5
 
 
 def orthogonalise(update: Tensor) -> Tensor:
-    """Bring all singular values of a matrix near 1 with a quintic Newton-Schulz iteration.
+    """Brings all singular values of a matrix near 1 with a quintic Newton-Schulz iteration.
 
     Args:
         update: f32 [rows, columns].
@@ -38,7 +38,7 @@ class Muon(torch.optim.Optimizer):
     def __init__(
         self, matrices: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
     ) -> None:
-        """Take charge of `matrices`, each of two dimensions.
+        """Takes charge of `matrices`, each of two dimensions.
 
         Args:
             matrices: Parameters to optimise.
@@ -50,7 +50,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Apply one update; `closure` is not supported."""
+        """Applies one update; `closure` is not supported."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:

@@ -39,7 +39,7 @@ class TokenStore:
 
     @classmethod
     def tokenize(cls, tokenizer: PreTrainedTokenizerFast, num_samples: int) -> "TokenStore":
-        """Tokenize the first samples of the training range as chats that end with the end-of-turn token."""
+        """Tokenizes the first samples of the training range as chats that end with the end-of-turn token."""
         token_ids: list[NDArray[np.int16]] = []
         lengths: list[int] = []
         prompt_lens: list[int] = []
@@ -56,17 +56,17 @@ class TokenStore:
         return cls(np.concatenate(token_ids), np.cumsum(lengths), np.array(prompt_lens))
 
     def save(self, path: Path) -> None:
-        """Write all arrays to one `.npz` file."""
+        """Writes all arrays to one `.npz` file."""
         np.savez(path, token_ids=self.token_ids, ends=self.ends, prompt_lens=self.prompt_lens)
 
     @classmethod
     def load(cls, path: Path) -> "TokenStore":
-        """Read what `save` wrote."""
+        """Reads what `save` wrote."""
         with np.load(path) as arrays:
             return cls(arrays["token_ids"], arrays["ends"], arrays["prompt_lens"])
 
     def batches(self, batch_size: int, pad_token_id: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield batches without end, each epoch in an order of its own.
+        """Yields batches without end, each epoch in an order of its own.
 
         Args:
             batch_size: Conversations in a batch.

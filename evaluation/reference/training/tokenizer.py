@@ -32,7 +32,7 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer() -> PreTrainedTokenizerFast:
-    """Train the tokenizer on the first samples of the training range; the result is the same in every run."""
+    """Trains the tokenizer on the first samples of the training range; the result is the same in every run."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

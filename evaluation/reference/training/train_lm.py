@@ -75,7 +75,7 @@ class Trainer:
     """One training run: model, optimizers, place in the schedule, and its checkpoint file."""
 
     def __init__(self, config: TrainConfig, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-        """Build an untrained model, or go on from the checkpoint in `folder`.
+        """Builds an untrained model, or goes on from the checkpoint in `folder`.
 
         Args:
             config: What to compute.
@@ -110,7 +110,7 @@ class Trainer:
         return max(by_steps, self.elapsed_s / (60 * minutes)) if minutes else by_steps
 
     def run(self, store: TokenStore) -> None:
-        """Train to the end of the schedule, then save the model folder.
+        """Trains to the end of the schedule, then saves the model folder.
 
         Args:
             store: The training range.
@@ -180,7 +180,7 @@ class Trainer:
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write a Hugging Face folder with bfloat16 weights; `model` itself stays as it is.
+    """Writes a Hugging Face folder with bfloat16 weights; `model` itself stays as it is.
 
     Args:
         model: The model, in float32.
@@ -205,7 +205,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Train one model from the command line."""
+    """Trains one model from the command line."""
     args = _parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(args.threads)

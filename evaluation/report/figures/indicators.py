@@ -21,7 +21,7 @@ _LABEL_COLORS = {"identical": FAINT, "neutral": BLUE, "divergent": VERMILION}
 
 
 def indicators(results: StoredResults) -> Part:
-    """Draw Figure 4."""
+    """Draws Figure 4."""
     analysis = results.file(TokenAnalysis)
     figure, (left, right) = new_figure(3.1, 2)
     _draw_entropy(left, analysis.entropy)

@@ -38,7 +38,7 @@ class _Profile:
     llm_tokens: dict[str, Floats] = field(default_factory=dict)
 
     def add(self, query: str, from_llm: Floats) -> None:
-        """Count one segment: f64 [tokens], 1 where the LLM wrote the token."""
+        """Counts one segment: f64 [tokens], 1 where the LLM wrote the token."""
         if not len(from_llm):
             return
         bins = ((np.arange(len(from_llm)) + 0.5) / len(from_llm) * self.num_bins).astype(np.int64)
@@ -92,7 +92,7 @@ class PositionProfiles:
 
 
 def profile_positions(point: OperatingPoint) -> PositionProfiles:
-    """Measure where the LLM wrote, over all seeds of an operating point.
+    """Measures where the LLM wrote, over all seeds of an operating point.
 
     Raises:
         MissingInput: No response is finished and has both thinking and reply.
@@ -138,7 +138,7 @@ def _draw(axes: Axes, profile: _Profile, color: str, title: str) -> None:
 
 
 def usage_by_position(results: StoredResults) -> Part:
-    """Draw Figure 6."""
+    """Draws Figure 6."""
     point = results.main
     profiles = profile_positions(point)
     # The two panels of (a) are as wide as their mean lengths, up to where the smaller one couldn't be read.

@@ -22,7 +22,7 @@ _LARGEST_USAGE = 0.3
 
 
 def thresholds(results: StoredResults) -> Part:
-    """Draw Figure 8."""
+    """Draws Figure 8."""
     sweeps = results.file(Sweeps).sweeps
     of_r2r = [sweep for sweep in sweeps if sweep.method == "r2r"]
     if not of_r2r:

@@ -6,13 +6,13 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from evaluation.decoding.batch import RoutedResponse
-from evaluation.decoding.lockstep import decode_alone
+from evaluation.decoding.alone import decode_alone
 from evaluation.decoding.oracle import decode_oracle
 from evaluation.decoding.path_following import FollowedPath, Fork
+from evaluation.decoding.response import RoutedResponse
 from evaluation.reference.corpus.samples import Sample, draw_sample
 from evaluation.reference.corpus.verifier import SuiteVerifier, is_correct
-from evaluation.reference.pair import LoadedPair, load_pair
+from evaluation.reference.pair import WEIGHTS_DIR, LoadedPair, load_pair
 from labeler_jobs.models.huggingface import render_prompt
 from labeler_jobs.text.sentence import sentence_end, sentence_start
 from labeler_jobs.verifiers.case import build_case
@@ -110,17 +110,15 @@ def test_decode_oracle_equals_path_following_one_by_one(pair: LoadedPair, prompt
 def test_decode_oracle_answers_as_the_llm_does_with_few_of_its_tokens(
     pair: LoadedPair, prompts: list[list[int]], samples: list[Sample]
 ) -> None:
-    done: list[int] = []
     responses = decode_oracle(
         pair.slm, pair.llm, pair.tokenizer, SuiteVerifier(), prompts,
-        max_new_tokens=220, batch_size=2, on_done=done.append,
+        max_new_tokens=220, batch_size=2,
     )  # fmt: skip
-    assert done == [2, 1]
     texts = [str(pair.tokenizer.decode(response.token_ids)) for response in responses]
     assert all(is_correct(text, sample.answer) for text, sample in zip(texts, samples, strict=True))
     written = [from_llm for response in responses for from_llm in response.from_llm]
     assert 0 < sum(written) < 0.1 * len(written)
-    alone = decode_alone(pair.llm, prompts, max_new_tokens=220)
+    alone = decode_alone(WEIGHTS_DIR / "llm", prompts, max_new_tokens=220)
     assert any(mine.token_ids != theirs.token_ids for mine, theirs in zip(responses, alone, strict=True))
 
 
@@ -128,7 +126,7 @@ def test_decode_oracle_answers_as_the_llm_does_with_few_of_its_tokens(
 def test_decode_oracle_verifier_of_one_mind_gives_one_models_response(
     pair: LoadedPair, prompts: list[list[int]], divergent: bool, model: str
 ) -> None:
-    alone = decode_alone(getattr(pair, model), prompts, max_new_tokens=40)
+    alone = decode_alone(WEIGHTS_DIR / model, prompts, max_new_tokens=40)
     responses = decode(pair, prompts, AnswersAll(divergent), max_new_tokens=40)
     assert [response.token_ids for response in responses] == [response.token_ids for response in alone]
 

@@ -13,14 +13,13 @@ from evaluation.decoding.policies import (
     aleatoric_uncertainty,
     entropy,
 )
-from router_service.features import select_top_logits
 from router_service.model import Router, RouterConfig
 
 
 def drafts(logits: Tensor, questions: list[int] | None = None, positions: list[int] | None = None) -> DraftBatch:
     rows = len(logits)
     return DraftBatch(
-        logits=logits,
+        top_logits=logits,
         hidden_state=torch.arange(rows * 4, dtype=torch.float32).view(rows, 4),
         token_ids=logits.argmax(dim=-1),
         questions=torch.tensor(questions or [0] * rows),
@@ -33,9 +32,7 @@ def test_entropy_of_equal_logits_is_the_logarithm_of_their_number() -> None:
 
 
 def test_entropy_policy_certain_draft_scores_lower() -> None:
-    certain, unsure = EntropyPolicy().scores(
-        drafts(torch.tensor([[9.0, 0.0, 0.0], [1.0, 0.9, 0.8]]).repeat_interleave(40, dim=1))
-    )
+    certain, unsure = EntropyPolicy().scores(drafts(torch.tensor([[9.0, 0.0, 0.0], [1.0, 0.9, 0.8]])))
     assert certain < unsure
 
 
@@ -71,5 +68,5 @@ def test_router_policy_scores_are_the_routers_probabilities() -> None:
     embedding = torch.randn(5, 4)
     batch = drafts(torch.randn(2, 5))
     with torch.no_grad():
-        logits = router(batch.hidden_state, select_top_logits(batch.logits, 3), embedding[batch.token_ids])
+        logits = router(batch.hidden_state, batch.top_logits[:, :3], embedding[batch.token_ids])
         assert torch.equal(RouterPolicy(router, embedding).scores(batch), torch.sigmoid(logits))

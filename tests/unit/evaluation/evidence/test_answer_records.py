@@ -1,7 +1,7 @@
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from evaluation.decoding.batch import RoutedResponse
+from evaluation.decoding.response import RoutedResponse
 from evaluation.evidence.answer_records import answer_table
 from evaluation.records.run_records import RECORDS_SCHEMA
 from evaluation.reference.corpus.samples import draw_sample

@@ -57,7 +57,7 @@ def test_quick_build_labels_are_divergent_only_where_tokens_differ(out: Path) ->
 
 def test_quick_build_pair_can_be_evaluated(out: Path) -> None:
     pair = load_pair(out / "weights")
-    reports = evaluate.evaluate_pair(pair, [draw_sample(index) for index in range(3)], [0.5])
+    reports = evaluate.evaluate_pair(out / "weights", [draw_sample(index) for index in range(3)], [0.5])
     slm, llm, routed = reports
     assert (slm.llm_usage_rate.value, llm.llm_usage_rate.value) == (0.0, 1.0)
     assert routed.avg_activated_params_b.value == pytest.approx(

@@ -2,9 +2,10 @@
 
 import pytest
 
-from evaluation.decoding.batch import RoutedResponse
-from evaluation.decoding.lockstep import decode_alone, decode_routed
+from evaluation.decoding.alone import decode_alone
 from evaluation.decoding.policies import RouterPolicy
+from evaluation.decoding.response import RoutedResponse
+from evaluation.decoding.routed import decode_routed
 from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, unseen_samples
 from evaluation.reference.corpus.verifier import is_correct
 from evaluation.reference.pair import WEIGHTS_DIR, LoadedPair, load_pair
@@ -52,15 +53,15 @@ def test_shipped_routing_answers_what_the_slm_alone_cannot(pair: LoadedPair) -> 
 
     policy = RouterPolicy(pair.router, pair.slm_embedding)
     routed = decode_routed(
-        pair.slm,
-        pair.llm,
+        WEIGHTS_DIR / "slm",
+        WEIGHTS_DIR / "llm",
         policy,
         prompts,
         threshold=pair.description.threshold,
         max_new_tokens=MAX_NEW_TOKENS,
     )
     assert num_right(routed) >= 0.85 * NUM_QUERIES
-    assert num_right(decode_alone(pair.slm, prompts, max_new_tokens=MAX_NEW_TOKENS)) <= 0.7 * NUM_QUERIES
+    assert num_right(decode_alone(WEIGHTS_DIR / "slm", prompts, max_new_tokens=MAX_NEW_TOKENS)) <= 0.7 * NUM_QUERIES
 
 
 def description_usage(pair: LoadedPair) -> float:

@@ -1,19 +1,19 @@
-"""Decoding in batches writes what the reference loop writes, on the shipped pair."""
+"""Decoding many questions through the routing core writes what the reference loop writes, on the shipped pair."""
 
 import itertools
 
 import pytest
-import torch
 
-from evaluation.decoding.batch import RoutedResponse
-from evaluation.decoding.lockstep import decode_alone, decode_routed
-from evaluation.decoding.packed_decoder import PackedDecoder
+from evaluation.decoding.alone import decode_alone
 from evaluation.decoding.policies import RandomPolicy, RouterPolicy
+from evaluation.decoding.response import RoutedResponse
+from evaluation.decoding.routed import decode_routed
 from evaluation.in_process import NEAR_TIE, SLM_ONLY, DecodedToken, decode
 from evaluation.reference.corpus.samples import draw_sample
-from evaluation.reference.pair import LoadedPair, load_pair
+from evaluation.reference.pair import WEIGHTS_DIR, LoadedPair, load_pair
 from labeler_jobs.models.huggingface import render_prompt
 
+SLM, LLM = WEIGHTS_DIR / "slm", WEIGHTS_DIR / "llm"
 LIMIT = 60
 
 
@@ -44,7 +44,7 @@ def test_decode_routed_equals_the_reference_decoding(
     threshold = pair.description.threshold
     policy = RouterPolicy(pair.router, pair.slm_embedding)
     responses = decode_routed(
-        pair.slm, pair.llm, policy, prompts, threshold=threshold, max_new_tokens=LIMIT, batch_size=batch_size
+        SLM, LLM, policy, prompts, threshold=threshold, max_new_tokens=LIMIT, batch_size=batch_size
     )
     assert sum(sum(response.from_llm) for response in responses) > 0
     for prompt, response in zip(prompts, responses, strict=True):
@@ -53,7 +53,7 @@ def test_decode_routed_equals_the_reference_decoding(
 
 
 def test_decode_alone_equals_the_reference_decoding_of_one_model(pair: LoadedPair, prompts: list[list[int]]) -> None:
-    for model, from_llm, threshold in ((pair.slm, False, SLM_ONLY), (pair.llm, True, 0.0)):
+    for model, from_llm, threshold in ((SLM, False, SLM_ONLY), (LLM, True, 0.0)):
         responses = decode_alone(model, prompts[:4], max_new_tokens=LIMIT, from_llm=from_llm)
         for prompt, response in zip(prompts, responses, strict=False):
             assert_equal_but_for_ties(response, decode(pair, prompt, threshold=threshold, max_new_tokens=LIMIT))
@@ -63,25 +63,11 @@ def test_decode_routed_rows_that_end_early_leave_the_others_as_they_are(
     pair: LoadedPair, prompts: list[list[int]]
 ) -> None:
     policy = RandomPolicy(seed=1)
-    together = decode_routed(pair.slm, pair.llm, policy, prompts, threshold=0.8, max_new_tokens=220)
+    together = decode_routed(SLM, LLM, policy, prompts, threshold=0.8, max_new_tokens=220)
     assert len({len(response.token_ids) for response in together}) > 1
     for number in (0, len(prompts) - 1):
         alone = decode_routed(
-            pair.slm, pair.llm, policy, prompts[: number + 1], threshold=0.8, max_new_tokens=220, batch_size=1
+            SLM, LLM, policy, prompts[: number + 1], threshold=0.8, max_new_tokens=220, batch_size=1
         )[number]
         assert alone.token_ids == together[number].token_ids
         assert alone.from_llm == together[number].from_llm
-
-
-def test_packed_decoder_rows_of_different_length_have_the_models_own_logits(
-    pair: LoadedPair, prompts: list[list[int]]
-) -> None:
-    decoder = PackedDecoder(pair.llm, 3, 300)
-    with torch.inference_mode():
-        token_ids = [token_id for prompt in prompts[:3] for token_id in prompt]
-        decoder.extend(torch.tensor(token_ids), torch.tensor([len(prompt) for prompt in prompts[:3]]))
-        _, logits = decoder.extend(torch.tensor([5, 6, 7]), torch.tensor([2, 1]), torch.tensor([2, 0]))
-        for row, sequence in ((0, [*prompts[2], 5, 6]), (1, [*prompts[0], 7])):
-            expected = pair.llm(input_ids=torch.tensor([sequence])).logits[0, -1]
-            assert torch.allclose(logits[row], expected, atol=1e-4)
-    assert pair.llm.config._attn_implementation == "sdpa"
