@@ -140,8 +140,8 @@ def parse_request(
 ) -> ParsedRequest:
     """Checks a request as far as that is cheap, and resolves what it leaves open.
 
-    Text is to be tokenized as it is: no token is put before or after it, but special tokens that are written out in it
-    are recognised. A chat is rendered by the tokenizer's chat template up to where the assistant speaks, and then
+    Text is to be tokenized as it is: no token is put before or after it, but special tokens that are written out in
+    it are recognised. A chat is rendered by the tokenizer's chat template up to where the assistant speaks, and then
     treated like text.
 
     Raises:

@@ -1,8 +1,8 @@
 """Turns prompts into token ids, without letting a long one hurt anybody else.
 
 Owns what may be done to a prompt at which time: what bounds it is counted at once; rendering and tokenizing, which
-take time and memory, wait until they are asked for, are done for a few long prompts at a time, and leave the event loop
-free.
+take time and memory, wait until they are asked for, are done for a few long prompts at a time, and leave the event
+loop free.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The orchestrator's gRPC face before a pair in this process: what clients see, with the production server around it."""
+"""The orchestrator's gRPC face before a pair in this process, with the production server around it."""
 
 from __future__ import annotations
 

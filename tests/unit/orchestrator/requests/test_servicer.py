@@ -64,10 +64,9 @@ async def status(call: Any) -> grpc.aio.AioRpcError:
 
 
 async def finish(call: Any) -> pb.Finish:
-    async for response in call:
-        if response.HasField("finish"):
-            return response.finish
-    raise AssertionError("the stream ended with OK, but without its last message")
+    responses: list[pb.GenerateResponse] = [response async for response in call]
+    assert responses[-1].HasField("finish"), "the stream ended with OK, but without its last message"
+    return responses[-1].finish
 
 
 def gate_of(front: Front) -> asyncio.Event:
