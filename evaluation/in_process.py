@@ -17,6 +17,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from evaluation.reference.pair import LoadedPair
 from router_service.features import select_top_logits
+from router_service.model import divergence_probability
 
 SLM_ONLY = 2.0
 """A threshold that routes nothing."""
@@ -86,7 +87,7 @@ def decode(
         logits, hidden_state = slm.next_logits(tokens)
         draft = int(logits.argmax())
         top_logits = select_top_logits(logits, pair.router.config.num_top_logits)
-        score = torch.sigmoid(pair.router(hidden_state, top_logits, pair.slm_embedding[[draft]]))
+        score = divergence_probability(pair.router(hidden_state, top_logits, pair.slm_embedding[[draft]]))
         probability = float(score)
         margins = [float(top_logits[0, 0] - top_logits[0, 1]), abs(probability - threshold)]
         token_id, routed = draft, probability >= threshold

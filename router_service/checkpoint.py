@@ -5,7 +5,6 @@ own safetensors, that one tensor alone.
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from router_service.description import (
     write_description,
 )
 from router_service.model import Router
+from services.common.json_file import read_json_object
 
 WEIGHTS_FILE = "router.safetensors"
 DESCRIPTION_FILE = "router.json"
@@ -114,11 +114,11 @@ def load_slm_embedding(model_dir: Path) -> Tensor:
     names: tuple[str, ...] = _EMBEDDING_NAMES
     path = model_dir / "model.safetensors"
     if index.exists():
-        weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
+        weight_map = _section(index, "weight_map")
         names = tuple(name for name in names if name in weight_map)
         if not names:
             raise CheckpointError(f"{index}: lists no input embedding; looked for {', '.join(_EMBEDDING_NAMES)}")
-        path = model_dir / weight_map[names[0]]
+        path = model_dir / str(weight_map[names[0]])
     tensors = _read_tensors(path, names)
     for name in names:
         if name in tensors:
@@ -140,14 +140,14 @@ def count_stored_parameters(model_dir: Path) -> int:
     """
     index = model_dir / "model.safetensors.index.json"
     if index.exists():
-        metadata = json.loads(index.read_text(encoding="utf-8")).get("metadata", {})
-        if "total_parameters" in metadata:
-            return int(metadata["total_parameters"])
-        config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
+        metadata = _section(index, "metadata")
+        if isinstance(number := metadata.get("total_parameters"), (int, float)):
+            return int(number)
+        config = read_json_object(model_dir / "config.json", CheckpointError)
         dtype = getattr(torch, str(config.get("dtype", config.get("torch_dtype"))), None)
-        if "total_size" not in metadata or not isinstance(dtype, torch.dtype):
+        if not isinstance(size := metadata.get("total_size"), (int, float)) or not isinstance(dtype, torch.dtype):
             raise CheckpointError(f"{index}: its metadata and config.json don't tell the number of parameters")
-        return int(metadata["total_size"]) // dtype.itemsize
+        return int(size) // dtype.itemsize
     with _opened(model_dir / "model.safetensors") as file:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
@@ -169,6 +169,13 @@ def digest_weights(model_dir: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def _section(path: Path, name: str) -> dict[str, Any]:
+    section = read_json_object(path, CheckpointError).get(name, {})
+    if not isinstance(section, dict):
+        raise CheckpointError(f"{path}: {name} must be an object")
+    return section
+
+
 def _read_tensors(path: Path, names: tuple[str, ...] | None = None) -> dict[str, Tensor]:
     with _opened(path) as file:
         return {name: file.get_tensor(name) for name in file.keys() if names is None or name in names}  # noqa: SIM118
@@ -181,7 +188,7 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file") from error
-    except SafetensorError as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from error
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from router_service.model import Objective, RouterConfig
+from services.common.json_file import read_json_object
 
 FORMAT_VERSION = 1
 
@@ -103,13 +104,7 @@ def read_description(path: Path) -> RouterDescription:
     Raises:
         CheckpointError: If the file is missing, is not JSON, or a field is unknown, missing or out of range.
     """
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: not valid JSON: {error}") from error
-    fields = _object(path, "the document", fields)
+    fields = read_json_object(path, CheckpointError)
     if fields.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
             f"{path}: format_version is {fields.get('format_version')!r}, this release reads {FORMAT_VERSION}"

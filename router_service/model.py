@@ -66,6 +66,19 @@ class RouterConfig:
         return self.num_top_logits if name == "top_logits" else self.slm_hidden_size
 
 
+def divergence_probability(logits: Tensor) -> Tensor:
+    """Turns a router's logits into divergence probabilities.
+
+    Args:
+        logits: f32 of any shape.
+
+    Returns:
+        f32 in [0, 1], never NaN: 1 where the logit isn't finite. Features may be so large that the router's
+        arithmetic overflows; then nothing speaks for the draft, and the large model is asked.
+    """
+    return torch.where(torch.isfinite(logits), torch.sigmoid(logits), 1.0)
+
+
 class ResidualBlock(nn.Module):
     """LayerNorm, expand, GELU, contract, with dropout after each linear layer, added to the input."""
 

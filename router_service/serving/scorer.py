@@ -16,6 +16,7 @@ from trivium.v1 import router_pb2
 
 from router_service.checkpoint import WEIGHTS_FILE, RouterCheckpoint, load_checkpoint, load_slm_embedding
 from router_service.description import CheckpointError
+from router_service.model import divergence_probability
 
 
 class Scorer:
@@ -58,12 +59,12 @@ class Scorer:
             top_logits: [rows, num_top_logits], writable.
 
         Returns:
-            [rows] divergence probabilities in [0, 1]. No row depends on another, save for the last bits of a
-            matrix product, which may change with the number of rows.
+            [rows] divergence probabilities in [0, 1], 1 where the router's arithmetic overflows. No row depends on
+            another, save for the last bits of a matrix product, which may change with the number of rows.
         """
         embeddings = self._embedding[self._tensor(token_ids)]
         logits = self._router(self._tensor(hidden_states), self._tensor(top_logits), embeddings)
-        probabilities: NDArray[np.float32] = torch.sigmoid(logits).cpu().numpy()
+        probabilities: NDArray[np.float32] = divergence_probability(logits).cpu().numpy()
         return probabilities
 
     def warm_up(self, num_rows: int) -> None:

@@ -20,6 +20,9 @@ _WIRE_TYPES: dict[np.dtype[Any], tuple[common_pb2.DataType.ValueType, np.dtype[A
     np.dtype(np.float16): (common_pb2.DATA_TYPE_FLOAT16, np.dtype("<f2")),
 }
 
+# A message has room for millions.
+_MAX_DIMENSIONS = 8
+
 
 def pack(array: NDArray[Any]) -> common_pb2.Tensor:
     """Packs a float32 or float16 array of any shape.
@@ -57,6 +60,8 @@ def unpack(
     if tensor.dtype != wire_type:
         expected, got = common_pb2.DataType.Name(wire_type), _dtype_name(tensor.dtype)
         raise InvalidRequest(f"{field}.dtype: expected {expected}, got {got}")
+    if len(tensor.shape) > _MAX_DIMENSIONS:
+        raise InvalidRequest(f"{field}.shape: expected {_shape_text(shape)}, got {len(tensor.shape)} dimensions")
     actual = tuple(tensor.shape)
     if len(actual) != len(shape) or any(want not in (None, have) for want, have in zip(shape, actual, strict=True)):
         raise InvalidRequest(f"{field}.shape: expected {_shape_text(shape)}, got {_shape_text(actual)}")

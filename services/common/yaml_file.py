@@ -1,6 +1,7 @@
 """Reads YAML files that people write into strict schemas, and says what is wrong with them in their own words.
 
-Owns the errors: file, key, and the closest key or value that exists. Doesn't know what the files are about.
+Owns the errors: file, key, and the closest key or value that exists; and the bounds of what is read: its size, its
+depth, and that nothing in it stands for something else. Doesn't know what the files are about.
 """
 
 from __future__ import annotations
@@ -14,6 +15,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 S = TypeVar("S", bound=BaseModel)
+
+MAX_BYTES = 2**18
+"""Largest file."""
+MAX_DEPTH = 32
+"""Most lists and mappings within each other."""
+
+_MAX_QUOTED = 80
 
 
 def read_yaml(path: Path, schema: type[S], error_type: type[ValueError]) -> S:
@@ -32,10 +40,17 @@ def read_yaml(path: Path, schema: type[S], error_type: type[ValueError]) -> S:
             or value.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise error_type(f"{path}: larger than {MAX_BYTES} bytes")
+        text = data.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise error_type(f"{path}: can't be read: {error}") from error
-    except yaml.YAMLError as error:
+    try:
+        content = yaml.load(text, _BoundedLoader)
+    except (yaml.YAMLError, ValueError) as error:
+        # What looks like a date or a number needn't be one.
         raise error_type(f"{path}: not YAML: {error}") from error
     if not isinstance(content, dict):
         keys = ", ".join(schema.model_fields)
@@ -47,21 +62,44 @@ def read_yaml(path: Path, schema: type[S], error_type: type[ValueError]) -> S:
         raise error_type("\n".join(f"{path}: {line}" for line in lines)) from error
 
 
+class _BoundedLoader(yaml.SafeLoader):
+    """Refuses what makes a small file large: aliases, and depth."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        mark = self.peek_event().start_mark
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", mark)
+        if self._depth == MAX_DEPTH:
+            raise yaml.composer.ComposerError(None, None, f"nested more than {MAX_DEPTH} deep", mark)
+        self._depth += 1
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
 def closest(given: str, known: list[str], kind: str) -> str:
     """What to write instead of something unknown: the closest that exists, else all that exist."""
-    matches = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(given[:_MAX_QUOTED], known, n=1, cutoff=0.5)
     return f"did you mean {matches[0]!r}?" if matches else f"known {kind}: {', '.join(known)}"
 
 
 def _explain(schema: type[BaseModel], mistake: Any) -> str:
     location = [str(part) for part in mistake["loc"]]
-    key = ".".join(location)
+    key, given = _shortened(".".join(location)), _shortened(repr(mistake["input"]))
     if mistake["type"] == "extra_forbidden":
         return f"unknown key {key!r}: {closest(location[-1], _known_keys(schema, location[:-1]), 'keys')}"
     if mistake["type"] == "literal_error":
         known = re.findall(r"'([^']*)'", mistake["ctx"]["expected"])
-        return f"{key}: unknown value {mistake['input']!r}: {closest(str(mistake['input']), known, 'values')}"
-    return f"{key}: {mistake['msg']}, got {mistake['input']!r}"
+        return f"{key}: unknown value {given}: {closest(str(mistake['input']), known, 'values')}"
+    return f"{key}: {mistake['msg']}, got {given}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}…"
 
 
 def _known_keys(section: type[BaseModel], location: list[str]) -> list[str]:

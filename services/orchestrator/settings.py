@@ -74,8 +74,8 @@ class OrchestratorSettings(ProcessSettings):
     default_deadline_s: float = Field(
         3600.0,
         ge=0,
-        description="Seconds after which a request ends with DEADLINE_EXCEEDED whose client named no deadline, "
-        "waiting included. 0 sets none.",
+        description="Seconds after which a request ends with DEADLINE_EXCEEDED whose client named no deadline; its "
+        "wait counts. 0 sets none.",
     )
     stream_interval_ms: int = Field(
         50, ge=0, description="Least milliseconds between two messages of one answer. 0 sends each token at once."

@@ -53,7 +53,8 @@ class LlmSide(ModelSide[llm_pb2.ExtendCommand, llm_pb2.ExtendResponse, LlmInfo])
 
     def on_response(self, link: LlmLink, response: llm_pb2.ExtendResponse) -> None:
         """Takes answers and refusals."""
-        link.report(num_others=response.num_other_sequences, num_waiting=response.num_waiting_sequences)
+        num_waiting = response.num_waiting_sequences + response.num_sequences_without_room
+        link.report(num_others=response.num_other_sequences, num_waiting=num_waiting)
         for answer in response.answers:
             if sequence := self._find(answer.sequence_id, link):
                 sequence.llm_prefill.add(answer.num_tokens_reused, answer.num_tokens_prefilled)

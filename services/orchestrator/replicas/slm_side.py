@@ -78,7 +78,8 @@ class SlmSide(ModelSide[slm_pb2.DraftCommand, slm_pb2.DraftResponse, SlmInfo]):
 
     def on_response(self, link: SlmLink, response: slm_pb2.DraftResponse) -> None:
         """Takes a step batch: what is current goes to the router."""
-        link.report(num_others=response.num_other_sequences, num_waiting=response.num_waiting_sequences)
+        num_waiting = response.num_waiting_sequences + response.num_sequences_without_room
+        link.report(num_others=response.num_other_sequences, num_waiting=num_waiting)
         for opened in response.opened:
             if sequence := self._find(opened.sequence_id, link):
                 sequence.slm_prefill.add(opened.num_tokens_reused, opened.num_tokens_prefilled)

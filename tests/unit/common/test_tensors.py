@@ -36,6 +36,14 @@ def test_unpack_is_a_view_of_the_message() -> None:
     assert not unpack(pack(np.ones(4, np.float32)), field="x", shape=(4,)).flags.owndata
 
 
+@pytest.mark.parametrize("num_dimensions", [9, 20_000, 4_000_000])
+def test_unpack_any_number_of_dimensions_is_refused_in_few_words(num_dimensions: int) -> None:
+    tensor = common_pb2.Tensor(dtype=F32, shape=[1] * num_dimensions, data=bytes(4))
+    with pytest.raises(InvalidRequest) as error:
+        unpack(tensor, field="x", shape=(None, 3))
+    assert str(error.value) == f"x.shape: expected [any, 3], got {num_dimensions} dimensions"
+
+
 def _nan() -> NDArray[np.float32]:
     array = np.zeros((2, 3), np.float32)
     array[1, 2] = np.nan

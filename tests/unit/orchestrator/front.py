@@ -1,4 +1,4 @@
-"""The orchestrator's gRPC face before a pair in this process: what clients see of a production server."""
+"""The orchestrator's gRPC face before a pair in this process, with the production server around it."""
 
 from __future__ import annotations
 

@@ -70,6 +70,45 @@ def test_load_checkpoint_truncated_weights_name_the_file(folder: Path) -> None:
         load_checkpoint(folder)
 
 
+@pytest.mark.parametrize(
+    ("damaged", "words"),
+    [
+        ('{"config": ' * 100_000, "nested too deep"),
+        ("[" * 100_000, "nested too deep"),
+        ("[1, 2]", "must be an object"),
+        ('{"threshold": ' + "1" * 5000 + "}", "not valid JSON"),
+        ("\x00", "not valid JSON"),
+        ("", "not valid JSON"),
+    ],
+    ids=["deep_objects", "deep_lists", "list", "digits", "nul", "empty"],
+)
+def test_damaged_json_of_any_kind_is_an_error_that_names_the_file(folder: Path, damaged: str, words: str) -> None:
+    for name, read in (
+        (DESCRIPTION_FILE, load_checkpoint),
+        ("model.safetensors.index.json", load_slm_embedding),
+        ("model.safetensors.index.json", count_stored_parameters),
+    ):
+        (folder / name).write_text(damaged)
+        with pytest.raises(CheckpointError, match=f"{name}: .*{words}"):
+            read(folder)
+
+
+@pytest.mark.parametrize("section", ["weight_map", "metadata"])
+def test_index_whose_section_is_no_object_is_an_error_that_names_it(folder: Path, section: str) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps({section: [1]}))
+    read = load_slm_embedding if section == "weight_map" else count_stored_parameters
+    with pytest.raises(CheckpointError, match=rf"index\.json: {section} must be an object"):
+        read(folder)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS_FILE, DESCRIPTION_FILE])
+def test_load_checkpoint_folder_in_place_of_a_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    with pytest.raises(CheckpointError, match=name):
+        load_checkpoint(folder)
+
+
 @pytest.mark.parametrize("name", [WEIGHTS_FILE, DESCRIPTION_FILE])
 def test_load_checkpoint_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()

@@ -57,9 +57,7 @@ def check(tokenizer: PreTrainedTokenizerFast, request: Any, context_len: int) ->
 @settings(max_examples=200, deadline=None)
 @given(
     text=st.text(st.sampled_from("ab \n각각é漢\u1100\u1161\u11a8") | st.characters(codec="utf-8"), max_size=60)
-    | st.lists(st.sampled_from([" 각", " \u1100\u1161\u11a8", "<|endoftext|>", "  ", "the "]), max_size=20).map(
-        "".join
-    )
+    | st.lists(st.sampled_from([" 각", " \u1100\u1161\u11a8", "<|endoftext|>", "the "]), max_size=20).map("".join)
 )
 def test_prompt_that_fits_is_never_refused_for_its_bytes(tokenizer: PreTrainedTokenizerFast, text: str) -> None:
     [encoding] = tokenizer.backend_tokenizer.encode_batch_fast([text], add_special_tokens=False)

@@ -61,6 +61,30 @@ def test_score_row_doesnt_depend_on_the_others(tmp_path: Path) -> None:
     assert len(set(together.round(6))) == 33
 
 
+@pytest.mark.parametrize("huge", [3e38, -3e38])
+def test_score_of_a_row_that_overflows_asks_the_llm_and_leaves_the_others_alone(tmp_path: Path, huge: float) -> None:
+    _save(tmp_path, _embedding())
+    scorer = Scorer(tmp_path)
+    token_ids, hidden_states, top_logits = _rows(9)
+    wanted = scorer.score(token_ids, hidden_states, top_logits)
+    hidden_states[3], top_logits[5] = huge, huge
+    scores = scorer.score(token_ids, hidden_states, top_logits)
+    assert scores[[3, 5]].tolist() == [1.0, 1.0]
+    others = [row for row in range(9) if row not in (3, 5)]
+    np.testing.assert_allclose(scores[others], wanted[others], rtol=1e-5)
+
+
+@pytest.mark.parametrize("huge", [1e30, 1e38, 3e38, np.finfo(np.float32).max])
+def test_score_of_any_finite_features_is_a_probability(tmp_path: Path, huge: float) -> None:
+    _save(tmp_path, _embedding())
+    rng = np.random.default_rng(0)
+    token_ids, _, _ = _rows(200)
+    hidden_states = (rng.choice([-1.0, 0.0, 1.0], (200, 8)) * huge).astype(np.float32)
+    top_logits = (rng.choice([-1.0, 0.0, 1.0], (200, 10)) * huge).astype(np.float32)
+    scores = Scorer(tmp_path).score(token_ids, hidden_states, top_logits)
+    assert ((scores >= 0) & (scores <= 1)).all()
+
+
 def test_embedding_missing_in_the_checkpoint_is_read_from_the_slm(tmp_path: Path) -> None:
     _save(tmp_path / "with", _embedding())
     _save(tmp_path / "without", None)
