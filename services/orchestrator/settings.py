@@ -36,7 +36,7 @@ class OrchestratorSettings(ProcessSettings):
         "does what its llm_loss_policy says.",
     )
     peer_grace_s: float = Field(
-        30.0,
+        60.0,
         ge=0,
         description="Seconds that requests wait for an SLM or router replica before they end with UNAVAILABLE, and "
         "new ones are refused. Until then they pause.",

@@ -114,3 +114,15 @@ class TextReader(Protocol):
 
     def finish(self) -> str:
         """Returns the text that was held back. Called at most once, after the last token."""
+
+
+class NoText:
+    """A `TextReader` for who wants token ids alone: no text, and no stop strings."""
+
+    def push(self, token_id: int) -> tuple[str, str | None]:
+        """Takes the next token."""
+        return "", None
+
+    def finish(self) -> str:
+        """There is nothing."""
+        return ""

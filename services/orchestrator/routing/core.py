@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.orchestrator.routing.actions import (
     AcceptedToken,
@@ -39,6 +39,7 @@ from services.orchestrator.routing.actions import (
     Finish,
     FinishReason,
     GrantSlm,
+    NoText,
     OpenSlm,
     RewindSlm,
     Source,
@@ -59,7 +60,7 @@ class Ending:
 
     eos_token_ids: frozenset[int]
     max_len: int
-    text: TextReader
+    text: TextReader = field(default_factory=NoText)
 
 
 @dataclass(slots=True)
