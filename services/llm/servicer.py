@@ -19,7 +19,8 @@ from services.common.telemetry import Telemetry
 from services.engines.base import Answer, Extension, LlmEngine, Refusal
 from services.llm.questions import Questions
 from services.model_service import wire
-from services.model_service.servicer import HEARTBEAT_S, ModelServicer, num_held_up
+from services.model_service.heartbeats import HEARTBEAT_S
+from services.model_service.servicer import ModelServicer, num_held_up
 
 SERVICE_NAME = llm_pb2.DESCRIPTOR.services_by_name["LlmService"].full_name
 

@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import Message
-from trivium.v1 import common_pb2
+from trivium.v1 import common_pb2, llm_pb2, slm_pb2
 
 from services.common.duplex import Outbox, run_duplex
 from services.common.errors import Draining, InvalidRequest, TriviumError
@@ -23,10 +23,8 @@ from services.common.lifecycle import Lifecycle
 from services.common.telemetry import Telemetry
 from services.engines.base import EngineLoad
 from services.model_service import wire
+from services.model_service.heartbeats import Heartbeats
 from services.model_service.owners import SequenceOwners
-
-HEARTBEAT_S = 0.5
-"""How long a stream that waits for something is sent nothing, while passes go on."""
 
 
 class _Engine(Protocol):
@@ -43,16 +41,8 @@ class _HeldUp(Protocol):
     def num_sequences_without_room(self) -> int: ...
 
 
-class _Response(Protocol):
-    num_waiting_sequences: int
-    num_sequences_without_room: int
-    num_other_sequences: int
-
-    def ByteSize(self) -> int: ...
-
-
 EngineT = TypeVar("EngineT", bound=_Engine)
-ResponseT = TypeVar("ResponseT", bound=_Response)
+ResponseT = TypeVar("ResponseT", slm_pb2.DraftResponse, llm_pb2.ExtendResponse)
 
 
 def num_held_up(load: EngineLoad) -> int:
@@ -84,12 +74,11 @@ class ModelServicer(ABC, Generic[EngineT, ResponseT]):
         self._engine: EngineT
         self._started = False
         self._lifecycle = lifecycle
-        self._response_type = response_type
+        self._response_type: Callable[..., ResponseT] = response_type
         self._max_pending_bytes = max_pending_bytes
         self._owners: SequenceOwners[Outbox[ResponseT]] = SequenceOwners()
-        self._heartbeat_s = heartbeat_s
-        # When each stream was last told that a pass was completed.
-        self._streams: dict[Outbox[ResponseT], float] = {}
+        self._heartbeats: Heartbeats[Outbox[ResponseT]] = Heartbeats(heartbeat_s)
+        self._streams: set[Outbox[ResponseT]] = set()
 
     async def start(self) -> None:
         """Loads the model and warms it up."""
@@ -111,11 +100,13 @@ class ModelServicer(ABC, Generic[EngineT, ResponseT]):
     async def _serve(self, requests: AsyncIterator[Message], context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Serves one stream until its client ends it."""
         stream: Outbox[ResponseT] = Outbox(self._max_pending_bytes)
-        self._streams[stream] = time.monotonic()
+        self._streams.add(stream)
+        self._heartbeats.told(stream, time.monotonic())
         try:
             await run_duplex(requests, context, stream, partial(self._apply, stream), stream.finish)
         finally:
-            del self._streams[stream]
+            self._streams.remove(stream)
+            self._heartbeats.ended(stream)
             for sequence_id in self._owners.of(stream):
                 self._free_if_owned(stream, sequence_id)
 
@@ -143,18 +134,17 @@ class ModelServicer(ABC, Generic[EngineT, ResponseT]):
             load: How many sequences the step left out, and why.
         """
         now = time.monotonic()
-        for stream, told_at in self._streams.items():
-            if now - told_at >= self._heartbeat_s and stream not in responses and self._is_waited_on(stream):
+        for stream in self._heartbeats.due(now):
+            if stream not in responses and self._has_any_work(stream):
                 responses[stream] = self._response_type()
         for stream, response in responses.items():
             response.num_waiting_sequences = load.num_waiting_sequences
             response.num_sequences_without_room = load.num_sequences_without_room
             response.num_other_sequences = self._owners.num_of_others(stream)
             stream.put(response)
-            if stream in self._streams:
-                self._streams[stream] = now
+            self._heartbeats.told(stream, now)
 
-    def _is_waited_on(self, stream: Outbox[ResponseT]) -> bool:
+    def _has_any_work(self, stream: Outbox[ResponseT]) -> bool:
         return any(self._has_work(sequence_id) for sequence_id in self._owners.of(stream))
 
     @property

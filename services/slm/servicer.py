@@ -20,7 +20,8 @@ from services.common.telemetry import Telemetry
 from services.common.tensors import pack
 from services.engines.base import DraftStep, Refusal, SlmEngine
 from services.model_service import wire
-from services.model_service.servicer import HEARTBEAT_S, ModelServicer, num_held_up
+from services.model_service.heartbeats import HEARTBEAT_S
+from services.model_service.servicer import ModelServicer, num_held_up
 from services.slm.pacing import DraftPacer, join_steps, select_rows
 
 SERVICE_NAME = slm_pb2.DESCRIPTOR.services_by_name["SlmService"].full_name

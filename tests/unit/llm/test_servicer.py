@@ -34,9 +34,9 @@ class _Llm:
 
 
 @asynccontextmanager
-async def _llm(engine: FakeLlmEngine | None = None) -> AsyncIterator[_Llm]:
+async def _llm(engine: FakeLlmEngine | None = None, **options: Any) -> AsyncIterator[_Llm]:
     lifecycle = Lifecycle(SERVICE_NAME, "r1")
-    servicer = LlmServicer(lambda: engine or FakeLlmEngine(OPTIONS), lifecycle)
+    servicer = LlmServicer(lambda: engine or FakeLlmEngine(OPTIONS), lifecycle, **options)
     async with serving(servicer, lifecycle) as channel:
         yield _Llm(channel, lifecycle, servicer)
 
@@ -162,15 +162,59 @@ async def test_extend_refused_tells_why_and_keeps_what_is_held(
         assert list((await _answer(call)).token_ids) == _expected([1, 2, 3, 4], [4])
 
 
-async def test_extend_beyond_the_kv_budget_is_resource_exhausted_until_another_is_released() -> None:
-    async with _llm(FakeLlmEngine(EngineOptions(model="llm", kv_cache_tokens=10))) as llm:
+async def test_extensions_beyond_the_kv_budget_are_answered_in_their_turn() -> None:
+    engine = FakeLlmEngine(EngineOptions(model="llm", kv_cache_tokens=10))
+    async with _llm(engine) as llm:
         call = llm.stub.Extend()
-        await call.write(_request(_extend(1, 0, [1] * 8, [8])))
-        await _answer(call)
-        await call.write(_request(_extend(2, 0, [1] * 8, [8])))
-        assert CODES[(await _error(call)).code] == grpc.StatusCode.RESOURCE_EXHAUSTED
-        await call.write(_request(_release(1), _extend(2, 0, [1] * 8, [8])))
-        assert (await _answer(call)).sequence_id == 2
+        extensions = [_extend(number, 0, [number] * 8, [8], priority=9 - number) for number in (1, 2, 3)]
+        await call.write(_request(*extensions))
+        answered = [(await _answer(call)) for _ in extensions]
+        assert [answer.sequence_id for answer in answered] == [3, 2, 1]
+        assert [list(answer.token_ids) for answer in answered] == [_expected([n] * 8, [8]) for n in (3, 2, 1)]
+        await call.write(_request(_extend(3, 8, [5], [9], priority=6)))
+        assert list((await _answer(call)).token_ids) == _expected([3] * 8 + [5], [9])
+        assert engine.load.num_preemptions == 3
+
+
+class _Prefilling(FakeLlmEngine):
+    """Completes passes that bring no answer, as many as it is permitted."""
+
+    def __init__(self) -> None:
+        super().__init__(OPTIONS)
+        self.permits = asyncio.Semaphore(0)
+
+    @property
+    def load(self) -> EngineLoad:
+        return replace(super().load, num_waiting_sequences=2, num_sequences_without_room=3)
+
+    async def step(self) -> tuple[list[Answer], list[Refusal]]:
+        await self.permits.acquire()
+        return [], []
+
+
+async def _heartbeats_until_error(call: Any) -> list[llm_pb2.ExtendResponse]:
+    """Makes the service refuse something; returns what it sent before it says so."""
+    await call.write(_request(_extend(99, 5, [1], [6])))
+    responses: list[llm_pb2.ExtendResponse] = []
+    while not (response := await read(call)).errors:
+        responses.append(response)
+    return responses
+
+
+@pytest.mark.parametrize("heartbeat_s", [0, 3600])
+async def test_stream_with_a_question_hears_of_completed_passes_and_others_do_not(heartbeat_s: float) -> None:
+    engine = _Prefilling()
+    async with _llm(engine, heartbeat_s=heartbeat_s) as llm:
+        waiting, idle = llm.stub.Extend(), llm.stub.Extend()
+        await waiting.write(_request(_extend(1, 0, [1], [1])))
+        await idle.write(_request(_extend(2, 0, [1], [1]), _release(2)))
+        for stream in (waiting, idle):
+            assert await _heartbeats_until_error(stream) == []
+        engine.permits.release()
+        await until(lambda: engine.permits.locked())
+        expected = llm_pb2.ExtendResponse(num_waiting_sequences=2, num_sequences_without_room=3)
+        assert await _heartbeats_until_error(waiting) == ([] if heartbeat_s else [expected])
+        assert await _heartbeats_until_error(idle) == []
 
 
 async def test_metrics_count_questions_until_they_are_answered_refused_or_released() -> None:
@@ -183,7 +227,7 @@ async def test_metrics_count_questions_until_they_are_answered_refused_or_releas
             assert (values()["trivium_llm_active_sequences"], values()["trivium_llm_open_sequences"]) == (0, 1)
             assert values()["trivium_llm_positions_answered_total"] == 2
             assert values()["trivium_llm_question_seconds_count"] == 1
-            await call.write(_request(_extend(2, 0, [1] * 8, [8])))
+            await call.write(_request(_extend(2, 5, [1], [6])))
             await _error(call)
             assert values()["trivium_llm_waiting_query_positions"] == 0
             engine.may_answer.clear()

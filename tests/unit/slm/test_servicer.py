@@ -179,15 +179,75 @@ async def test_command_refused_closes_its_sequence_only(
         assert await _drafts(call, 1)
 
 
-async def test_open_beyond_the_kv_budget_is_resource_exhausted_until_another_closes() -> None:
-    async with _slm(FakeSlmEngine(EngineOptions(model="slm", kv_cache_tokens=10))) as slm:
+async def test_sequence_beyond_the_kv_budget_waits_until_another_closes() -> None:
+    engine = FakeSlmEngine(EngineOptions(model="slm", kv_cache_tokens=10), idle_s=60)
+    async with _slm(engine) as slm:
         call = slm.stub.Draft()
         await call.write(_request(_open(1, [1] * 8, 9)))
         await _drafts(call, 1)
-        await call.write(_request(_open(2, [1] * 8, 9)))
-        assert CODES[(await _error(call)).code] == grpc.StatusCode.RESOURCE_EXHAUSTED
-        await call.write(_request(_command(1, close=slm_pb2.CloseSequence()), _open(2, [1] * 8, 9)))
-        assert 2 in await _drafts(call, 1)
+        await call.write(_request(_open(2, [2] * 8, 9, priority=1), _open(3, [3] * 8, 9, priority=2)))
+
+        async def wait_for_room() -> bool:
+            return engine.load.num_sequences_without_room == 2
+
+        await until(wait_for_room)
+        await call.write(_request(_command(1, close=slm_pb2.CloseSequence())))
+        assert await _drafts(call, 1) == {2: _expected([2] * 8, 1)}
+        await call.write(_request(_command(2, close=slm_pb2.CloseSequence())))
+        assert await _drafts(call, 1) == {3: _expected([3] * 8, 1)}
+
+
+class _Prefilling(FakeSlmEngine):
+    """Completes passes that bring no draft, as many as it is permitted."""
+
+    def __init__(self) -> None:
+        super().__init__(OPTIONS)
+        self.permits = asyncio.Semaphore(0)
+
+    async def step(self) -> DraftStep:
+        await self.permits.acquire()
+        features = (np.empty((0, 8), np.float32), np.empty((0, 100), np.float32))
+        return DraftStep([], [], [], [], *features, num_waiting_sequences=2, num_sequences_without_room=3)
+
+
+async def _heartbeats_until_error(call: Any) -> list[slm_pb2.DraftResponse]:
+    """Makes the service refuse something; returns what it sent before it says so."""
+    await call.write(_request(_command(99, rewind=slm_pb2.RewindSequence())))
+    responses: list[slm_pb2.DraftResponse] = []
+    while not (response := await read(call)).errors:
+        responses.append(response)
+    return responses
+
+
+async def test_stream_that_waits_hears_of_each_completed_pass_and_of_nothing_else() -> None:
+    engine = _Prefilling()
+    async with _slm(engine, heartbeat_s=0) as slm:
+        call = slm.stub.Draft()
+        await call.write(_request(_open(1, [1, 2], 5)))
+        assert await _heartbeats_until_error(call) == []
+        for num_passes in (1, 2):
+            for _ in range(num_passes):
+                engine.permits.release()
+                response = await read(call)
+                assert response == slm_pb2.DraftResponse(num_waiting_sequences=2, num_sequences_without_room=3)
+            assert await _heartbeats_until_error(call) == []
+
+
+@pytest.mark.parametrize("heartbeat_s", [0, 3600])
+async def test_stream_without_open_windows_or_told_lately_hears_of_no_pass(heartbeat_s: float) -> None:
+    engine = _Prefilling()
+    async with _slm(engine, heartbeat_s=heartbeat_s) as slm:
+        waiting, idle, call = slm.stub.Draft(), slm.stub.Draft(), slm.stub.Draft()
+        await waiting.write(_request(_open(1, [1, 2], 5)))
+        await idle.write(_request(_open(2, [1, 2], 2)))
+        await call.write(_request(_open(3, [1, 2], 5), _command(3, close=slm_pb2.CloseSequence())))
+        for stream in (waiting, idle, call):
+            assert await _heartbeats_until_error(stream) == []
+        engine.permits.release()
+        await until(lambda: engine.permits.locked())
+        assert len(await _heartbeats_until_error(waiting)) == (0 if heartbeat_s else 1)
+        assert await _heartbeats_until_error(idle) == []
+        assert await _heartbeats_until_error(call) == []
 
 
 class _RefusingEngine(FakeSlmEngine):
