@@ -11,7 +11,7 @@ import contextlib
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -29,6 +29,14 @@ _Decode = Callable[[bytes], Any]
 
 ALWAYS_TAKEN = frozenset({"GetServerInfo", "Cancel"})
 """Methods that are answered for as long as the server listens: they end work or describe it, and start none."""
+
+
+class _Failure(NamedTuple):
+    """What a call ends with."""
+
+    code: grpc.StatusCode
+    text: str
+    metadata: tuple[tuple[str, str | bytes], ...] = ()
 
 
 class CallGuard(grpc.aio.ServerInterceptor):
@@ -66,12 +74,18 @@ class CallGuard(grpc.aio.ServerInterceptor):
         guard = self._guarded(method) if service_name == self._lifecycle.service_name else contextlib.nullcontext
 
         async def call(messages: AsyncIterator[bytes], context: _Context) -> None:
+            # Ended where no exception is handled: what ends a call is kept with it, and would keep that exception,
+            # the frames that it came through, and with them the request.
+            if failure := await run(messages, context):
+                await _abort(context, failure)
+
+        async def run(messages: AsyncIterator[bytes], context: _Context) -> _Failure | None:
             try:
                 with guard():
                     await self._answer(handler, messages, context)
             except TriviumError as error:
                 logger.debug("%s ended with %s: %s", method, error.code.name, error)
-                await _abort(context, error.code, str(error), _trailing_metadata(error))
+                return _Failure(error.code, str(error), _trailing_metadata(error))
             except (grpc.aio.AbortError, grpc.aio.UsageError):
                 # The call has its status already, or its client is gone.
                 raise
@@ -80,7 +94,8 @@ class CallGuard(grpc.aio.ServerInterceptor):
                 logger.debug("%s can't be answered any more: %s", method, error)
             except Exception:
                 logger.exception("%s failed", method)
-                await _abort(context, grpc.StatusCode.INTERNAL, "internal error")
+                return _Failure(grpc.StatusCode.INTERNAL, "internal error")
+            return None
 
         return grpc.stream_stream_rpc_method_handler(call, None, handler.response_serializer)
 
@@ -161,11 +176,9 @@ def _decode(message: bytes, decode: _Decode) -> Any:
         raise InvalidRequest(f"the request message of {len(message)} bytes can't be decoded") from None
 
 
-async def _abort(
-    context: _Context, code: grpc.StatusCode, text: str, metadata: tuple[tuple[str, str | bytes], ...] = ()
-) -> None:
+async def _abort(context: _Context, failure: _Failure) -> None:
     try:
-        await context.abort(code, text, metadata)
+        await context.abort(failure.code, failure.text, failure.metadata)
     except grpc.aio.InternalError as error:
         # It was over already, as after a message beyond the limit: then its status stands.
         logger.debug("a call can't be ended any more: %s", error)

@@ -24,7 +24,7 @@ def _requests(telemetry: Telemetry, driver: Driver, lifecycle: Lifecycle) -> Non
     )
     telemetry.counter(
         "trivium_orchestrator_refused_requests_total",
-        "Requests refused with RESOURCE_EXHAUSTED, since too many waited.",
+        "Requests refused with RESOURCE_EXHAUSTED, since too many waited, unread ones among them.",
         lambda: driver.admission.num_refused + lifecycle.num_calls_refused,
     )
     telemetry.counter(

@@ -10,6 +10,9 @@ from services.common.channels import ChannelOptions
 from services.common.settings import CommaList, ProcessSettings
 from services.orchestrator.replicas.discovery import Target
 
+# Of a message that isn't being read.
+_UNREAD_BYTES = 16 * 1024
+
 
 class OrchestratorSettings(ProcessSettings):
     """The front of a pair: tokenizes, routes token by token, and streams the answer out.
@@ -99,7 +102,14 @@ class OrchestratorSettings(ProcessSettings):
     def server_options(self) -> ChannelOptions:
         """Options of the gRPC server."""
         age_ms = int(self.max_connection_age_s * 1000)
-        return [*super().server_options, *([("grpc.max_connection_age_ms", age_ms)] if age_ms else [])]
+        return [
+            *super().server_options,
+            # What nobody has asked for yet stays with the client: as much of each message that isn't being read is
+            # kept here, and it would grow to whole messages by itself.
+            ("grpc.http2.lookahead_bytes", _UNREAD_BYTES),
+            ("grpc.http2.bdp_probe", 0),
+            *([("grpc.max_connection_age_ms", age_ms)] if age_ms else []),
+        ]
 
     @field_validator("slm", "router", "llm")
     @classmethod

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import grpc
+import psutil
 import pytest
 from trivium.v1 import orchestrator_pb2
 
@@ -21,6 +23,7 @@ from tests.integration.completions import (
     status_of,
     tell,
 )
+from tests.integration.flood import flood_from_elsewhere
 from tests.integration.overload import send_at_once
 from tests.integration.pair import Replica, RunningPair, front_info
 from tests.serving import until
@@ -30,6 +33,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 MAX_ACTIVE, MAX_WAITING = 4, 4
 BOUNDS = ("--max-active-requests", str(MAX_ACTIVE), "--max-waiting-requests", str(MAX_WAITING))
 PATIENCE_S = 60.0
+NUM_FLOODING, FLOOD_S = 300, 2.0
 
 
 async def _load(front: Replica) -> orchestrator_pb2.OrchestratorLoad:
@@ -49,6 +53,36 @@ async def test_four_times_the_bound_at_once_finishes_or_is_refused_at_once_with_
     assert ended.num_finished >= MAX_ACTIVE + MAX_WAITING
     assert load.num_requests_refused == ended.num_refused > 0
     assert (load.num_active_requests, load.num_waiting_requests) == (0, 0)
+
+
+async def test_flood_of_large_requests_is_refused_and_hurts_neither_memory_nor_streams(
+    pair: RunningPair, references: list[Reference], reference_pair: ReferencePair
+) -> None:
+    endless = endless_request(references[0], 600, reference_pair)
+    async with pair.running_orchestrator("flooded") as front, client(front) as stub:
+        # What a first request makes it import and build isn't the flood's.
+        await generate(stub, endless)
+        process = psutil.Process(front.process.pid)
+        before = process.memory_info().rss
+        most = before
+        flooding = asyncio.create_task(
+            flood_from_elsewhere(front.address, num_requests=NUM_FLOODING, duration_s=FLOOD_S)
+        )
+        num_tokens = 0
+        began = time.monotonic()
+        while not flooding.done():
+            # Each of them is a stream that runs through the flood, and ends as it should.
+            completion = await generate(stub, endless, on_message=lambda: None)
+            num_tokens += len(completion.token_ids)
+            most = max(most, process.memory_info().rss)
+        codes = await flooding
+    tell("tokens per second in a flood", round(num_tokens / (time.monotonic() - began)))
+    tell("growth in a flood, MiB", round((most - before) / 2**20, 1))
+    tell("statuses", dict(codes))
+    assert set(codes) <= {"OUT_OF_RANGE", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"}
+    assert codes.total() == NUM_FLOODING
+    assert most - before < 200 * 2**20
+    assert "Traceback" not in front.process.log
 
 
 async def test_request_that_waits_honours_its_deadline_and_can_be_cancelled(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import gc
 import logging
 import weakref
 from collections.abc import AsyncIterator
@@ -199,6 +201,29 @@ async def test_message_is_not_kept_while_its_call_runs() -> None:
         assert service.num_running == 1
         assert [message() for message in service.held] == [None]
         service.may_end.set()
+
+
+@pytest.mark.parametrize("error", [InvalidRequest("text: bad"), RuntimeError("broken")], ids=["refused", "broken"])
+async def test_message_is_not_kept_by_the_status_that_its_call_ends_with(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[weakref.ref[Message]] = []
+
+    async def fail(self: _Service, request: Message, context: Any) -> bytes:
+        kept.append(weakref.ref(request))
+        raise copy.copy(error)
+
+    monkeypatch.setattr(_Service, "echo", fail)
+    monkeypatch.setattr(logging.getLogger("services.common.interceptors"), "disabled", True)
+    # A cycle would be found some time, after thousands of large messages.
+    gc.disable()
+    try:
+        async with _serving() as (_, _, channel):
+            for _ in range(3):
+                assert (await answers_and_status(call(channel, "Echo", b"x")))[0] == []
+            await until(lambda: [message() for message in kept] == [None] * 3)
+    finally:
+        gc.enable()
 
 
 async def test_call_without_a_deadline_ends_after_the_default_one() -> None:

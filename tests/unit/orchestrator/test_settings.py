@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from services.common.call_limits import MAX_READING, CallLimits
 from services.common.settings import read_settings
 from services.orchestrator.settings import OrchestratorSettings
 
@@ -33,9 +34,20 @@ def test_address_that_makes_no_sense_is_refused_by_the_name_of_its_setting(field
     assert "host:port" in problem["msg"]
 
 
+def test_calls_are_limited_to_all_places_and_those_that_are_being_read() -> None:
+    limits = _settings(max_active_requests=3, max_waiting_requests=4, default_deadline_s=5).call_limits
+    assert limits == CallLimits(max_calls=3 + 4 + MAX_READING, default_deadline_s=5)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("discovery_interval_s", 0), ("llm_grace_s", -1), ("max_active_requests", 0), ("max_waiting_requests", -1)],
+    [
+        ("discovery_interval_s", 0),
+        ("llm_grace_s", -1),
+        ("max_active_requests", 0),
+        ("max_waiting_requests", -1),
+        ("default_deadline_s", -1),
+    ],
 )
 def test_bound_that_makes_no_sense_is_refused(field: str, value: float) -> None:
     with pytest.raises(ValidationError, match=field):
