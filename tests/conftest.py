@@ -15,7 +15,10 @@ __all__ = [
     "pytest_xdist_make_scheduler",
 ]
 
-settings.register_profile("nightly", max_examples=10_000, deadline=None)
+# How long an example takes depends on what else the machine does.
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
+settings.register_profile("nightly", max_examples=10_000)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
