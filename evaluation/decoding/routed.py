@@ -134,7 +134,7 @@ class _Decoding:
                 run_ahead=RunAhead(_RUN_AHEAD_DEPTH),
             )
             self._cores[number] = core
-            self._obey(number, [*core.slm_ready(), *core.llm_ready()])
+            self._carry_out(number, [*core.slm_ready(), *core.llm_ready()])
         return bool(self._cores)
 
     @torch.inference_mode()
@@ -161,7 +161,7 @@ class _Decoding:
         )
         for row, number, score in zip(rows, numbers, scores.tolist(), strict=True):
             self._drafting.discard(number)
-            self._obey(number, self._cores[number].scored(step.positions[row], score, step.epochs[row]))
+            self._carry_out(number, self._cores[number].scored(step.positions[row], score, step.epochs[row]))
 
     async def _answer(self) -> None:
         answers, refusals = await self._llm.step()
@@ -169,9 +169,9 @@ class _Decoding:
             raise refusal.error
         for answer in answers:
             self._asking.remove(answer.sequence_id)
-            self._obey(answer.sequence_id, self._cores[answer.sequence_id].answered(answer.pass_id, answer.token_ids))
+            self._carry_out(answer.sequence_id, self._cores[answer.sequence_id].answered(answer.pass_id, answer.token_ids))
 
-    def _obey(self, number: int, actions: Sequence[Action]) -> None:
+    def _carry_out(self, number: int, actions: Sequence[Action]) -> None:
         for action in actions:
             match action:
                 case OpenSlm(token_ids, epoch, draft_until):

@@ -107,11 +107,6 @@ class Process:
         return f"127.0.0.1:{int(self._port_path.read_text())}"
 
     @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._popen.pid
-
-    @property
     def is_alive(self) -> bool:
         """Whether it hasn't ended yet."""
         return self._launched.poll() is None

@@ -56,7 +56,7 @@ async def test_four_times_the_bound_at_once_finishes_or_is_refused_at_once_with_
 
 
 async def test_flood_of_large_requests_is_refused_and_hurts_neither_memory_nor_streams(
-    pair: RunningPair, references: list[Reference], reference_pair: ReferencePair
+    pair: RunningPair, references: list[Reference], reference_pair: LoadedPair
 ) -> None:
     endless = endless_request(references[0], 600, reference_pair)
     async with pair.running_orchestrator("flooded") as front, client(front) as stub:
