@@ -297,7 +297,7 @@ class Answer:
 class LlmEngine(Protocol):
     """Extends many sequences and answers which token the LLM would write at queried positions.
 
-    The KV of a sequence without an unanswered extension is cache.
+    The KV of a sequence without an unanswered extension becomes cache once that has lasted for `preemption.IDLE_S`.
     """
 
     @property

@@ -288,10 +288,14 @@ class FakeLlmEngine(_FakeEngine):
 
     Args:
         options: The model's name, the batch and the KV budget count.
+        idle_s: How long a sequence must have had no question before its KV is cache, in seconds.
+        clock: What tells the time, in seconds.
     """
 
-    def __init__(self, options: EngineOptions) -> None:
-        super().__init__(options, IdleRule(0.0))
+    def __init__(
+        self, options: EngineOptions, *, idle_s: float = IDLE_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(options, IdleRule(idle_s, clock))
 
     def extend(self, extension: Extension) -> None:
         """Queues an extension; see `LlmEngine.extend`."""
@@ -318,6 +322,7 @@ class FakeLlmEngine(_FakeEngine):
 
     def _answer(self, sequence: _Sequence) -> Answer:
         extension, sequence.pending = sequence.pending, None
+        sequence.idle_since = self._idle.look()
         assert extension is not None, "only sequences with an extension are due"
         prefixes = [sequence.token_ids[:position] for position in extension.query_positions]
         token_ids = [fake_next_token(self._options.model, prefix, extension.sampling) for prefix in prefixes]

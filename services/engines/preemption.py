@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
 IDLE_S = 1.0
-"""How long a sequence must have had no work before its KV is anyone's.
+"""How long a sequence must have had no work before its KV is anyone's, in seconds.
 
-Between two pieces of work a sequence of a small model waits for the large one, for some ten milliseconds. If that
-made its KV free for all, every younger sequence that waits for room would take it, and be robbed in turn as soon as
-the older one goes on: nothing but prefills. One that waits for longer must not starve the others.
+Between two pieces of work a sequence of one model waits for the other one, for some ten milliseconds. If that made
+its KV free for all, every younger sequence that waits for room would take it, and be robbed in turn as soon as the
+older one goes on: nothing but prefills. One that waits for longer must not starve the others.
 """
 
 SPARE_LEN = 16

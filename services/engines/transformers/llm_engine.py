@@ -1,6 +1,6 @@
 """The large model's engine: extends sequences and answers queried positions.
 
-Owns pending extensions and their answers. A sequence without one is idle, and its KV is cache.
+Owns pending extensions and their answers. A sequence without one is idle.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from services.engines.base import Answer, EngineOptions, Extension, Refusal, SamplingParams
 from services.engines.checks import check_extension
-from services.engines.preemption import IdleRule
+from services.engines.preemption import IDLE_S, IdleRule
 from services.engines.sampling import sample_token
 from services.engines.transformers.block_manager import BlockManager
 from services.engines.transformers.engine import TransformersEngine
@@ -67,10 +67,15 @@ class ExtendedSequence(CachedSequence):
 
 
 class TransformersLlmEngine(TransformersEngine[ExtendedSequence]):
-    """`LlmEngine` on transformers and torch; see `services.engines.base`."""
+    """`LlmEngine` on transformers and torch; see `services.engines.base`.
 
-    def __init__(self, options: EngineOptions) -> None:
-        super().__init__(options, IdleRule(0.0))
+    Args:
+        options: How to set it up; `tp_size` must be 1.
+        idle_s: How long a sequence must have had no question before its KV is cache, in seconds.
+    """
+
+    def __init__(self, options: EngineOptions, idle_s: float = IDLE_S) -> None:
+        super().__init__(options, IdleRule(idle_s))
 
     def extend(self, extension: Extension) -> None:
         """Queues an extension; see `LlmEngine.extend`."""

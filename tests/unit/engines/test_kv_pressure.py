@@ -213,10 +213,10 @@ class LlmSchedule:
         return [answer.sequence_id for answer in answers]
 
 
-async def run_llm(seed: int) -> int:
+async def run_llm(seed: int, idle_s: float) -> int:
     """Returns how often KV was taken."""
     generator = random.Random(seed)
-    engine = PoolLlmEngine(OPTIONS)
+    engine = PoolLlmEngine(OPTIONS, idle_s=idle_s)
     await engine.start()
     schedule = LlmSchedule(engine, generator)
     for _ in range(60):
@@ -240,11 +240,11 @@ async def run_llm(seed: int) -> int:
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**32))
-def test_random_extensions_are_answered_as_with_room_for_all(seed: int) -> None:
-    asyncio.run(run_llm(seed))
+@given(seed=st.integers(0, 2**32), idle_s=st.sampled_from([0.0, 0.002]))
+def test_random_extensions_are_answered_as_with_room_for_all(seed: int, idle_s: float) -> None:
+    asyncio.run(run_llm(seed, idle_s))
 
 
 def test_schedules_like_these_take_kv() -> None:
     assert asyncio.run(run_slm(1, 0.0)) > 0
-    assert asyncio.run(run_llm(1)) > 0
+    assert asyncio.run(run_llm(1, 0.0)) > 0

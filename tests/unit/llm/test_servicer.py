@@ -163,7 +163,7 @@ async def test_extend_refused_tells_why_and_keeps_what_is_held(
 
 
 async def test_extensions_beyond_the_kv_budget_are_answered_in_their_turn() -> None:
-    engine = FakeLlmEngine(EngineOptions(model="llm", kv_cache_tokens=10))
+    engine = FakeLlmEngine(EngineOptions(model="llm", kv_cache_tokens=10), idle_s=0)
     async with _llm(engine) as llm:
         call = llm.stub.Extend()
         extensions = [_extend(number, 0, [number] * 8, [8], priority=9 - number) for number in (1, 2, 3)]

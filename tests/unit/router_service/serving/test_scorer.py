@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
+from torch.nn.modules.module import register_module_forward_hook
 
 from router_service.checkpoint import WEIGHTS_FILE, RouterCheckpoint, save_checkpoint
 from router_service.description import CheckpointError, ModelIdentity, RouterDescription, SweepRow
@@ -129,4 +130,13 @@ def test_info_describes_checkpoint_and_lists_thresholds_ascending(tmp_path: Path
 
 def test_warm_up_runs_a_forward(tmp_path: Path) -> None:
     _save(tmp_path, _embedding())
-    Scorer(tmp_path).warm_up(3)
+    scorer = Scorer(tmp_path)
+    num_rows: list[int] = []
+
+    def note(module: torch.nn.Module, _args: object, output: torch.Tensor) -> None:
+        if isinstance(module, Router):
+            num_rows.append(len(output))
+
+    with register_module_forward_hook(note):
+        scorer.warm_up(3)
+    assert num_rows == [3]
