@@ -7,8 +7,10 @@ Owns the numbers, and the turns in which request messages are received. Who is r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any, Protocol
+
+import grpc
 
 from services.common.errors import DeadlineExceeded, InvalidRequest
 
@@ -34,6 +36,13 @@ class CallLimits:
     default_deadline_s: float = 0.0
 
 
+class Receiver(Protocol):
+    """What a message is received from: the context of its call."""
+
+    async def read(self) -> Any:
+        """Waits for the next message; `grpc.aio.EOF` after the last."""
+
+
 class MessageReader:
     """Receives the one message of calls that don't stream requests, a few at once.
 
@@ -48,8 +57,10 @@ class MessageReader:
         self._turns = asyncio.Semaphore(max_reading)
         self._timeout_s = timeout_s
 
-    async def read(self, messages: AsyncIterator[bytes]) -> bytes:
+    async def read(self, context: Receiver) -> bytes:
         """Waits for a turn and receives the message.
+
+        Not from the iterator of messages: that one keeps the last of them until a search for cycles finds it.
 
         Raises:
             InvalidRequest: The client sent none.
@@ -58,8 +69,9 @@ class MessageReader:
         async with self._turns:
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    async for message in messages:
-                        return message
+                    message = await context.read()
             except TimeoutError:
                 raise DeadlineExceeded(f"the request message took longer than {self._timeout_s:g} s") from None
-        raise InvalidRequest("the call carries no request message")
+        if message is grpc.aio.EOF:
+            raise InvalidRequest("the call carries no request message")
+        return bytes(message)

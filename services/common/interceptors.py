@@ -74,9 +74,10 @@ class CallGuard(grpc.aio.ServerInterceptor):
         guard = self._guarded(method) if service_name == self._lifecycle.service_name else contextlib.nullcontext
 
         async def call(messages: AsyncIterator[bytes], context: _Context) -> None:
+            failure = await run(messages, context)
             # Ended where no exception is handled: what ends a call is kept with it, and would keep that exception,
             # the frames that it came through, and with them the request.
-            if failure := await run(messages, context):
+            if failure:
                 await _abort(context, failure)
 
         async def run(messages: AsyncIterator[bytes], context: _Context) -> _Failure | None:
@@ -143,7 +144,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
         try:
             async with asyncio.timeout(None if has_deadline else deadline_s) as deadline:
                 # No name for the request here, which would keep it for as long as the call runs.
-                await _write(serve(_decode(await self._reader.read(messages), decode), context), handler, context)
+                await _write(serve(_decode(await self._reader.read(context), decode), context), handler, context)
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -179,6 +180,9 @@ def _decode(message: bytes, decode: _Decode) -> Any:
 async def _abort(context: _Context, failure: _Failure) -> None:
     try:
         await context.abort(failure.code, failure.text, failure.metadata)
+    except grpc.aio.AbortError as error:
+        # The call keeps it, and raises it again once its handler is done. These frames have the call.
+        error.__traceback__ = None
     except grpc.aio.InternalError as error:
         # It was over already, as after a message beyond the limit: then its status stands.
         logger.debug("a call can't be ended any more: %s", error)

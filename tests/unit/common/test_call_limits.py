@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from typing import Any
 
+import grpc
 import pytest
 
 from services.common.call_limits import MessageReader
@@ -17,10 +18,7 @@ class _Calls:
         self.most_receiving = 0
         self.may_arrive = asyncio.Event()
 
-    def __aiter__(self) -> _Calls:
-        return self
-
-    async def __anext__(self) -> bytes:
+    async def read(self) -> bytes:
         self.num_receiving += 1
         self.most_receiving = max(self.most_receiving, self.num_receiving)
         try:
@@ -30,9 +28,11 @@ class _Calls:
         return b"message"
 
 
-async def _none() -> AsyncIterator[bytes]:
-    return
-    yield b""
+class _Silent:
+    """A client that sends nothing, and says so."""
+
+    async def read(self) -> Any:
+        return grpc.aio.EOF
 
 
 async def test_messages_are_received_a_few_at_once_and_all_of_them() -> None:
@@ -57,4 +57,4 @@ async def test_message_that_does_not_arrive_gives_its_turn_away() -> None:
 
 async def test_call_without_a_message_is_invalid() -> None:
     with pytest.raises(InvalidRequest, match="no request message"):
-        await MessageReader().read(_none())
+        await MessageReader().read(_Silent())

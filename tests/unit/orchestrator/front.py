@@ -30,6 +30,7 @@ class Front:
     cluster: Cluster
     lifecycle: Lifecycle
     guard: CallGuard
+    target: str
     channel: grpc.aio.Channel
 
     @property
@@ -71,8 +72,9 @@ async def running_front(
         await server.start()
         await lifecycle.mark_ready()
         try:
-            async with open_channel(f"127.0.0.1:{port}") as channel:
-                yield Front(cluster, lifecycle, guard, channel)
+            target = f"127.0.0.1:{port}"
+            async with open_channel(target) as channel:
+                yield Front(cluster, lifecycle, guard, target, channel)
         finally:
             await server.stop(0)
 
