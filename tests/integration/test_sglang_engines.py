@@ -89,6 +89,8 @@ async def test_slm_drafts_of_many_prompts_equal_plain_decoding_and_stop_leaves_n
     await assert_ended(started)
 
 
+# SGLang refuses to start where its ranks see different amounts of free memory.
+@pytest.mark.alone
 async def test_llm_on_two_ranks_answers_as_plain_decoding_and_says_when_a_rank_dies(
     tmp_path: Path,
 ) -> None:
