@@ -169,7 +169,9 @@ class _Decoding:
             raise refusal.error
         for answer in answers:
             self._asking.remove(answer.sequence_id)
-            self._carry_out(answer.sequence_id, self._cores[answer.sequence_id].answered(answer.pass_id, answer.token_ids))
+            self._carry_out(
+                answer.sequence_id, self._cores[answer.sequence_id].answered(answer.pass_id, answer.token_ids)
+            )
 
     def _carry_out(self, number: int, actions: Sequence[Action]) -> None:
         for action in actions:

@@ -163,10 +163,13 @@ class RouterSide:
             raise PeerUnavailable(
                 f"router: {len(packed)} bytes of scores for batch {response.batch_id} of {len(rows)} rows"
             )
+        probabilities = np.frombuffer(packed, dtype="<f4").tolist()
+        # Written so that NaN, which is neither below nor above a threshold, fails it.
+        if not all(0 <= probability <= 1 for probability in probabilities):
+            raise PeerUnavailable(f"router: a score of batch {response.batch_id} isn't a probability")
         del self._batches[response.batch_id]
         link.num_sequences -= len(rows)
         link.report(num_others=response.num_other_rows)
-        probabilities = np.frombuffer(packed, dtype="<f4").tolist()
         for row, probability in zip(rows, probabilities, strict=True):
             row.sequence.react(RoutingCore.scored, row.position, probability, row.epoch)
 

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
-from trivium.v1 import llm_pb2, router_pb2, slm_pb2, slm_pb2_grpc
+from trivium.v1 import common_pb2, llm_pb2, router_pb2, slm_pb2, slm_pb2_grpc
 
 from services.common.channels import open_channel
 from services.common.errors import PeerUnavailable
@@ -17,9 +19,10 @@ from services.orchestrator.replicas.discovery import Discovery
 from services.orchestrator.replicas.link import Link
 from services.orchestrator.replicas.link_set import LinkSet
 from services.orchestrator.replicas.model_side import step_batches
-from services.orchestrator.replicas.router_side import RouterSide
+from services.orchestrator.replicas.router_side import RouterSide, ScoredRow
 from services.orchestrator.replicas.slm_side import SlmSide
 from services.orchestrator.sequences.running import RunningSequences
+from services.orchestrator.sequences.sequence import RunningSequence
 from tests.serving import until
 from tests.unit.orchestrator.cluster import FakeReplica, slm_replica
 
@@ -161,15 +164,35 @@ def _no_links(peer: Any) -> LinkSet[Any, Any, Any]:
     return LinkSet(peer, discovery=Discovery([]), connect=_unused_link, interval_s=1)
 
 
-def _router_side() -> RouterSide:
+def _router_side(link: Link[Any, Any, Any] | None = None) -> RouterSide:
+    """A side whose replicas are those of a link that is ready, if one is given."""
     gate = PairGate("aa", 1, lambda _outcome: None)
-    return RouterSide(RunningSequences(), gate, make_links=_no_links, draw=random.Random(0), grace_s=1)
+    side = RouterSide(RunningSequences(), gate, make_links=_no_links, draw=random.Random(0), grace_s=1)
+    if link is not None:
+        link.ready = True
+        side.links._links[link] = asyncio.get_running_loop().create_future()  # type: ignore[assignment]
+    return side
 
 
 @pytest.mark.parametrize("batch_id", [0, 7])
 async def test_router_side_scores_nobody_asked_for_break_the_contract(batch_id: int) -> None:
     with pytest.raises(PeerUnavailable, match=f"batch {batch_id}"):
         _router_side().on_response(_unused_link(), router_pb2.ScoreResponse(batch_id=batch_id))
+
+
+@pytest.mark.parametrize("score", [math.nan, -0.1, 1.5, math.inf])
+async def test_router_side_score_that_is_no_probability_breaks_the_contract(score: float) -> None:
+    link = _unused_link()
+    side = _router_side(link)
+    sequence = _Scored()
+    side.score([ScoredRow(cast(RunningSequence, sequence), 3, 1)], slm_pb2.DraftResponse(token_ids=[5]))
+    scores = common_pb2.Tensor(data=struct.pack("<f", score))
+    with pytest.raises(PeerUnavailable, match="batch 1 isn't a probability"):
+        side.on_response(link, router_pb2.ScoreResponse(batch_id=1, divergence_probabilities=scores))
+
+
+class _Scored:
+    sequence_id = 1
 
 
 async def test_slm_side_columns_of_different_length_break_the_contract() -> None:
