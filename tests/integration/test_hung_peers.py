@@ -81,6 +81,7 @@ async def _stopped(process_signal: Callable[[signal.Signals], None]) -> AsyncIte
         process_signal(signal.SIGCONT)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", ["slm", "router", "llm"])
 async def test_one_of_two_replicas_stopped_pauses_the_streams_for_seconds(
     pair: RunningPair, routed_references: list[Reference], kind: str
