@@ -19,7 +19,7 @@ from services.orchestrator.routing.core import Ending, RoutingCore
 from services.orchestrator.routing.depth import RunAhead
 from tests.unit.orchestrator.cluster import EOS, divergence_probability, make_task, reference_decoding
 
-NUM_SCHEDULES = max(500, settings().max_examples)
+NUM_SCHEDULES = settings().max_examples
 MAX_MOVES = 50_000
 
 
@@ -138,7 +138,7 @@ async def _give_turn() -> None:
         await asyncio.sleep(0)
 
 
-@settings(max_examples=NUM_SCHEDULES // 5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=NUM_SCHEDULES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     lengths=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=3, max_size=9),
     threshold=st.sampled_from([0.0, 0.3, 0.8, 2.0]),
