@@ -98,7 +98,7 @@ async def test_slm_lost_at_the_context_limit_is_replaced() -> None:
         task = make_task(prompt_token_ids=tuple([5] * 250), max_new_tokens=6, threshold=0.0, run_ahead_depth=16)
         running = asyncio.create_task(cluster.run(task))
         (slm,) = cluster.slms
-        await until(lambda: slm.num_sequences and slm.engine.load.num_kv_tokens_used == 256, timeout_s=PATIENCE_S)
+        await until(lambda: slm.engine.load.num_rows == 6, timeout_s=PATIENCE_S)
         await slm.kill()
         await slm.start()
         await until(lambda: slm.num_sequences == 1, timeout_s=PATIENCE_S)
@@ -107,22 +107,27 @@ async def test_slm_lost_at_the_context_limit_is_replaced() -> None:
             assert await running == reference_decoding(task)
 
 
-async def test_llm_out_of_room_in_mid_sequence_is_waited_for_and_keeps_nothing() -> None:
-    # Two sequences of 60 tokens don't fit: one has to wait, and what the LLM held of it has to go.
+async def test_llm_with_room_for_one_of_two_sequences_answers_both_and_keeps_nothing() -> None:
+    # Two sequences of 60 tokens don't fit: the younger gives its KV up to the older one.
     async with running_cluster(llms=[llm_replica(kv_cache_tokens=80)]) as cluster:
         tasks = _tasks(2, max_new_tokens=57, threshold=0.0)
         await _assert_all_are_references(cluster, tasks)
         await until(lambda: cluster.is_empty, timeout_s=PATIENCE_S)
 
 
-async def test_prompt_without_room_at_admission_is_refused_with_the_reason() -> None:
-    slm = slm_replica(kv_cache_tokens=64)
-    async with running_cluster(slms=[slm], llms=[llm_replica(_GatedLlm)]) as cluster:
-        first = make_task("first", prompt_token_ids=tuple([5] * 63), max_new_tokens=1, threshold=0.0)
-        async with cluster.driver.sequence(first):
-            await until(lambda: slm.num_sequences == 1, timeout_s=PATIENCE_S)
-            with pytest.raises(CapacityExceeded, match="kv_cache_tokens"):
-                await cluster.run(make_task("second", max_new_tokens=9))
+async def test_prompt_without_room_now_waits_and_runs_once_an_older_one_has_ended() -> None:
+    gated = llm_replica(_GatedLlm)
+    async with running_cluster(slms=[slm_replica(kv_cache_tokens=64)], llms=[gated]) as cluster:
+        tasks = [
+            make_task(name, prompt_token_ids=(5, number, *[7] * 58), max_new_tokens=4, threshold=0.0)
+            for number, name in enumerate(("first", "second"))
+        ]
+        running = [asyncio.create_task(cluster.run(task)) for task in tasks]
+        await until(lambda: cluster.slms[0].num_sequences == 2, timeout_s=PATIENCE_S)
+        gated.engine.gate.set()
+        async with asyncio.timeout(PATIENCE_S):
+            for task, completion in zip(tasks, running, strict=True):
+                assert await completion == reference_decoding(task)
         await until(lambda: cluster.is_empty, timeout_s=PATIENCE_S)
 
 
