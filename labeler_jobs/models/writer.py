@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from services.common.errors import CapacityExceeded, ContextLengthExceeded
-from services.engines.base import DraftStep, ModelInfo, Refusal, SlmEngine
+from services.engines.base import DraftStep, ModelInfo, SlmEngine
 
 ShouldStop = Callable[[int, list[int]], bool]
 """Tells from a row's number and the tokens written for it whether it has enough."""
@@ -157,7 +157,6 @@ class _Run:
         # Rows that are ready, or will be when the trunks that run have run.
         self._num_waiting = 0
         self._num_opened = 0
-        self._is_full = False
 
     async def write(self, rows: Sequence[_Row], trunks: Mapping[int, Sequence[Sequence[int]]]) -> None:
         await self._engine.clear_prefix_cache()
@@ -177,18 +176,15 @@ class _Run:
         # Trunks run while a batch of rows still waits, so that there are rows whenever others end.
         while self._families and self._num_waiting < self._limits.num_open:
             self._start_family(*self._families.popleft())
-        while len(self._open) < self._limits.num_open and not (self._is_full and self._open):
+        while len(self._open) < self._limits.num_open:
             if self._trunks:
-                if not self._start(self._trunks[0], self._trunks[0].token_ids, 1):
-                    break
-                self._trunks.popleft()
+                trunk = self._trunks.popleft()
+                self._start(trunk, trunk.token_ids, 1)
             elif self._ready:
-                row = self._ready[0]
+                row = self._ready.popleft()
                 prefix = self._prefixes[row.number]
                 row.prefix_len = len(prefix)
-                if not self._start(row, [*prefix, *row.written], self._num_left(row)):
-                    break
-                self._ready.popleft()
+                self._start(row, prefix, self._num_left(row))
                 self._num_waiting -= 1
             else:
                 break
@@ -205,23 +201,18 @@ class _Run:
         num_tokens = len(row.written)
         return min(self._limits.num_new_tokens, self._limits.context_len - row.prefix_len) - num_tokens
 
-    def _start(self, opened: _Row | _Trunk, token_ids: Sequence[int], num_new_tokens: int) -> bool:
+    def _start(self, opened: _Row | _Trunk, token_ids: Sequence[int], num_new_tokens: int) -> None:
         if len(token_ids) >= self._limits.context_len:
             raise ContextLengthExceeded(
                 f"prefixes: {len(token_ids)} tokens leave no room in a context of {self._limits.context_len}"
             )
         draft_until = len(token_ids) + num_new_tokens
-        try:
-            self._engine.open(
-                self._num_opened, token_ids, epoch=0, draft_until=draft_until, stop_token_ids=self._stop_ids
-            )
-        except CapacityExceeded:
-            if not self._open:
-                raise
-            return False
-        self._open[self._num_opened] = opened
+        number = self._num_opened
+        self._engine.open(
+            number, token_ids, epoch=0, draft_until=draft_until, stop_token_ids=self._stop_ids, priority=number
+        )
+        self._open[number] = opened
         self._num_opened += 1
-        return True
 
     def _take(self, step: DraftStep) -> None:
         num_written = 0
@@ -241,7 +232,7 @@ class _Run:
                 # A row that ended here would pass for one that the model's own context ended.
                 raise CapacityExceeded(f"kv_cache_tokens: a sequence of {num_tokens} tokens fills all of it")
         for refusal in step.refusals:
-            self._put_back(refusal)
+            raise refusal.error
         self._on_tokens(num_written)
 
     def _has_ended(self, row: _Row) -> bool:
@@ -254,16 +245,3 @@ class _Run:
     def _close(self, sequence_id: int) -> None:
         del self._open[sequence_id]
         self._engine.close(sequence_id)
-        self._is_full = False
-
-    def _put_back(self, refusal: Refusal) -> None:
-        """Lets a sequence that the engine had no room for go on from where it was, once another one has ended."""
-        opened = self._open.pop(refusal.sequence_id)
-        if not isinstance(refusal.error, CapacityExceeded) or not self._open:
-            raise refusal.error
-        self._is_full = True
-        if isinstance(opened, _Trunk):
-            self._trunks.appendleft(opened)
-        else:
-            self._ready.appendleft(opened)
-            self._num_waiting += 1
