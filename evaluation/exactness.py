@@ -26,8 +26,8 @@ from evaluation.in_process import NEAR_TIE, SLM_ONLY, DecodedToken, decode
 from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, unseen_samples
 from evaluation.reference.pair import WEIGHTS_DIR, LoadedPair, load_pair
 from labeler_jobs.models.huggingface import render_prompt
-from services.common.channels import open_channel
 from services.common.progress import track
+from services.common.serving.channels import open_channel
 
 logger = logging.getLogger(__name__)
 

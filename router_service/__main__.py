@@ -6,9 +6,9 @@ import uvloop
 
 from router_service.serving.servicer import SERVICE_NAME, RouterServicer, RowScorer
 from router_service.serving.settings import RouterSettings
-from services.common.lifecycle import Lifecycle
-from services.common.server import serve
-from services.common.settings import read_settings
+from services.common.serving.lifecycle import Lifecycle
+from services.common.serving.server import serve
+from services.common.serving.settings import read_settings
 
 
 def _load(settings: RouterSettings) -> RowScorer:

@@ -24,7 +24,7 @@ from router_service.description import (
     write_description,
 )
 from router_service.model import Router
-from services.common.json_file import read_json_object
+from services.common.files.json_file import read_json_object
 
 WEIGHTS_FILE = "router.safetensors"
 DESCRIPTION_FILE = "router.json"

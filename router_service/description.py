@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from router_service.model import Objective, RouterConfig
-from services.common.json_file import read_json_object
+from services.common.files.json_file import read_json_object
 
 FORMAT_VERSION = 1
 

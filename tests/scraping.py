@@ -12,8 +12,8 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.common.server import Service
-from services.common.telemetry import Telemetry
+from services.common.serving.server import Service
+from services.common.serving.telemetry import Telemetry
 
 PAGE = Path(__file__).parents[1] / "charts" / "trivium" / "METRICS.md"
 

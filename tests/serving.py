@@ -11,11 +11,11 @@ import grpc
 import pytest
 from pydantic_settings import SettingsConfigDict
 
-from services.common.channels import open_channel
-from services.common.interceptors import CallGuard
-from services.common.lifecycle import Lifecycle
-from services.common.server import Service, create_server
-from services.common.settings import ProcessSettings
+from services.common.serving.channels import open_channel
+from services.common.serving.interceptors import CallGuard
+from services.common.serving.lifecycle import Lifecycle
+from services.common.serving.server import Service, create_server
+from services.common.serving.settings import ProcessSettings
 
 
 class ServingSettings(ProcessSettings):

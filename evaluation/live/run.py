@@ -25,7 +25,7 @@ from evaluation.records.response_shape import shape_of
 from evaluation.records.results_files import RUNS_FOLDER
 from evaluation.records.run_records import RECORDS_SCHEMA, Run, RunRecords, save_records
 from evaluation.suites.suite import Question, Suite
-from services.common.channels import open_channel
+from services.common.serving.channels import open_channel
 
 _KEY = "question_id"
 _INFO_TIMEOUT_S = 30.0

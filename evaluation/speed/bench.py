@@ -22,8 +22,8 @@ from evaluation.in_process import decode
 from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, draw_sample
 from evaluation.reference.pair import LoadedPair, load_pair
 from labeler_jobs.models.huggingface import render_prompt
-from services.common.channels import open_channel
 from services.common.progress import track
+from services.common.serving.channels import open_channel
 
 _FIRST_INDEX = 70_000_000
 _PROMPTS_PER_STREAM = 5

@@ -13,7 +13,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from router_service.checkpoint import digest_weights
 from router_service.description import CheckpointError, ModelIdentity
 from services.common.pair import ModelSection, Pair
-from services.common.tokenizer import load_tokenizer, tokenizer_sha256
+from services.common.text.tokenizer import load_tokenizer, tokenizer_sha256
 
 
 class IdentityError(ValueError):

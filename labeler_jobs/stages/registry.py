@@ -26,7 +26,7 @@ from labeler_jobs.stages.schemas import CONTINUATIONS, QUERIES, RESPONSES, VERDI
 from labeler_jobs.stages.verification import judge_continuations
 from labeler_jobs.verifiers.verifier import Verifier
 from services.common.pair import ModelSection, Pair
-from services.common.tokenizer import load_tokenizer
+from services.common.text.tokenizer import load_tokenizer
 from services.engines.base import EngineOptions
 from services.engines.factory import create_slm_engine
 from services.engines.transformers.loading import load_model

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerFast
 
 from labeler_jobs.text.sentence import sentence_end, sentence_start
-from services.common.text import TextAssembler
+from services.common.text.assembler import TextAssembler
 
 _NUM_CONTEXT = 4
 """Tokens before a branch that may decide how its first token is written."""

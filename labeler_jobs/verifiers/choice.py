@@ -15,7 +15,7 @@ from labeler_jobs.models.writer import GreedyWriter
 from labeler_jobs.verifiers.chat_endpoint import ChatEndpoint, EndpointSettings
 from labeler_jobs.verifiers.llm_verifier import LlmVerifier
 from labeler_jobs.verifiers.local_generator import LocalGenerator
-from services.common.tokenizer import load_tokenizer
+from services.common.text.tokenizer import load_tokenizer
 from services.engines.base import EngineOptions
 from services.engines.factory import create_slm_engine
 

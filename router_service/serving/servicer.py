@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from trivium.v1 import router_pb2, router_pb2_grpc
 
 from router_service.serving.batcher import Batcher, Rows
-from services.common.duplex import Outbox, run_duplex
 from services.common.errors import Draining, InvalidRequest, TriviumError
-from services.common.lifecycle import Lifecycle
-from services.common.telemetry import Telemetry
+from services.common.serving.duplex import Outbox, run_duplex
+from services.common.serving.lifecycle import Lifecycle
+from services.common.serving.telemetry import Telemetry
 from services.common.tensors import pack, unpack
 from services.engines.base import TOP_LOGITS
 

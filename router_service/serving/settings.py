@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.common.settings import ProcessSettings
+from services.common.serving.settings import ProcessSettings
 
 
 class RouterSettings(ProcessSettings):

@@ -43,7 +43,7 @@ from router_service.training.routing_data import RoutingData
 from router_service.training.state import EpochRecord
 from router_service.training.train import ShowSteps, predict_logits, train_router
 from services.common.model_sizes import ModelSizes
-from services.common.tokenizer import load_tokenizer, tokenizer_sha256
+from services.common.text.tokenizer import load_tokenizer, tokenizer_sha256
 
 DEFAULT_TARGET = Target("llm_usage_rate", 0.09)
 TRAINING_DIR = "training"

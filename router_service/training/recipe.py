@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from router_service.model import ALL_INPUTS, InputName, Objective, RouterConfig
-from services.common.yaml_file import closest, read_yaml
+from services.common.files.yaml_file import closest, read_yaml
 from services.engines.base import TOP_LOGITS
 
 _DIRECTORY = Path(__file__).resolve().parents[1] / "configs"

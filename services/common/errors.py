@@ -1,7 +1,7 @@
 """The errors of Trivium, one class a kind, each with its gRPC status code and a message that fits into a status.
 
-Owns the mapping of kinds to codes and the bound of messages: `services.common.interceptors` turns a raised error into
-a status.
+Owns the mapping of kinds to codes and the bound of messages: the interceptor of `services.common.serving` turns a
+raised error into a status.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.common.yaml_file import read_yaml
+from services.common.files.yaml_file import read_yaml
 
 PACKAGE_PREFIX = "package:"
 """Starts the location of a directory inside an installed package: `package:evaluation/reference/weights/slm`."""

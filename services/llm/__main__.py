@@ -6,9 +6,9 @@ from functools import partial
 
 import uvloop
 
-from services.common.lifecycle import Lifecycle
-from services.common.server import serve
-from services.common.settings import read_settings
+from services.common.serving.lifecycle import Lifecycle
+from services.common.serving.server import serve
+from services.common.serving.settings import read_settings
 from services.engines.base import LlmEngine, ModelLoadError
 from services.engines.factory import EngineUnavailable, create_llm_engine
 from services.llm.servicer import SERVICE_NAME, LlmServicer

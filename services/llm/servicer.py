@@ -13,9 +13,9 @@ from typing import Any
 import grpc
 from trivium.v1 import llm_pb2, llm_pb2_grpc
 
-from services.common.duplex import Outbox
-from services.common.lifecycle import Lifecycle
-from services.common.telemetry import Telemetry
+from services.common.serving.duplex import Outbox
+from services.common.serving.lifecycle import Lifecycle
+from services.common.serving.telemetry import Telemetry
 from services.engines.base import Answer, Extension, LlmEngine, Refusal
 from services.llm.questions import Questions
 from services.model_service import wire

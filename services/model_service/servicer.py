@@ -17,10 +17,10 @@ import grpc
 from google.protobuf.message import Message
 from trivium.v1 import common_pb2, llm_pb2, slm_pb2
 
-from services.common.duplex import Outbox, run_duplex
 from services.common.errors import Draining, InvalidRequest, TriviumError
-from services.common.lifecycle import Lifecycle
-from services.common.telemetry import Telemetry
+from services.common.serving.duplex import Outbox, run_duplex
+from services.common.serving.lifecycle import Lifecycle
+from services.common.serving.telemetry import Telemetry
 from services.engines.base import EngineLoad
 from services.model_service import wire
 from services.model_service.heartbeats import Heartbeats

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from services.common.settings import ProcessSettings
+from services.common.serving.settings import ProcessSettings
 from services.engines.base import EngineOptions
 
 

@@ -19,7 +19,7 @@ from functools import partial
 from transformers import PreTrainedTokenizerFast
 
 from services.common.errors import Cancelled, InvalidRequest, ModelNotReady, PeerUnavailable
-from services.common.text import TextAssembler
+from services.common.text.assembler import TextAssembler
 from services.orchestrator.index.prefix_index import PrefixIndex
 from services.orchestrator.index.writer import IndexWriter
 from services.orchestrator.pair.gate import PairGate

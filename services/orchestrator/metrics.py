@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from services.common.lifecycle import Lifecycle
-from services.common.telemetry import Telemetry
+from services.common.serving.lifecycle import Lifecycle
+from services.common.serving.telemetry import Telemetry
 from services.orchestrator.driver import Driver
 from services.orchestrator.index.prefix_index import PrefixIndex
 

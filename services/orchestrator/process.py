@@ -8,11 +8,11 @@ from functools import partial
 import grpc
 from trivium.v1 import orchestrator_pb2_grpc
 
-from services.common.channels import open_channel
 from services.common.errors import PeerUnavailable, TriviumError
-from services.common.lifecycle import Lifecycle
-from services.common.telemetry import Telemetry
-from services.common.tokenizer import load_tokenizer, tokenizer_sha256
+from services.common.serving.channels import open_channel
+from services.common.serving.lifecycle import Lifecycle
+from services.common.serving.telemetry import Telemetry
+from services.common.text.tokenizer import load_tokenizer, tokenizer_sha256
 from services.orchestrator import metrics
 from services.orchestrator.driver import Driver
 from services.orchestrator.index.prefix_index import IndexedPair, PrefixIndex
@@ -25,7 +25,7 @@ from services.orchestrator.settings import OrchestratorSettings
 
 
 class OrchestratorService:
-    """What `services.common.server` runs.
+    """What `services.common.serving.server` runs.
 
     Args:
         settings: Settings of this process.

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
 from services.common.errors import ModelNotReady
-from services.common.lifecycle import Lifecycle
+from services.common.serving.lifecycle import Lifecycle
 from services.orchestrator.driver import Driver
 from services.orchestrator.index.prefix_index import PrefixIndex
 from services.orchestrator.pair.budget import Budget

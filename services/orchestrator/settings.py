@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.common.call_limits import MAX_READING, CallLimits
-from services.common.channels import ChannelOptions
-from services.common.settings import CommaList, ProcessSettings
+from services.common.serving.call_limits import MAX_READING, CallLimits
+from services.common.serving.channels import ChannelOptions
+from services.common.serving.settings import CommaList, ProcessSettings
 from services.orchestrator.replicas.discovery import Target
 
 # Of a message that isn't being read.

@@ -13,10 +13,10 @@ import grpc
 import numpy as np
 from trivium.v1 import slm_pb2, slm_pb2_grpc
 
-from services.common.duplex import Outbox
 from services.common.errors import PrefixNotFound, TriviumError
-from services.common.lifecycle import Lifecycle
-from services.common.telemetry import Telemetry
+from services.common.serving.duplex import Outbox
+from services.common.serving.lifecycle import Lifecycle
+from services.common.serving.telemetry import Telemetry
 from services.common.tensors import pack
 from services.engines.base import DraftStep, Refusal, SlmEngine
 from services.model_service import wire

@@ -10,7 +10,7 @@ import grpc
 from trivium.v1 import orchestrator_pb2_grpc
 
 from evaluation.exactness import Reference
-from services.common.channels import open_channel
+from services.common.serving.channels import open_channel
 from tests.integration.completions import assert_is_reference, generate, request_for
 
 

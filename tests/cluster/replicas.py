@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from kubernetes import client
 from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
-from services.common.channels import open_channel
+from services.common.serving.channels import open_channel
 from tests.cluster import pods
 from tests.cluster.access import Access
 from tests.cluster.release import PORTS, Release

@@ -8,7 +8,7 @@ import pytest
 from trivium.v1 import orchestrator_pb2_grpc
 
 from evaluation.exactness import Reference
-from services.common.channels import open_channel
+from services.common.serving.channels import open_channel
 from tests.cluster.replicas import Replicas, load_of
 from tests.integration.completions import cycled, tell
 from tests.integration.overload import send_at_once

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from trivium.v1 import orchestrator_pb2_grpc
 
 from evaluation.exactness import Reference
-from services.common.channels import open_channel
+from services.common.serving.channels import open_channel
 from tests.integration.completions import Completion, assert_is_reference, request_for
 
 

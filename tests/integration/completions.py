@@ -23,7 +23,7 @@ from evaluation.in_process import NEAR_TIE, SLM_ONLY
 from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, draw_sample
 from evaluation.reference.pair import LoadedPair, load_pair
 from labeler_jobs.models.huggingface import render_prompt
-from services.common.channels import open_channel
+from services.common.serving.channels import open_channel
 from services.engines.base import SamplingParams
 from services.engines.sampling import sample_token
 from tests.integration.pair import Replica

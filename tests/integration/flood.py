@@ -15,7 +15,7 @@ from collections import Counter
 import grpc
 from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
-from services.common.channels import open_channel
+from services.common.serving.channels import open_channel
 
 MIB = 2**20
 _NUM_CHANNELS = 4

@@ -22,9 +22,9 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from services.common.lifecycle import Lifecycle
-from services.common.server import serve
-from services.common.settings import read_settings
+from services.common.serving.lifecycle import Lifecycle
+from services.common.serving.server import serve
+from services.common.serving.settings import read_settings
 from services.orchestrator.process import OrchestratorService
 from services.orchestrator.settings import OrchestratorSettings
 from tests.integration.processes import Launched, Process

@@ -28,7 +28,7 @@ from trivium.v1 import (
 )
 
 from evaluation.reference.pair import WEIGHTS_DIR
-from services.common.channels import open_channel
+from services.common.serving.channels import open_channel
 from tests.integration.forked import fork
 from tests.integration.processes import Process
 from tests.integration.redis_fixture import RedisServer

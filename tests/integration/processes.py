@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.common.channels import open_channel
+from services.common.serving.channels import open_channel
 from tests.serving import until
 
 # Importing torch takes a busy machine a minute; a process that is told to stop meanwhile finishes that first.

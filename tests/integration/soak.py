@@ -28,7 +28,7 @@ from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
 from evaluation.exactness import Reference, reference_decodings, suite_prompts
 from evaluation.reference.pair import load_pair
-from services.common.channels import open_channel
+from services.common.serving.channels import open_channel
 from tests.integration.completions import Completion, assert_is_reference, request_for
 from tests.integration.pair import Replica, RunningPair, front_info, llm_info, slm_load
 from tests.serving import until

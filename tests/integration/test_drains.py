@@ -12,7 +12,7 @@ from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
 from evaluation.exactness import Reference
 from evaluation.reference.pair import LoadedPair
-from services.common.channels import open_channel
+from services.common.serving.channels import open_channel
 from tests.integration.clients import Clients
 from tests.integration.completions import (
     assert_is_reference,

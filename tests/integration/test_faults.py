@@ -19,7 +19,7 @@ from trivium.v1 import orchestrator_pb2_grpc
 
 from evaluation.exactness import Reference
 from evaluation.reference.pair import WEIGHTS_DIR, LoadedPair
-from services.common.channels import open_channel
+from services.common.serving.channels import open_channel
 from tests.integration.completions import (
     Completion,
     assert_is_reference,

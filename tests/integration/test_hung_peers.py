@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from evaluation.exactness import Reference
-from services.common.channels import open_channel
+from services.common.serving.channels import open_channel
 from tests.integration.completions import (
     Completion,
     assert_is_reference,

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from trivium.v1 import llm_pb2, llm_pb2_grpc
 
-from services.common.channels import open_channel
+from services.common.serving.channels import open_channel
 from tests.integration.processes import running
 from tests.serving import error_of, read, until
 

@@ -11,7 +11,7 @@ from trivium.v1 import orchestrator_pb2
 
 from evaluation.reference.pair import WEIGHTS_DIR
 from labeler_jobs.models.huggingface import render_prompt
-from services.common.tokenizer import load_tokenizer
+from services.common.text.tokenizer import load_tokenizer
 from services.orchestrator.index.prefix_index import IndexedPair, PrefixIndex
 from services.orchestrator.pair.check import check_pair
 from tests.integration.completions import client, generate, tell

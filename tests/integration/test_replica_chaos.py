@@ -18,7 +18,7 @@ from trivium.v1 import llm_pb2, llm_pb2_grpc, orchestrator_pb2, orchestrator_pb2
 
 from evaluation.exactness import Reference
 from evaluation.reference.pair import WEIGHTS_DIR, LoadedPair
-from services.common.channels import open_channel
+from services.common.serving.channels import open_channel
 from tests.integration.clients import Clients
 from tests.integration.completions import tell
 from tests.integration.forked import ForkedProcess, HostsFile

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from trivium.v1 import common_pb2, router_pb2, router_pb2_grpc
 
-from services.common.channels import open_channel
+from services.common.serving.channels import open_channel
 from services.common.tensors import pack, unpack
 from tests.integration.processes import Process, run_to_end, running
 from tests.serving import error_of, read

@@ -17,7 +17,7 @@ import evaluation.reference
 from evaluation.reference.corpus.samples import draw_sample
 from labeler_jobs.models.huggingface import render_prompt
 from services.common.errors import ModelNotReady
-from services.common.tokenizer import load_tokenizer
+from services.common.text.tokenizer import load_tokenizer
 from services.engines.base import EngineOptions, Extension, ModelLoadError
 from tests.contract.drivers import LlmDriver, SlmDriver
 from tests.contract.reference import PlainModel, assert_follows

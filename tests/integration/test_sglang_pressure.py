@@ -10,7 +10,7 @@ import pytest
 import evaluation.reference
 from evaluation.reference.corpus.samples import draw_sample
 from labeler_jobs.models.huggingface import render_prompt
-from services.common.tokenizer import load_tokenizer
+from services.common.text.tokenizer import load_tokenizer
 from services.engines.base import EngineOptions, Extension
 from tests.contract.drivers import STEP_TIMEOUT_S, SlmDriver
 from tests.integration.completions import tell

@@ -201,7 +201,7 @@ def main(fd: int) -> None:
             writer.write(pack_frame({"failed": str(error)}))
         else:
             writer.write(pack_frame({"ready": asdict(info)}))
-            from services.engines.sglang.sampler import TriviumRequest
+            from services.engines.sglang.scheduler.sampler import TriviumRequest
 
             host = Host(engine, setup["has_features"], TriviumRequest.to_str(), writer)
             loop.run_until_complete(host.serve(reader))

@@ -19,7 +19,7 @@ def register() -> None:
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
     from sglang.srt.server_args import add_attention_backend_choices
 
-    from services.engines.sglang.sampler import FeatureSampler
+    from services.engines.sglang.scheduler.sampler import FeatureSampler
 
     # SGLang forces this name on the CPU, and it is a built-in choice on a GPU: one name serves both.
     register_sampler_backend("pytorch", FeatureSampler)
@@ -33,7 +33,7 @@ def register() -> None:
 
 
 def _create_cpu_attention(model_runner: object) -> object:
-    from services.engines.sglang.cpu_attention import CpuAttention
+    from services.engines.sglang.scheduler.cpu_attention import CpuAttention
 
     return CpuAttention(model_runner)
 

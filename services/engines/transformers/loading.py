@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from services.common.tokenizer import load_tokenizer, tokenizer_sha256
+from services.common.text.tokenizer import load_tokenizer, tokenizer_sha256
 from services.engines.base import EngineOptions, ModelInfo, ModelLoadError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

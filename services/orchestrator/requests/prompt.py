@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from trivium.v1 import orchestrator_pb2
 
 from services.common.errors import ContextLengthExceeded, InvalidRequest
-from services.common.tokenizer import max_token_bytes
+from services.common.text.tokenizer import max_token_bytes
 
 MAX_CHAT_MESSAGES = 10_000
 CHAT_ROLES = ("system", "user", "assistant")

@@ -9,7 +9,7 @@ import pytest
 from pydantic_settings import BaseSettings
 
 from router_service.serving.settings import RouterSettings
-from services.common.settings import read_settings
+from services.common.serving.settings import read_settings
 from services.llm.settings import LlmSettings
 from services.orchestrator.settings import OrchestratorSettings
 from services.slm.settings import SlmSettings

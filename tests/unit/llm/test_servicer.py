@@ -11,7 +11,7 @@ import pytest
 from trivium.v1 import common_pb2, llm_pb2, llm_pb2_grpc
 
 from services.common.errors import CapacityExceeded
-from services.common.lifecycle import Lifecycle
+from services.common.serving.lifecycle import Lifecycle
 from services.engines.base import Answer, EngineLoad, EngineOptions, Refusal
 from services.engines.fakes import FakeLlmEngine, fake_next_token
 from services.llm.servicer import SERVICE_NAME, LlmServicer

@@ -19,10 +19,10 @@ from transformers import PreTrainedTokenizerFast
 from trivium.v1 import router_pb2
 
 from router_service.serving import servicer as router
-from services.common.channels import open_channel
-from services.common.interceptors import CallGuard
-from services.common.lifecycle import Lifecycle
-from services.common.server import Service, create_server
+from services.common.serving.channels import open_channel
+from services.common.serving.interceptors import CallGuard
+from services.common.serving.lifecycle import Lifecycle
+from services.common.serving.server import Service, create_server
 from services.engines.base import EngineOptions
 from services.engines.fakes import FakeLlmEngine, FakeSlmEngine, fake_next_token
 from services.llm import servicer as llm

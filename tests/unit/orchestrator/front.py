@@ -11,10 +11,10 @@ import grpc
 from transformers import PreTrainedTokenizerFast
 from trivium.v1 import orchestrator_pb2_grpc
 
-from services.common.channels import open_channel
-from services.common.interceptors import CallGuard
-from services.common.lifecycle import Lifecycle
-from services.common.server import create_server
+from services.common.serving.channels import open_channel
+from services.common.serving.interceptors import CallGuard
+from services.common.serving.lifecycle import Lifecycle
+from services.common.serving.server import create_server
 from services.orchestrator.index.prefix_index import PrefixIndex
 from services.orchestrator.servicer import OrchestratorServicer
 from services.orchestrator.settings import OrchestratorSettings

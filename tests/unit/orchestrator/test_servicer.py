@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from trivium.v1 import common_pb2, orchestrator_pb2
 
-from services.common.call_limits import MAX_READING
+from services.common.serving.call_limits import MAX_READING
 from services.engines.fakes import FakeLlmEngine
 from services.orchestrator.requests.prompt import PromptReader
 from tests.serving import read, until

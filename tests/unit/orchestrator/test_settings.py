@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from services.common.call_limits import MAX_READING, CallLimits
-from services.common.settings import read_settings
+from services.common.serving.call_limits import MAX_READING, CallLimits
+from services.common.serving.settings import read_settings
 from services.orchestrator.settings import OrchestratorSettings
 
 

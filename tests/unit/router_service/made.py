@@ -18,7 +18,7 @@ from router_service.description import ModelIdentity
 from router_service.training.dataset import METADATA_KEY, dataset_schema
 from router_service.training.recipe import RouterRecipe, RouterSizes, RouterTraining
 from router_service.training.routing_data import RoutingData
-from services.common.tokenizer import load_tokenizer, tokenizer_sha256
+from services.common.text.tokenizer import load_tokenizer, tokenizer_sha256
 
 HIDDEN, LOGITS, VOCAB = 6, 5, 704
 RECIPE = RouterRecipe(

@@ -11,7 +11,7 @@ import pytest
 from trivium.v1 import common_pb2, slm_pb2, slm_pb2_grpc
 
 from services.common.errors import CapacityExceeded
-from services.common.lifecycle import Lifecycle
+from services.common.serving.lifecycle import Lifecycle
 from services.common.tensors import unpack
 from services.engines.base import DraftStep, EngineOptions, Refusal
 from services.engines.fakes import FakeSlmEngine, fake_next_token

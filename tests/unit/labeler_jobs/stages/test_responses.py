@@ -9,7 +9,7 @@ from labeler_jobs.models.huggingface import decode_text, render_prompt
 from labeler_jobs.models.writer import GreedyWriter
 from labeler_jobs.stages.responses import write_responses
 from labeler_jobs.stages.schemas import QUERIES, RESPONSES
-from services.common.tokenizer import load_tokenizer
+from services.common.text.tokenizer import load_tokenizer
 from services.engines.base import EngineOptions
 from services.engines.factory import create_slm_engine
 from tests.unit.labeler_jobs.tiny import make_tokenizer

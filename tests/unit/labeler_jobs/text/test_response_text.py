@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from evaluation.reference.pair import WEIGHTS_DIR
 from labeler_jobs.models.huggingface import decode_text
 from labeler_jobs.text.response_text import ResponseText
-from services.common.tokenizer import load_tokenizer
+from services.common.text.tokenizer import load_tokenizer
 
 TOKENIZER = load_tokenizer(str(WEIGHTS_DIR / "llm"))
 

@@ -12,8 +12,8 @@ import grpc
 import pytest
 from trivium.v1 import common_pb2, llm_pb2, router_pb2, slm_pb2, slm_pb2_grpc
 
-from services.common.channels import open_channel
 from services.common.errors import PeerUnavailable
+from services.common.serving.channels import open_channel
 from services.orchestrator.pair.gate import PairGate
 from services.orchestrator.replicas.discovery import Discovery
 from services.orchestrator.replicas.link import Link

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.common.channels import open_channel
+from services.common.serving.channels import open_channel
 from services.orchestrator.replicas.discovery import Discovery
 from services.orchestrator.replicas.link import Link
 from services.orchestrator.replicas.link_set import LinkSet

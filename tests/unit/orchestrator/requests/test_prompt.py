@@ -15,7 +15,7 @@ from trivium.v1 import orchestrator_pb2
 
 from evaluation.reference.pair import WEIGHTS_DIR
 from services.common.errors import ContextLengthExceeded, InvalidRequest
-from services.common.tokenizer import load_tokenizer, max_token_bytes
+from services.common.text.tokenizer import load_tokenizer, max_token_bytes
 from services.orchestrator.requests.prompt import MAX_CHAT_MESSAGES, Prompt, PromptReader
 
 logger = logging.getLogger(__name__)

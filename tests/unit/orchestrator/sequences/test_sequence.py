@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from services.common.errors import Cancelled, TriviumError
-from services.common.text import TextAssembler
+from services.common.text.assembler import TextAssembler
 from services.orchestrator.routing.actions import AcceptedToken, Action, FinishReason, OpenSlm, Source
 from services.orchestrator.routing.core import RoutingCore
 from services.orchestrator.routing.depth import RunAhead

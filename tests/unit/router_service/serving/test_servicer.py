@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trivium.v1 import common_pb2, router_pb2, router_pb2_grpc
 
 from router_service.serving.servicer import SERVICE_NAME, RouterServicer
-from services.common.lifecycle import Lifecycle
+from services.common.serving.lifecycle import Lifecycle
 from services.common.tensors import pack, unpack
 from tests.scraping import scraped
 from tests.serving import error_of, read, serving, until

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerFast
 
-from services.common.stop_strings import StopMatcher
+from services.common.text.stop_strings import StopMatcher
 
 _REPLACEMENT = "\ufffd"
 # A character of 4 bytes takes at most 4 tokens, and tokens may straddle two characters now and then. A longer run

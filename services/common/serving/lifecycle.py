@@ -1,7 +1,7 @@
 """Where a process is between its start and its end.
 
 Owns the one answer to "is a new call taken now?" that the health service and the interceptor give to peers, and the
-rule that draining is final. Doesn't own the server: `services.common.server` moves a process through its life.
+rule that draining is final. Doesn't own the server, which moves a process through its life.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from services.common.errors import (
     TokenizerMismatch,
     TriviumError,
 )
-from services.common.lifecycle import Lifecycle
+from services.common.serving.lifecycle import Lifecycle
 
 NAME = "trivium.v1.SlmService"
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.common.telemetry import Telemetry
+from services.common.serving.telemetry import Telemetry
 from tests.scraping import free_port, scrape
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from services.common.yaml_file import MAX_BYTES, MAX_DEPTH, read_yaml
+from services.common.files.yaml_file import MAX_BYTES, MAX_DEPTH, read_yaml
 
 # Each name stands for nine of the one before it: a billion words, written in 405 bytes.
 BOMB = "a: &a [lol,lol,lol,lol,lol,lol,lol,lol,lol]\n" + "".join(

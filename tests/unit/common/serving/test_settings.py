@@ -4,7 +4,7 @@ import pytest
 from pydantic import Field, ValidationError
 from pydantic_settings import SettingsConfigDict
 
-from services.common.settings import CommaList, ProcessSettings, read_settings
+from services.common.serving.settings import CommaList, ProcessSettings, read_settings
 
 
 class _Settings(ProcessSettings):

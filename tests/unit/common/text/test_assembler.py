@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from services.common.text import TextAssembler
+from services.common.text.assembler import TextAssembler
 
 EOS = "<|eos|>"
 TEXT = "The year 2024 was — naïve 漢字 かな 한글 😀👩‍👩‍👧 e\u0301 x\n\n"

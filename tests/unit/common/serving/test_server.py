@@ -19,11 +19,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 from trivium.v1 import router_pb2, router_pb2_grpc
 
-from services.common.channels import open_channel
 from services.common.errors import CapacityExceeded, InvalidRequest, PeerUnavailable, TokenizerMismatch
-from services.common.lifecycle import LIVENESS, Lifecycle
-from services.common.server import serve
-from services.common.telemetry import Telemetry
+from services.common.serving.channels import open_channel
+from services.common.serving.lifecycle import LIVENESS, Lifecycle
+from services.common.serving.server import serve
+from services.common.serving.telemetry import Telemetry
 from tests.scraping import free_port, scrape
 from tests.serving import ServingSettings, error_of, read, until
 

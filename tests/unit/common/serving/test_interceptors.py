@@ -16,12 +16,12 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
-from services.common.call_limits import CallLimits
-from services.common.channels import open_channel
 from services.common.errors import InvalidRequest
-from services.common.interceptors import CallGuard
-from services.common.lifecycle import Lifecycle
-from services.common.server import create_server
+from services.common.serving.call_limits import CallLimits
+from services.common.serving.channels import open_channel
+from services.common.serving.interceptors import CallGuard
+from services.common.serving.lifecycle import Lifecycle
+from services.common.serving.server import create_server
 from tests.serving import ServingSettings, until
 
 NAME = "trivium.v1.RouterService"
@@ -215,7 +215,7 @@ async def test_message_is_not_kept_by_the_status_that_its_call_ends_with(
         raise copy.copy(error)
 
     monkeypatch.setattr(_Service, "echo", fail)
-    monkeypatch.setattr(logging.getLogger("services.common.interceptors"), "disabled", True)
+    monkeypatch.setattr(logging.getLogger("services.common.serving.interceptors"), "disabled", True)
     # A cycle would be found some time, after thousands of large messages.
     gc.disable()
     try:

@@ -6,8 +6,8 @@ from typing import Any
 import grpc
 import pytest
 
-from services.common.call_limits import MessageReader
 from services.common.errors import DeadlineExceeded, InvalidRequest
+from services.common.serving.call_limits import MessageReader
 
 
 class _Calls:

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from trivium.v1 import router_pb2
 
-from services.common.duplex import Outbox
 from services.common.errors import CapacityExceeded, InvalidRequest
+from services.common.serving.duplex import Outbox
 
 
 def _response(batch_id: int) -> router_pb2.ScoreResponse:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import logging
 
-from services.common.logs import JsonFormatter
+from services.common.serving.logs import JsonFormatter
 
 
 def _line(record: logging.LogRecord) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """How much of a process the calls of its service may take before anything is known of them.
 
 Owns the numbers, and the turns in which request messages are received. Who is refused, and how, is up to
-`services.common.interceptors`.
+`services.common.serving.interceptors`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from services.common.channels import open_channel, server_options
+from services.common.serving.channels import open_channel, server_options
 from tests.relay import Relay
 
 

@@ -18,11 +18,11 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from services.common.interceptors import CallGuard
-from services.common.lifecycle import Lifecycle
-from services.common.logs import configure_logging
-from services.common.settings import ProcessSettings
-from services.common.telemetry import Telemetry
+from services.common.serving.interceptors import CallGuard
+from services.common.serving.lifecycle import Lifecycle
+from services.common.serving.logs import configure_logging
+from services.common.serving.telemetry import Telemetry
+from services.common.serving.settings import ProcessSettings
 
 logger = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from services.common.call_limits import CallLimits, MessageReader
 from services.common.errors import CapacityExceeded, DeadlineExceeded, InvalidRequest, TriviumError
-from services.common.lifecycle import Lifecycle
+from services.common.serving.call_limits import CallLimits, MessageReader
+from services.common.serving.lifecycle import Lifecycle
 
 logger = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from uuid import uuid4
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, NoDecode, SettingsConfigDict, SettingsError
 
-from services.common.call_limits import CallLimits
-from services.common.channels import ChannelOptions, server_options
+from services.common.serving.call_limits import CallLimits
+from services.common.serving.channels import ChannelOptions, server_options
 
 _SERVICE_LINK = re.compile(r"(_SERVICE_(HOST|PORT)|_PORT)(_|$)")
 

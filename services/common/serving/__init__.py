@@ -1,0 +1,1 @@
+"""What every gRPC process is served with, from its settings to its end."""
