@@ -21,8 +21,8 @@ from grpc_reflection.v1alpha import reflection
 from services.common.serving.interceptors import CallGuard
 from services.common.serving.lifecycle import Lifecycle
 from services.common.serving.logs import configure_logging
-from services.common.serving.telemetry import Telemetry
 from services.common.serving.settings import ProcessSettings
+from services.common.serving.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 

@@ -153,10 +153,12 @@ async def test_extend_refused_tells_why_and_keeps_what_is_held(
         call = llm.stub.Extend()
         await call.write(_request(_extend(1, 0, [1, 2, 3], [3])))
         await _answer(call)
+        command.extend.pass_id = 7
         await call.write(_request(command))
         error = await _error(call)
         assert (error.sequence_id, CODES[error.code]) == (command.sequence_id, code)
         assert (error.need_from if error.HasField("need_from") else None) == need_from
+        assert error.pass_id == command.extend.pass_id == 7
         assert word in error.message
         await call.write(_request(_extend(1, 3, [4], [4])))
         assert list((await _answer(call)).token_ids) == _expected([1, 2, 3, 4], [4])
