@@ -2,6 +2,8 @@
 schedules of the core.
 """
 
+import signal
+
 import pytest
 from hypothesis import settings
 
@@ -18,6 +20,9 @@ __all__ = [
 # How long an example takes depends on what else the machine does.
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
+# A job in the background may have been told to outlive its terminal, and would hand that down to what tests start.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 settings.register_profile("nightly", max_examples=10_000)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -115,35 +115,39 @@ async def shared_small_llm_engine(engine_name: str, tiny_llm: Path) -> AsyncIter
     await engine.stop()
 
 
-def _driven_slm(engine: SlmEngine) -> Iterator[SlmDriver]:
+async def _driven_slm(engine: SlmEngine) -> AsyncIterator[SlmDriver]:
     driver = SlmDriver(engine)
     yield driver
     driver.close_all()
     assert (engine.load.num_active_sequences, engine.load.num_kv_tokens_used) == (0, 0)
 
 
-def _driven_llm(engine: LlmEngine) -> Iterator[LlmDriver]:
+async def _driven_llm(engine: LlmEngine) -> AsyncIterator[LlmDriver]:
     driver = LlmDriver(engine)
     yield driver
     driver.release_all()
     assert (engine.load.num_active_sequences, engine.load.num_kv_tokens_used) == (0, 0)
 
 
-@pytest.fixture
-def slm(shared_slm_engine: SlmEngine) -> Iterator[SlmDriver]:
-    yield from _driven_slm(shared_slm_engine)
+@pytest_asyncio.fixture(loop_scope="session")
+async def slm(shared_slm_engine: SlmEngine) -> AsyncIterator[SlmDriver]:
+    async for driver in _driven_slm(shared_slm_engine):
+        yield driver
 
 
-@pytest.fixture
-def small_slm(shared_small_slm_engine: SlmEngine) -> Iterator[SlmDriver]:
-    yield from _driven_slm(shared_small_slm_engine)
+@pytest_asyncio.fixture(loop_scope="session")
+async def small_slm(shared_small_slm_engine: SlmEngine) -> AsyncIterator[SlmDriver]:
+    async for driver in _driven_slm(shared_small_slm_engine):
+        yield driver
 
 
-@pytest.fixture
-def llm(shared_llm_engine: LlmEngine) -> Iterator[LlmDriver]:
-    yield from _driven_llm(shared_llm_engine)
+@pytest_asyncio.fixture(loop_scope="session")
+async def llm(shared_llm_engine: LlmEngine) -> AsyncIterator[LlmDriver]:
+    async for driver in _driven_llm(shared_llm_engine):
+        yield driver
 
 
-@pytest.fixture
-def small_llm(shared_small_llm_engine: LlmEngine) -> Iterator[LlmDriver]:
-    yield from _driven_llm(shared_small_llm_engine)
+@pytest_asyncio.fixture(loop_scope="session")
+async def small_llm(shared_small_llm_engine: LlmEngine) -> AsyncIterator[LlmDriver]:
+    async for driver in _driven_llm(shared_small_llm_engine):
+        yield driver

@@ -76,6 +76,7 @@ async def test_one_sequence_may_fill_the_kv_budget_which_bounds_the_context(
 
 
 @real_engines
+@pytest.mark.alone
 async def test_long_prefill_runs_in_chunks_between_which_others_draft(
     slm: SlmDriver, slm_reference: Reference, prompt: Prompts
 ) -> None:

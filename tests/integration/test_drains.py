@@ -42,14 +42,16 @@ async def test_sigterm_lets_a_running_stream_finish_refuses_new_ones_and_exits_0
     async with (
         pair.running_orchestrator("stopped", "--drain-timeout-s", "120") as front,
         client(front) as stub,
-        client(front) as other_stub,
+        open_channel(front.address) as other,
     ):
+        other_stub = orchestrator_pb2_grpc.OrchestratorServiceStub(other)
         await other_stub.Cancel(orchestrator_pb2.CancelRequest(request_id="connects"))
         call = stub.Generate(request)
         completion = await begin(call)
         front.process.signal(signal.SIGTERM)
         await until(lambda: _takes_no_connections(front), timeout_s=DRAIN_S)
         # Its client is told to connect elsewhere, and here nobody listens any more.
+        await until(lambda: other.get_state() is not grpc.ChannelConnectivity.READY, timeout_s=DRAIN_S)
         error = await status_of(other_stub.Generate(request_for(references[0])))
         assert error.code() == grpc.StatusCode.UNAVAILABLE
         await rest_of(call, completion)
