@@ -30,7 +30,7 @@ from trivium.v1 import (
 from evaluation.reference.pair import WEIGHTS_DIR
 from services.common.serving.channels import open_channel
 from tests.integration.forked import fork
-from tests.integration.processes import Process
+from tests.integration.processes import Process, spawn
 from tests.integration.redis_fixture import RedisServer
 
 
@@ -56,7 +56,9 @@ class Replica:
         # Another replica may have had this folder before.
         (directory / "port").unlink(missing_ok=True)
         arguments = ("--port", str(self._port), *self._arguments)
-        self.process = Process(self._module, *arguments, directory=directory, launch=fork)
+        # SGLang starts processes of its own, and is to find what it finds with a user.
+        launch = spawn if "sglang" in arguments else fork
+        self.process = Process(self._module, *arguments, directory=directory, launch=launch)
 
     async def until_listening(self) -> None:
         await self.process.until_listening()

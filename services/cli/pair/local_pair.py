@@ -114,9 +114,11 @@ class LocalPair:
         """
         deadline = time.monotonic() + self.options.start_timeout_s
         redis_url = self.options.redis_url or self._start_redis()
-        for command in backend_commands(self.options.pair):
+        backends = backend_commands(self.options.pair)
+        for command in backends:
             self._supervisor.start(ServiceProcess(command, port=0, directory=self._logs))
-        self._await(lambda: all(supervised.child.address for supervised in self.children), deadline, on_poll)
+        # Of those that are noted, since one may begin to listen in the meantime.
+        self._await(lambda: all(each.name in self._state.addresses for each in backends), deadline, on_poll)
         command = orchestrator_command(self.options.pair, self._state.addresses, redis_url)
         self._supervisor.start(ServiceProcess(command, port=self.options.port, directory=self._logs))
         self._await(self._orchestrator_serves, deadline, on_poll)

@@ -68,9 +68,11 @@ class SglangProcess:
         try:
             reply, _ = await read_frame(self._reader)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
+            process = self._process
             await self.stop()
             raise ModelLoadError(
-                f"model {self._options.model!r}: SGLang ended while it loaded the model; its log says why"
+                f"model {self._options.model!r}: SGLang ended with {process.returncode} while it loaded the model; "
+                "its log says why"
             ) from error
         if "failed" in reply:
             await self.stop()
