@@ -135,9 +135,8 @@ class ModelSide(LinkPeer[CommandT, ResponseT, InfoT], ABC):
         available = self.links.available
         # One that is away for a moment still counts, since it may be back.
         roomy = [link for link in self.links if link.context_len >= sequence.max_len and not link.retired]
-        candidates = [link for link in roomy if link.available]
         link = choose_replica(
-            [link for link in candidates if not link.suspect] or candidates,
+            (link for link in roomy if link.available),
             self._held_prefixes(sequence),
             max_extra_load=_MAX_EXTRA_SEQUENCES,
             draw=self._draw,

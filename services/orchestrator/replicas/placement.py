@@ -18,6 +18,10 @@ class Candidate(Protocol):
     def load(self) -> int:
         """How much it has to do, as far as that is known here."""
 
+    @property
+    def suspect(self) -> bool:
+        """Whether it gets work only if there is no other."""
+
 
 CandidateT = TypeVar("CandidateT", bound=Candidate)
 
@@ -27,9 +31,10 @@ def choose_replica(
 ) -> CandidateT | None:
     """Chooses the replica that holds the longest prefix, else the less loaded one of two that are drawn.
 
-    An overloaded replica isn't chosen, not even for its prefix: one that all prompts share would leave the others
-    without work. Of several that hold as much, two are drawn as well. Two orchestrators that know the same thus don't
-    send everything to the same replica, as they would if each took the least loaded one.
+    A suspect one isn't chosen while there is another. An overloaded replica isn't chosen either, not even for its
+    prefix: one that all prompts share would leave the others without work. Of several that hold as much, two are
+    drawn as well. Two orchestrators that know the same thus don't send everything to the same replica, as they would
+    if each took the least loaded one.
 
     Args:
         candidates: Replicas that take work now.
@@ -40,7 +45,8 @@ def choose_replica(
     Returns:
         None without candidates.
     """
-    replicas = list(candidates)
+    every = list(candidates)
+    replicas = [replica for replica in every if not replica.suspect] or every
     if not replicas:
         return None
     most = min(replica.load for replica in replicas) + max_extra_load

@@ -83,9 +83,7 @@ class RouterSide:
         current = [row for row in rows if row is not None]
         if not current:
             return
-        candidates = self.links.available
-        trusted = [link for link in candidates if not link.suspect]
-        link = choose_replica(trusted or candidates, {}, max_extra_load=_MAX_EXTRA_ROWS, draw=self._draw)
+        link = choose_replica(self.links.available, {}, max_extra_load=_MAX_EXTRA_ROWS, draw=self._draw)
         if link is None:
             self._unscored.update(row.sequence.sequence_id for row in current)
             return

@@ -17,6 +17,7 @@ MAX_EXTRA_LOAD = 8
 class _Replica:
     replica_id: str
     load: int = 0
+    suspect: bool = False
 
 
 def _choose(replicas: Sequence[_Replica], held: Mapping[str, int], seed: int = 0) -> _Replica | None:
@@ -98,3 +99,9 @@ def test_choose_one_after_another_keeps_loads_close(num_replicas: int, num_seque
     loads = [replica.load for replica in replicas]
     assert sum(loads) == num_sequences
     assert max(loads) - min(loads) <= MAX_EXTRA_LOAD + 1
+
+
+def test_suspect_replica_is_chosen_only_if_there_is_no_other() -> None:
+    suspect, busy = _Replica("suspect", suspect=True), _Replica("busy", load=100)
+    assert _chosen([suspect, busy], {"suspect": 64}) == {"busy"}
+    assert _chosen([suspect], {}) == {"suspect"}
