@@ -2,8 +2,9 @@
 
 Streams run all the time, some are cancelled, some clients go away, processes are killed and started again, Redis is
 stopped for seconds. Every stream that is to end is held to its reference decoding; one whose orchestrator dies is
-resumed at the other one, as a client would. In the end nothing may be left: no sequence on any replica, and no more
-memory, files and threads in a process than it had after its first minute.
+resumed at the other one, as a client would. The log of each is held to what its client got: it may end early where
+its orchestrator or Redis was gone, but has no hole. In the end nothing may be left: no sequence on any replica, and
+no more memory, files and threads in a process than it had after its first minute.
 """
 
 from __future__ import annotations
@@ -24,17 +25,20 @@ from pathlib import Path
 import grpc
 import psutil
 import torch
+from redis.asyncio import Redis
 from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
 from evaluation.exactness import Reference, reference_decodings, suite_prompts
 from evaluation.reference.pair import load_pair
 from services.common.serving.channels import open_channel
 from tests.integration.completions import Completion, assert_is_reference, request_for
+from tests.integration.finished_logs import logged_tokens
 from tests.integration.pair import Replica, RunningPair, front_info, llm_info, slm_load
 from tests.serving import until
 
 _WARM_S = 60.0
 _SAMPLE_S = 15.0
+_LOG_S = 1.0
 _VICTIMS = ("slm", "router", "llm", "other_llm", "front", "other_front")
 
 
@@ -53,18 +57,25 @@ class Soak:
     Args:
         pair: The pair, running.
         references: What streams decode.
+        redis: The Redis of the pair.
         draw: Where chance comes from.
         kill_interval_s: Mean seconds between two faults.
     """
 
     def __init__(
-        self, pair: RunningPair, references: Sequence[Reference], draw: random.Random, kill_interval_s: float
+        self,
+        pair: RunningPair,
+        references: Sequence[Reference],
+        redis: Redis,
+        draw: random.Random,
+        kill_interval_s: float,
     ) -> None:
         self.outcomes: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.samples: dict[tuple[str, int], list[Sample]] = {}
         self._pair = pair
         self._references = references
+        self._redis = redis
         self._draw = draw
         self._kill_interval_s = kill_interval_s
         self._over = asyncio.Event()
@@ -101,6 +112,8 @@ class Soak:
             leave_after = self._draw.randrange(1, 40) if kind != "finished" else sys.maxsize
             kind = await self._generate(name, reference, kind, leave_after)
             self.outcomes[kind] += 1
+            if kind == "finished":
+                await self._compare_log(name, reference)
 
     async def _generate(self, name: str, reference: Reference, kind: str, leave_after: int) -> str:
         """Runs a request to its end, over as many orchestrators as it takes. Returns how it ended."""
@@ -129,6 +142,14 @@ class Soak:
             assert_is_reference(completion, reference)
             return "finished"
         raise AssertionError("a thousand attempts")
+
+    async def _compare_log(self, name: str, reference: Reference) -> None:
+        # It is written when the stream has ended, but the stream doesn't wait for that.
+        await asyncio.sleep(_LOG_S)
+        logged = [token.token_id for token in await logged_tokens(self._redis, name)]
+        answer = [token.token_id for token in reference.completion]
+        assert logged == answer[: len(logged)], f"the log of {name} isn't its answer"
+        self.outcomes["whole log" if len(logged) == len(answer) else "log that ends early"] += 1
 
     # --- trouble
 
@@ -173,9 +194,10 @@ async def _main(arguments: argparse.Namespace, references: Sequence[Reference], 
     pair = RunningPair(directory)
     try:
         await pair.start()
-        soak = Soak(pair, references, random.Random(arguments.seed), arguments.kill_interval_s)
-        await soak.run(arguments.minutes * 60, arguments.streams)
-        await soak.until_empty()
+        async with Redis.from_url(pair.redis.url) as redis:
+            soak = Soak(pair, references, redis, random.Random(arguments.seed), arguments.kill_interval_s)
+            await soak.run(arguments.minutes * 60, arguments.streams)
+            await soak.until_empty()
     finally:
         await pair.stop()
     growth = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -65,3 +67,49 @@ async def test_streams_beyond_the_kv_of_both_models_all_end_with_the_reference(
             return sum(load.num_active_sequences for load in loads) == 0
 
         await until(nothing_is_left, timeout_s=30)
+
+
+@pytest.mark.alone
+async def test_eight_times_the_streams_that_kv_holds_keep_most_of_the_speed(
+    pair: RunningPair, references: list[Reference], tmp_path: Path
+) -> None:
+    few, many = 8, 64
+    threshold = sorted({reference.threshold for reference in references})[1]
+    chosen = cycled([each for each in references if each.threshold == threshold], many)
+    longest = max(len(each.prompt_token_ids) + len(each.completion) for each in chosen)
+    # Blocks of 16 tokens, and one for what runs ahead.
+    kv_tokens = few * 16 * (longest // 16 + 2)
+    slm, llm = (
+        Replica(
+            f"services.{role}", "--model", str(WEIGHTS_DIR / role), "--kv-cache-tokens", str(kv_tokens),
+            directory=tmp_path / role,
+        )
+        for role in ("slm", "llm")
+    )  # fmt: skip
+    async with (
+        running(slm),
+        running(llm),
+        pair.running_orchestrator("crowded", slm=slm.address, llm=llm.address) as front,
+        client(front) as stub,
+    ):
+        speeds: dict[int, list[float]] = {few: [], many: []}
+        for repetition in range(4):
+            for num_streams in (few, many):
+                places = asyncio.Semaphore(num_streams)
+
+                async def run(reference: Reference, places: asyncio.Semaphore = places) -> int:
+                    async with places:
+                        completion = await generate(stub, request_for(reference))
+                    assert_is_reference(completion, reference)
+                    return len(completion.token_ids)
+
+                began = time.monotonic()
+                num_tokens = sum(await asyncio.gather(*map(run, chosen)))
+                if repetition:
+                    speeds[num_streams].append(num_tokens / (time.monotonic() - began))
+        preemptions = [(await slm_load(slm)).num_preemptions, (await llm_info(llm)).load.num_preemptions]
+    ratios = [crowded / calm for calm, crowded in zip(speeds[few], speeds[many], strict=True)]
+    tell("tokens/s of 8 and 64 streams", {number: [round(each) for each in seen] for number, seen in speeds.items()})
+    tell("64 : 8", [round(ratio, 2) for ratio in ratios])
+    tell("preemptions of slm and llm", preemptions)
+    assert statistics.median(ratios) >= 0.7
