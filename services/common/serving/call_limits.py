@@ -79,7 +79,7 @@ class MessageReader:
         """
         now = asyncio.get_running_loop().time
         async with self._turns:
-            while (pause_s := self._next_turn_at - now()) > 0:
+            if (pause_s := self._next_turn_at - now()) > 0:
                 await asyncio.sleep(pause_s)
             try:
                 async with asyncio.timeout(self._timeout_s):
