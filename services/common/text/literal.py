@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -25,14 +25,14 @@ _INDEX_DIGITS = 6
 class SpecialTokens:
     """The special tokens of a tokenizer.
 
+    Takes as long to make as the tokenizer takes to load.
+
     Args:
         tokenizer: May not be changed afterwards.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        self._backend = tokenizer.backend_tokenizer
-        added = tokenizer.added_tokens_decoder
-        self._added: dict[int, AddedToken] = dict(sorted(added.items()))
+        self._added: dict[int, AddedToken] = dict(sorted(tokenizer.added_tokens_decoder.items()))
         self.texts = tuple(token.content for token in self._added.values() if token.special)
         """Each as it is written out."""
         self.pattern = _any_of(map(re.escape, self.texts))
@@ -41,6 +41,7 @@ class SpecialTokens:
         """Every proper beginning of one."""
         self.endings = frozenset(text[start:] for text in self.texts for start in range(1, len(text)))
         """Every proper ending of one."""
+        self.renamed = _Renamed(self._added, tokenizer.backend_tokenizer)
 
     def shield(self) -> Shield:
         """Covers the strings of one prompt."""
@@ -52,49 +53,19 @@ class SpecialTokens:
         Args:
             rendered: With placeholders.
             shield: What covered them.
-
-        Raises:
-            ValueError: The tokenizer makes a special token of characters that are none, or the other way round.
         """
-        aliases, literal, _ = self.literal
         written = []
 
-        def renamed(match: re.Match[str]) -> str:
-            alias = aliases.get(match[0])
-            if alias is None:
+        def rename(match: re.Match[str]) -> str:
+            name = self.renamed.names.get(match[0])
+            if name is None:
                 return match[0]
             written.append(match[0])
-            return alias
+            return name
 
-        text = shield.uncovered(self._added_pattern.sub(renamed, rendered))
-        [encoding] = literal.encode_batch_fast([text], add_special_tokens=False)
+        text = shield.uncovered(self._added_pattern.sub(rename, rendered))
+        [encoding] = self.renamed.tokenizer.encode_batch_fast([text], add_special_tokens=False)
         return LiteralEncoding(self, encoding, written)
-
-    @cached_property
-    def literal(self) -> tuple[dict[str, str], Tokenizer, dict[int, int]]:
-        """The names by which special tokens are known, the tokenizer that knows them, and the ids behind its ids.
-
-        It takes as long to make as the tokenizer takes to load.
-        """
-        state = json.loads(self._backend.to_str())
-        state["added_tokens"] = []
-        literal = Tokenizer.from_str(json.dumps(state))
-        nonce = secrets.token_hex(16)
-        aliases = {text: f"{nonce}{index:0{_INDEX_DIGITS}}" for index, text in enumerate(self.texts)}
-        ids = {}
-        for token_id, token in self._added.items():
-            name = aliases[token.content] if token.special else token.content
-            renamed = AddedToken(
-                name,
-                single_word=token.single_word,
-                lstrip=token.lstrip,
-                rstrip=token.rstrip,
-                normalized=token.normalized,
-                special=token.special,
-            )
-            (literal.add_special_tokens if token.special else literal.add_tokens)([renamed])
-            ids[literal.token_to_id(name)] = token_id
-        return aliases, literal, ids
 
     @cached_property
     def ids(self) -> dict[int, str]:
@@ -109,6 +80,41 @@ class SpecialTokens:
             rf"(?<!\w){re.escape(token.content)}(?!\w)" if token.single_word else re.escape(token.content)
             for token in tokens
         )
+
+
+class _Renamed:
+    """A copy of a tokenizer that knows special tokens by other names.
+
+    Args:
+        added: The tokenizer's added tokens by their ids.
+        backend: The tokenizer.
+    """
+
+    def __init__(self, added: Mapping[int, AddedToken], backend: Tokenizer) -> None:
+        state = json.loads(backend.to_str())
+        state["added_tokens"] = []
+        self.tokenizer = Tokenizer.from_str(json.dumps(state))
+        nonce = secrets.token_hex(16)
+        special = [token.content for token in added.values() if token.special]
+        # With the ends of the text: next to a word, or another special token, the tokenizer takes it as it took that.
+        self.names = {
+            text: f"{text[0]}{nonce}{index:0{_INDEX_DIGITS}}{text[-1]}" for index, text in enumerate(special)
+        }
+        """The name of each special token."""
+        self.ids: dict[int | None, int] = {}
+        """The tokenizer's id of each added token, by the copy's."""
+        for token_id, token in added.items():
+            name = self.names.get(token.content, token.content)
+            copied = AddedToken(
+                name,
+                single_word=token.single_word,
+                lstrip=token.lstrip,
+                rstrip=token.rstrip,
+                normalized=token.normalized,
+                special=token.special,
+            )
+            (self.tokenizer.add_special_tokens if token.special else self.tokenizer.add_tokens)([copied])
+            self.ids[self.tokenizer.token_to_id(name)] = token_id
 
 
 class Shield:
@@ -211,7 +217,7 @@ class LiteralEncoding:
         Raises:
             ValueError: The special tokens among them aren't those that the template wrote.
         """
-        _, _, originals = self._specials.literal
+        originals = self._specials.renamed.ids
         ids = [originals.get(token_id, token_id) for token_id in self._encoding.ids]
         # Such as a vocabulary whose model writes "</s>" for these four characters.
         if [self._specials.ids[token_id] for token_id in ids if token_id in self._specials.ids] != self._written:
@@ -219,6 +225,6 @@ class LiteralEncoding:
         return ids
 
 
-def _any_of(expressions: Iterator[str]) -> re.Pattern[str]:
+def _any_of(expressions: Iterable[str]) -> re.Pattern[str]:
     # Without any, one that matches nowhere.
     return re.compile(f"({'|'.join(expressions) or '(?!)'})")
