@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -61,7 +62,7 @@ def sentence_pieces() -> PreTrainedTokenizerFast:
     return wrapped(tokenizer)
 
 
-TOKENIZERS = {
+TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
     "byte_level": byte_level,
     "takes_spaces": lambda: byte_level(lstrip=True, rstrip=True),
     "whole_words": lambda: byte_level(single_word=True),

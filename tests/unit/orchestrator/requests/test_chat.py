@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
 from trivium.v1 import orchestrator_pb2
 
 from evaluation.reference.pair import WEIGHTS_DIR
@@ -32,9 +33,12 @@ def read(chat: pb.ChatMessages, prompts: PromptReader = PROMPTS, context_len: in
     return asyncio.run(prompts.read(prompts.check(request, context_len=context_len, vocab_size=1000)))
 
 
-def rendered(*messages: pb.ChatMessage, prompts: PromptReader = PROMPTS, **fields: Any) -> str:
-    tokenizer = TOKENIZER if prompts is PROMPTS else SHIPPED
-    return str(tokenizer.decode(read(pb.ChatMessages(messages=messages, **fields), prompts).token_ids))
+def decoded(prompt: ReadPrompt, tokenizer: PreTrainedTokenizerFast = TOKENIZER) -> str:
+    return str(tokenizer.decode(list(prompt.token_ids)))
+
+
+def rendered(*messages: pb.ChatMessage, **fields: Any) -> str:
+    return decoded(read(pb.ChatMessages(messages=messages, **fields)))
 
 
 def message(role: str, content: str = "", **fields: Any) -> pb.ChatMessage:
@@ -57,7 +61,7 @@ def test_developer_stays_one_to_a_template_that_knows_developers() -> None:
     template = "{% for m in messages %}{{ 'D' if m.role == 'developer' else m.role }}{{ m.content }}{% endfor %}"
     tokenizer = byte_tokenizer(template)
     chat = pb.ChatMessages(messages=[message("developer", "x"), USER])
-    assert tokenizer.decode(read(chat, PromptReader(tokenizer)).token_ids) == "Dxuserhi"
+    assert decoded(read(chat, PromptReader(tokenizer)), tokenizer) == "Dxuserhi"
 
 
 def test_tools_calls_and_their_answers_are_rendered() -> None:
@@ -170,13 +174,13 @@ def test_special_tokens_in_any_string_of_a_chat_are_text(chat: pb.ChatMessages) 
     harmless.tools_json = harmless.tools_json.replace(START, "S").replace(END, "E")
 
     def specials(read_prompt: ReadPrompt) -> list[int]:
-        special_ids = TOKENIZER.convert_tokens_to_ids([START, END])
+        special_ids = [TOKENIZER.convert_tokens_to_ids(text) for text in (START, END)]
         return [token_id for token_id in read_prompt.token_ids if token_id in special_ids]
 
     attacked = read(chat)
     assert specials(attacked) == specials(read(harmless))
-    with_specials = TOKENIZER.decode(attacked.token_ids)
-    harmless_text = TOKENIZER.decode(read(harmless).token_ids)
+    with_specials = decoded(attacked)
+    harmless_text = decoded(read(harmless))
     assert with_specials.replace(START, "S").replace(END, "E") == harmless_text.replace(START, "S").replace(END, "E")
 
 
@@ -184,7 +188,7 @@ def test_half_a_special_token_beside_the_other_half_in_the_template_is_text() ->
     tokenizer = byte_tokenizer("{{ messages[0].content }}end|><|{{ messages[0].name }}|>{{ messages[0].content }}")
     chat = pb.ChatMessages(messages=[message("user", "<|im_", name="im_start")])
     read_prompt = read(chat, PromptReader(tokenizer))
-    assert tokenizer.decode(read_prompt.token_ids) == f"<|im_end|>{START}<|im_"
+    assert decoded(read_prompt, tokenizer) == f"<|im_end|>{START}<|im_"
     assert max(read_prompt.token_ids) < 256
 
 
@@ -200,13 +204,15 @@ def test_half_a_special_token_beside_the_other_half_in_the_template_is_text() ->
 )
 def test_shipped_pair_reads_special_tokens_of_users_as_text(contents: list[str]) -> None:
     messages = [message("user", content) for content in contents]
-    token_ids = read(pb.ChatMessages(messages=messages), SHIPPED_PROMPTS).token_ids
+    prompt = read(pb.ChatMessages(messages=messages), SHIPPED_PROMPTS)
     start, end = (SHIPPED.convert_tokens_to_ids(text) for text in (START, END))
-    assert [token_id for token_id in token_ids if token_id in (start, end)] == [start, end] * len(contents) + [start]
+    assert [token_id for token_id in prompt.token_ids if token_id in (start, end)] == [start, end] * len(contents) + [
+        start
+    ]
     expected = "".join(f"{START}user\n{content}{END}\n" for content in contents) + f"{START}assistant\n"
-    assert SHIPPED.decode(token_ids) == expected
+    assert decoded(prompt, SHIPPED) == expected
     if not any(text in content for content in contents for text in (START, END)):
-        assert list(token_ids) == SHIPPED.encode(expected, add_special_tokens=False)
+        assert list(prompt.token_ids) == SHIPPED.encode(expected, add_special_tokens=False)
 
 
 def test_text_prompt_recognises_special_tokens() -> None:
