@@ -15,6 +15,10 @@ MAX_MESSAGE_BYTES = 1024
 """Longest message of an error. A status travels in HTTP/2 headers, of which a peer takes 8 KiB: there each byte that
 isn't ASCII takes three, and the status details hold the message once more."""
 
+KIND_KEY = "trivium-error"
+"""Trailing metadata that names the class of the error that a call ended with. A call that ended without one was ended
+by nobody: its connection broke, or its server ended."""
+
 _CUT = " … "
 
 

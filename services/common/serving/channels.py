@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import grpc
 
-ChannelOptions = list[tuple[str, int]]
+ChannelOptions = list[tuple[str, int | str]]
 
 DEFAULT_MAX_MESSAGE_MB = 16
 DEFAULT_KEEPALIVE_S = 20.0
 
 # A server closes a connection that pings more often than this; every client of the project pings at most this often.
 _LEAST_PING_INTERVAL_MS = 500
+
+_SPREAD: ChannelOptions = [
+    ("grpc.lb_policy_name", "round_robin"),
+    # Half a minute unless it is told: pods that have all moved would be away for as long.
+    ("grpc.dns_min_time_between_resolutions_ms", 1000),
+]
 
 
 def _shared_options(max_message_mb: int, keepalive_s: float) -> ChannelOptions:
@@ -50,7 +56,11 @@ def server_options(
 
 
 def open_channel(
-    target: str, *, max_message_mb: int = DEFAULT_MAX_MESSAGE_MB, keepalive_s: float = DEFAULT_KEEPALIVE_S
+    target: str,
+    *,
+    max_message_mb: int = DEFAULT_MAX_MESSAGE_MB,
+    keepalive_s: float = DEFAULT_KEEPALIVE_S,
+    spread: bool = False,
 ) -> grpc.aio.Channel:
     """Opens a channel to a peer. It connects with the first call, and again by itself after a loss.
 
@@ -58,6 +68,7 @@ def open_channel(
         target: "host:port" or another gRPC target.
         max_message_mb: Largest message in or out, in MiB.
         keepalive_s: Seconds between pings on a quiet connection.
+        spread: Calls go to all addresses of the target in turn, instead of to the first that answers.
     """
     options = [
         *_shared_options(max_message_mb, keepalive_s),
@@ -70,5 +81,6 @@ def open_channel(
         ("grpc.max_reconnect_backoff_ms", 2000),
         # Also how long one attempt to connect may take.
         ("grpc.min_reconnect_backoff_ms", 2000),
+        *(_SPREAD if spread else ()),
     ]
     return grpc.aio.insecure_channel(target, options=options)

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from services.common.errors import CapacityExceeded, DeadlineExceeded, InvalidRequest, TriviumError
+from services.common.errors import KIND_KEY, CapacityExceeded, DeadlineExceeded, InvalidRequest, TriviumError
 from services.common.serving.call_limits import CallLimits, MessageReader
 from services.common.serving.lifecycle import Lifecycle
 
@@ -95,7 +95,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
                 logger.debug("%s can't be answered any more: %s", method, error)
             except Exception:
                 logger.exception("%s failed", method)
-                return _Failure(grpc.StatusCode.INTERNAL, "internal error")
+                return _Failure(grpc.StatusCode.INTERNAL, "internal error", ((KIND_KEY, TriviumError.__name__),))
             return None
 
         return grpc.stream_stream_rpc_method_handler(call, None, handler.response_serializer)
@@ -189,12 +189,13 @@ async def _abort(context: _Context, failure: _Failure) -> None:
 
 
 def _trailing_metadata(error: TriviumError) -> tuple[tuple[str, str | bytes], ...]:
-    """Tells when to try again: as `google.rpc.RetryInfo` for clients, as a header for gRPC's own retry policy."""
+    """Tells the kind, and when to try again: as `google.rpc.RetryInfo`, and as a header for gRPC's own retries."""
+    kind = (KIND_KEY, type(error).__name__)
     if not isinstance(error, CapacityExceeded):
-        return ()
+        return (kind,)
     retry_info = error_details_pb2.RetryInfo()
     retry_info.retry_delay.FromMilliseconds(milliseconds := int(error.retry_after_s * 1000))
     status = status_pb2.Status(code=error.code.value[0], message=str(error))
     status.details.add().Pack(retry_info)
     metadata: tuple[tuple[str, bytes], ...] = rpc_status.to_status(status).trailing_metadata
-    return (*metadata, ("grpc-retry-pushback-ms", str(milliseconds)))
+    return (*metadata, kind, ("grpc-retry-pushback-ms", str(milliseconds)))

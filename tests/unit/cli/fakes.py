@@ -23,6 +23,8 @@ from trivium.v1 import (
     slm_pb2_grpc,
 )
 
+from services.common.serving.channels import server_options
+
 SLM = common_pb2.ModelInfo(
     model_id="tiny/slm", vocab_size=768, hidden_size=48, tokenizer_sha256="aa" * 32, num_parameters=98_000
 )
@@ -74,6 +76,7 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     load: orchestrator_pb2.OrchestratorLoad = field(default_factory=orchestrator_pb2.OrchestratorLoad)
     hangs: bool = False
     requests: list[orchestrator_pb2.GenerateRequest] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
 
     def Generate(
         self, request: orchestrator_pb2.GenerateRequest, context: grpc.ServicerContext
@@ -81,9 +84,9 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         self.requests.append(request)
         yield from self.answer
         if self.hangs:
-            left = threading.Event()
-            if context.add_callback(left.set):
-                left.wait()
+            if not context.add_callback(self.ended.set):
+                self.ended.set()
+            self.ended.wait()
         if self.status is not grpc.StatusCode.OK:
             context.abort(self.status, self.details)
 
@@ -141,7 +144,7 @@ class FakeRouter(router_pb2_grpc.RouterServiceServicer):
 @contextmanager
 def serving(register: Callable[[grpc.Server], None], *, healthy: bool = True) -> Iterator[str]:
     """Serves on a free port of loopback for the length of a `with` block; yields "host:port"."""
-    server = grpc.server(ThreadPoolExecutor(4))
+    server = grpc.server(ThreadPoolExecutor(4), options=server_options())
     register(server)
     statuses = health_pb2.HealthCheckResponse
     servicer = health.HealthServicer()
