@@ -10,6 +10,7 @@ import asyncio
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -122,9 +123,8 @@ def _refuse_constant(name: str) -> float:
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names: set[str] = set()
         # Which of them counts is anybody's guess.
-        twin = next(name for name, _ in pairs if name in names or names.add(name))
+        [(twin, _)] = Counter(name for name, _ in pairs).most_common(1)
         raise invalid(_shown(twin), "given twice in one object")
     return found
 

@@ -137,7 +137,8 @@ def of_call(failure: CallFailed, prompt_param: str) -> ApiError:
     kind = BY_CODE.get(failure.code, INTERNAL)
     if kind is INTERNAL:
         return ApiError(INTERNAL, "internal error")
-    param, message = None, failure.message
+    # Where orchestrators are is nobody's business.
+    param, message = None, failure.message if failure.kind != "Unreachable" else "no orchestrator answers now"
     if kind.status == 400 and (found := _PATH.match(message)):
         param = _renamed(found[1], prompt_param)
         message = f"{param}: {message[found.end() :]}"

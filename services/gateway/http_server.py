@@ -74,7 +74,7 @@ class HttpServer(uvicorn.Server):
     """Serves an app; signals are somebody else's."""
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+    def capture_signals(self) -> Iterator[None]:
         """Captures none."""
         yield
 

@@ -177,7 +177,8 @@ class Choice:
 
 
 def _tokens(response: pb.GenerateResponse) -> list[dict[str, Any]]:
-    tokens, end = [], 0
+    tokens: list[dict[str, Any]] = []
+    end = 0
     for token_id, source, probability, length in zip(
         response.token_ids, response.sources, response.divergence_probabilities, response.text_lengths, strict=True
     ):

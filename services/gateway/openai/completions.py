@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, cast
 
 from pydantic import Discriminator, Field, StrictBool, StrictInt, StrictStr, Tag
 from trivium.v1 import orchestrator_pb2 as pb
@@ -47,14 +47,14 @@ class CompletionRequest(CommonRequest):
     echo: StrictBool = Field(False, description="The text begins with the prompt. Not for token ids.")
 
     @property
-    def prompts(self) -> list[str] | list[list[int]]:
+    def prompts(self) -> Sequence[str | list[int]]:
         """All of them, in order."""
         match self.prompt:
             case str() as text:
                 return [text]
-            case [int(), *_]:
-                return [self.prompt]  # type: ignore[list-item]
-        return self.prompt  # type: ignore[return-value]
+            case [int(), *_] as token_ids:
+                return [cast(list[int], token_ids)]
+        return cast(list[str | list[int]], self.prompt)
 
 
 def plan_completion(body: Mapping[str, Any], request_id: str, limits: Limits) -> Plan:

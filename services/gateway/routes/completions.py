@@ -47,9 +47,8 @@ async def _answer(request: Request, make_plan: MakePlan) -> Response:
     body = await read_json(request, max_bytes=int(settings.max_body_mb * 2**20), timeout_s=settings.body_timeout_s)
     event_id = request.headers.get(LAST_EVENT_ID)
     place = parse_place(event_id) if event_id else None
-    plan = make_plan(
-        with_headers(body, request.headers), place.request_id if place else uuid.uuid4().hex, gateway.limits
-    )
+    request_id = place.request_id if place else uuid.uuid4().hex
+    plan = make_plan(with_headers(body, request.headers), request_id, gateway.limits)
     pair = await known_pair(gateway)
     if plan.request.model not in (None, pair.model):
         raise unknown_model(plan.request.model, pair)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from trivium.v1 import orchestrator_pb2 as pb
 
@@ -35,14 +36,16 @@ class Orchestrators(Protocol):
         """
 
 
-class Message(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Message:
     """A message of one choice."""
 
     index: int
     response: pb.GenerateResponse
 
 
-class _Ended(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Ended:
     index: int
     error: Exception | None
 
