@@ -13,6 +13,7 @@ from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
 from services.common.errors import ModelNotReady
 from services.common.serving.lifecycle import Lifecycle
+from services.common.text.chat_template import ChatTemplate
 from services.orchestrator.driver import Driver
 from services.orchestrator.index.prefix_index import PrefixIndex
 from services.orchestrator.pair.budget import Budget
@@ -20,6 +21,7 @@ from services.orchestrator.pair.check import ServedPair
 from services.orchestrator.pair.gate import PairGate
 from services.orchestrator.requests.parse import GenerationLimits, parse_request
 from services.orchestrator.requests.prompt import PromptReader
+from services.orchestrator.requests.task import GenerationTask
 from services.orchestrator.routing.actions import Finish, FinishReason, Source
 from services.orchestrator.sequences.answer import AnswerPart
 from services.orchestrator.sequences.sequence import RunningSequence
@@ -76,9 +78,11 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         del request
         interval_s = self._settings.stream_interval_ms / 1000
         async with self._driver.sequence(parsed) as sequence:
+            prompt: orchestrator_pb2.PromptInfo | None = _prompt(sequence.task)
             async for part in sequence.answer.parts(interval_s):
                 self._num_client_messages += 1
-                response = _response(parsed.request_id, part)
+                response = _response(parsed.request_id, part, prompt)
+                prompt = None
                 if part.finish is not None:
                     response.finish.CopyFrom(_finish(pair, sequence, part.finish))
                 yield response
@@ -101,6 +105,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             router=self._gate.members.router,
             context_length=self._driver.context_len,
             load=self._load(),
+            chat_template=_chat_template(self._prompts.template),
         )
 
     def _pair(self) -> ServedPair:
@@ -140,7 +145,19 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         )
 
 
-def _response(request_id: str, part: AnswerPart) -> orchestrator_pb2.GenerateResponse:
+def _chat_template(template: ChatTemplate) -> orchestrator_pb2.ChatTemplate:
+    return orchestrator_pb2.ChatTemplate(
+        exists=template.exists, takes_tools=template.takes_tools, has_reasoning=template.has_reasoning
+    )
+
+
+def _prompt(task: GenerationTask) -> orchestrator_pb2.PromptInfo:
+    return orchestrator_pb2.PromptInfo(num_tokens=len(task.prompt_token_ids), opens_reasoning=task.opens_reasoning)
+
+
+def _response(
+    request_id: str, part: AnswerPart, prompt: orchestrator_pb2.PromptInfo | None
+) -> orchestrator_pb2.GenerateResponse:
     return orchestrator_pb2.GenerateResponse(
         request_id=request_id,
         text="".join(part.texts),
@@ -148,6 +165,7 @@ def _response(request_id: str, part: AnswerPart) -> orchestrator_pb2.GenerateRes
         sources=[_SOURCES[token.source] for token in part.tokens],
         divergence_probabilities=[token.divergence_probability for token in part.tokens],
         text_lengths=[len(text) for text in part.texts[: len(part.tokens)]],
+        prompt=prompt,
     )
 
 

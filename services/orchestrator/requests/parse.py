@@ -69,10 +69,15 @@ class ParsedRequest:
             ContextLengthExceeded: The prompt leaves no room for one token.
         """
         if self._prompt is not None:
-            token_ids = await self._prompts.read(self._prompt)
-            max_new_tokens = min(self._task.max_new_tokens, self._prompt.context_len - len(token_ids))
+            read = await self._prompts.read(self._prompt)
+            max_new_tokens = min(self._task.max_new_tokens, self._prompt.context_len - len(read.token_ids))
             _check_resume_from(self.resume_from, max_new_tokens)
-            self._task = replace(self._task, prompt_token_ids=token_ids, max_new_tokens=max_new_tokens)
+            self._task = replace(
+                self._task,
+                prompt_token_ids=read.token_ids,
+                max_new_tokens=max_new_tokens,
+                opens_reasoning=read.opens_reasoning,
+            )
             self._prompt = None
         return self._task
 
@@ -83,8 +88,8 @@ def parse_request(
     """Checks a request as far as that is cheap, and resolves what it leaves open.
 
     Text is to be tokenized as it is: no token is put before or after it, but special tokens that are written out in
-    it are recognised. A chat is rendered by the tokenizer's chat template up to where the assistant speaks, and then
-    treated like text.
+    it are recognised. A chat is rendered by the tokenizer's chat template up to where the assistant speaks; special
+    tokens that are written out in it are text.
 
     Raises:
         InvalidRequest: A field can't be used; the message begins with its name.

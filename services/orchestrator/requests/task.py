@@ -34,6 +34,7 @@ class GenerationTask:
         run_ahead_depth: Asked for by the request; None for the server's default.
         resume_from: Completion tokens that the client already has, at most `max_new_tokens`.
         llm_loss_policy: What to do when no LLM replica is left.
+        opens_reasoning: The prompt ends inside of reasoning that the chat template has opened.
     """
 
     request_id: str
@@ -45,6 +46,7 @@ class GenerationTask:
     run_ahead_depth: int | None = None
     resume_from: int = 0
     llm_loss_policy: LlmLossPolicy = LlmLossPolicy.WAIT
+    opens_reasoning: bool = False
 
     async def task(self) -> GenerationTask:
         """This task, as `ParsedRequest` has it: nothing is left to be read."""

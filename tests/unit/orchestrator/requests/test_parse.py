@@ -12,7 +12,7 @@ from services.common.model_sizes import ModelSizes
 from services.engines.base import GREEDY, SamplingParams
 from services.orchestrator.pair.budget import Budget
 from services.orchestrator.requests.parse import GenerationLimits, parse_request
-from services.orchestrator.requests.prompt import Prompt, PromptReader
+from services.orchestrator.requests.prompt import PromptReader
 from services.orchestrator.requests.task import GenerationTask, LlmLossPolicy
 
 START, END = "<|start|>", "<|end|>"
@@ -213,9 +213,10 @@ def test_parse_values_at_their_limits_are_accepted() -> None:
 def test_parse_chat_without_template_raises_invalid_request() -> None:
     tokenizer = make_tokenizer()
     tokenizer.chat_template = None
+    request = orchestrator_pb2.GenerateRequest(chat=chat(("user", "a")))
 
-    with pytest.raises(InvalidRequest, match=r"^chat\.messages: .*template"):
-        asyncio.run(PromptReader(tokenizer).read(Prompt("chat", 32, messages=(("user", "a"),))))
+    with pytest.raises(InvalidRequest, match=r"^chat: .*template"):
+        parse_request(request, PromptReader(tokenizer), LIMITS)
 
 
 @pytest.mark.parametrize(
