@@ -5,16 +5,20 @@ Owns the one shape of errors and the one table from gRPC codes to HTTP statuses.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import grpc
 from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 from services.client import CallFailed
 
 _DEFAULT_RETRY_S = 1.0
+_LINGER_S = 2.0
 _SERVER_ERROR = "server_error"
 
 
@@ -119,7 +123,24 @@ class ApiError(Exception):
 
     def response(self) -> JSONResponse:
         """The whole response."""
-        return JSONResponse(self.body(), self.kind.status, self.headers())
+        kind = _LastResponse if self.closes else JSONResponse
+        return kind(self.body(), self.kind.status, self.headers())
+
+
+class _LastResponse(JSONResponse):
+    """The last response of a connection on which the client may still be sending.
+
+    Closed at once, the connection would be reset, and the client might never read why.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_S):
+                while (await receive()).get("more_body", False):
+                    pass
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def invalid(param: str | None, message: str) -> ApiError:

@@ -141,7 +141,7 @@ class ScriptedOrchestrator:
 
 
 MODEL = "small+large"
-QUESTION = {"messages": [{"role": "user", "content": "Well?"}]}
+QUESTION: dict[str, Any] = {"messages": [{"role": "user", "content": "Well?"}]}
 
 
 @dataclass

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ TEXTS = st.lists(PIECES, max_size=12).map("".join)
 def split(text: str, cuts: list[int], *, is_open: bool) -> tuple[str, str]:
     splitter = ReasoningSplitter(is_open=is_open)
     borders = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
-    parts = [splitter.feed(text[start:end]) for start, end in zip(borders, borders[1:], strict=False)]
+    parts = [splitter.feed(text[start:end]) for start, end in itertools.pairwise(borders)]
     parts.append(splitter.finish())
     return "".join(part.reasoning for part in parts), "".join(part.content for part in parts)
 

@@ -15,6 +15,7 @@ from services.gateway.openai.policy import IGNORED, REFUSED
 LIMITS = Limits(max_n=4, max_prompts=8, default_temperature=1.0)
 QUESTION: dict[str, Any] = {"messages": [{"role": "user", "content": "Well?"}]}
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+CALL = {"id": "c", "type": "function", "function": {"name": "add", "arguments": "{}"}}
 
 
 def chat(**fields: Any) -> Plan:
@@ -109,10 +110,11 @@ def test_field_that_changes_nothing_is_taken_with_any_value(name: str) -> None:
             {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]},
             "messages[0].content[0].type",
         ),
-        ({"messages": [{"role": "user", "content": "x", "tool_calls": [{"function": {"name": "f", "arguments": ""}}]}]},
-         "messages[0].tool_calls"),
-        ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}]},
-         "messages[0].tool_calls[0].function.arguments"),
+        ({"messages": [{"role": "user", "content": "x", "tool_calls": [CALL]}]}, "messages[0].tool_calls"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}]},
+            "messages[0].tool_calls[0].function.arguments",
+        ),
         ({"messages": [{"role": "assistant", "function_call": {"name": "f"}}]}, "messages[0].function_call"),
         ({"messages": QUESTION["messages"] * 10_001}, "messages"),
         ({"stream": "yes"}, "stream"),
@@ -199,11 +201,10 @@ def test_parts_of_text_are_joined() -> None:
 
 
 def test_messages_arrive_with_all_that_they_say() -> None:
-    call = {"id": "c", "type": "function", "function": {"name": "add", "arguments": "{}"}}
     [request] = chat(
         messages=[
             {"role": "developer", "content": "d", "name": "n"},
-            {"role": "assistant", "content": None, "reasoning_content": "r", "tool_calls": [call]},
+            {"role": "assistant", "content": None, "reasoning_content": "r", "tool_calls": [CALL]},
             {"role": "tool", "content": "3", "tool_call_id": "c"},
         ],
         tools=[TOOL],

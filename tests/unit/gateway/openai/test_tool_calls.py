@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import pytest
@@ -15,7 +16,7 @@ TEXTS = st.lists(PIECES, max_size=8).map("".join)
 def parsed(text: str, cuts: list[int]) -> tuple[str, list[ToolCall]]:
     parser = ToolCallParser()
     borders = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
-    found = [parser.feed(text[start:end]) for start, end in zip(borders, borders[1:], strict=False)]
+    found = [parser.feed(text[start:end]) for start, end in itertools.pairwise(borders)]
     found.append(parser.finish())
     return "".join(each.text for each in found), [call for each in found for call in each.calls]
 
