@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+from trivium.v1 import orchestrator_pb2
 
 from evaluation.in_process import NEAR_TIE, SLM_ONLY, DecodedToken, decode
 from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, unseen_samples
 from evaluation.reference.pair import WEIGHTS_DIR, LoadedPair, load_pair
 from labeler_jobs.models.huggingface import render_prompt
+from services.client import AsyncClient, Options, tokens_request
 from services.common.progress import track
-from services.common.serving.channels import open_channel
 
 logger = logging.getLogger(__name__)
 
@@ -92,27 +92,26 @@ async def compare(
         One outcome for each threshold, depth and concurrency.
     """
     outcomes = []
-    async with open_channel(address) as channel:
-        stub = orchestrator_pb2_grpc.OrchestratorServiceStub(channel)
+    async with AsyncClient(address) as client:
         thresholds = sorted({reference.threshold for reference in references})
         settings = list(itertools.product(thresholds, depths, concurrencies))
         for threshold, depth, concurrency in track(settings, "services"):
             outcome = Outcome(threshold, depth, concurrency)
             slots = asyncio.Semaphore(concurrency)
             chosen = [reference for reference in references if reference.threshold == threshold]
-            await asyncio.gather(*(_compare_one(stub, reference, outcome, slots) for reference in chosen))
+            await asyncio.gather(*(_compare_one(client, reference, outcome, slots) for reference in chosen))
             outcomes.append(outcome)
     return outcomes
 
 
 async def _compare_one(
-    stub: orchestrator_pb2_grpc.OrchestratorServiceAsyncStub,
+    client: AsyncClient,
     reference: Reference,
     outcome: Outcome,
     slots: asyncio.Semaphore,
 ) -> None:
     async with slots:
-        got = await _generate(stub, reference, outcome.depth)
+        got = await _generate(client, reference, outcome.depth)
     want = [(token.token_id, token.from_llm) for token in reference.completion]
     outcome.num_compared += 1
     outcome.num_tokens += len(want)
@@ -130,20 +129,10 @@ async def _compare_one(
         )  # fmt: skip
 
 
-async def _generate(
-    stub: orchestrator_pb2_grpc.OrchestratorServiceAsyncStub, reference: Reference, depth: int
-) -> list[tuple[int, bool]]:
-    request = orchestrator_pb2.GenerateRequest(
-        token_ids=orchestrator_pb2.TokenIds(token_ids=reference.prompt_token_ids),
-        threshold=reference.threshold,
-        max_new_tokens=MAX_NEW_TOKENS,
-        run_ahead_depth=depth,
-    )
-    tokens: list[tuple[int, bool]] = []
-    async for response in stub.Generate(request):
-        from_llm = [source == orchestrator_pb2.TOKEN_SOURCE_LLM for source in response.sources]
-        tokens.extend(zip(response.token_ids, from_llm, strict=True))
-    return tokens
+async def _generate(client: AsyncClient, reference: Reference, depth: int) -> list[tuple[int, bool]]:
+    options = Options(max_new_tokens=MAX_NEW_TOKENS, threshold=reference.threshold, run_ahead_depth=depth)
+    completion = await client.complete(tokens_request(reference.prompt_token_ids, options))
+    return [(token.token_id, token.source == orchestrator_pb2.TOKEN_SOURCE_LLM) for token in completion.tokens]
 
 
 def _table(outcomes: Iterable[Outcome]) -> Table:

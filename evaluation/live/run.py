@@ -13,22 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pyarrow as pa
 from trivium.v1 import orchestrator_pb2 as pb
-from trivium.v1 import orchestrator_pb2_grpc
 
 from evaluation.graders.grade import Grade
-from evaluation.live.client import Asking, LiveAnswer, LiveError, ask
+from evaluation.live.client import TIMEOUT_S, Asking, LiveError, ask
 from evaluation.live.journal import Journal, JournalError
 from evaluation.records.response_shape import shape_of
 from evaluation.records.results_files import RUNS_FOLDER
 from evaluation.records.run_records import RECORDS_SCHEMA, Run, RunRecords, save_records
 from evaluation.suites.suite import Question, Suite
-from services.common.serving.channels import open_channel
+from services.client import AsyncClient, CallFailed, Completion
 
 _KEY = "question_id"
-_INFO_TIMEOUT_S = 30.0
+_RETRY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -121,11 +119,10 @@ async def _run(
     live: LiveRun, questions: Sequence[Question[Any]], on_progress: Callable[[SuiteProgress], None]
 ) -> tuple[Path, RunRecords]:
     folder = live.results / RUNS_FOLDER
-    async with open_channel(live.address) as channel:
-        stub = orchestrator_pb2_grpc.OrchestratorServiceStub(channel)
-        info = await _server_info(stub, live.address)
+    async with AsyncClient(live.address, timeout_s=TIMEOUT_S, retry_s=_RETRY_S) as client:
+        info = await _server_info(client, live.address)
         with Journal(folder / f"{live.name}.jsonl", _what_is_run(live, info), _KEY) as journal:
-            await _Asker(live, stub, journal, questions, on_progress).ask_all()
+            await _Asker(live, client, journal, questions, on_progress).ask_all()
             rows = [journal.rows[question.question_id] for question in questions]
     records = RunRecords(_run_of(live, info, rows), _table(rows))
     return save_records(records, folder), records
@@ -137,13 +134,13 @@ class _Asker:
     def __init__(
         self,
         live: LiveRun,
-        stub: orchestrator_pb2_grpc.OrchestratorServiceAsyncStub,
+        client: AsyncClient,
         journal: Journal,
         questions: Sequence[Question[Any]],
         on_progress: Callable[[SuiteProgress], None],
     ) -> None:
         self._live = live
-        self._stub = stub
+        self._client = client
         self._journal = journal
         self._questions = questions
         self._on_progress = on_progress
@@ -176,7 +173,7 @@ class _Asker:
 
     async def _ask(self, question: Question[Any]) -> None:
         async with self._slots:
-            answer = await ask(self._stub, question.question_id, self._live.asking.request(question.prompt))
+            answer = await ask(self._client, question.question_id, self._live.asking.request(question.prompt))
             grade = await asyncio.to_thread(self._live.suite.grade, question, answer.text)
             self._journal.append(_row(question, answer, grade, self._live.method))
         self._num_done += 1
@@ -187,13 +184,11 @@ class _Asker:
         self._on_progress(SuiteProgress(self._num_done, self._num_correct, len(self._questions)))
 
 
-async def _server_info(
-    stub: orchestrator_pb2_grpc.OrchestratorServiceAsyncStub, address: str
-) -> pb.OrchestratorServiceGetServerInfoResponse:
+async def _server_info(client: AsyncClient, address: str) -> pb.OrchestratorServiceGetServerInfoResponse:
     try:
-        return await stub.GetServerInfo(pb.OrchestratorServiceGetServerInfoRequest(), timeout=_INFO_TIMEOUT_S)
-    except grpc.aio.AioRpcError as error:
-        raise LiveError(f"orchestrator {address}: {error.code().name}: {error.details()}") from error
+        return await client.server_info()
+    except CallFailed as failure:
+        raise LiveError(f"orchestrator {address}: {failure}") from failure
 
 
 def _what_is_run(live: LiveRun, info: pb.OrchestratorServiceGetServerInfoResponse) -> dict[str, Any]:
@@ -215,9 +210,10 @@ def _digest(question: Question[Any]) -> str:
     return hashlib.sha256(question.prompt.encode()).hexdigest()[:16]
 
 
-def _row(question: Question[Any], answer: LiveAnswer, grade: Grade, method: str) -> dict[str, Any]:
-    shape = shape_of(answer.token_texts)
-    usage = answer.finish.usage
+def _row(question: Question[Any], answer: Completion, grade: Grade, method: str) -> dict[str, Any]:
+    shape = shape_of([token.text for token in answer.tokens])
+    usage = answer.usage
+    llm_positions = [i for i, token in enumerate(answer.tokens) if token.source == pb.TOKEN_SOURCE_LLM]
     return {
         _KEY: question.question_id,
         "domain": question.domain,
@@ -225,11 +221,11 @@ def _row(question: Question[Any], answer: LiveAnswer, grade: Grade, method: str)
         "finished": answer.finish.reason == pb.FINISH_REASON_STOP,
         "num_prompt_tokens": usage.num_prompt_tokens,
         "num_tokens": usage.num_completion_tokens,
-        "llm_positions": answer.llm_positions if method == "r2r" else [],
+        "llm_positions": llm_positions if method == "r2r" else [],
         "think_len": shape.think_len,
         "thought_starts": shape.thought_starts,
         "model": "routed" if method == "r2r" else method,
-        "latency_s": answer.latency_s,
+        "latency_s": answer.seconds,
         # From here on for people; the records don't hold it.
         "threshold": usage.threshold,
         "extracted": grade.extracted,

@@ -16,14 +16,14 @@ from dataclasses import asdict, dataclass, field
 
 import torch
 from rich.table import Table
-from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+from trivium.v1 import orchestrator_pb2
 
 from evaluation.in_process import decode
 from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, draw_sample
 from evaluation.reference.pair import LoadedPair, load_pair
 from labeler_jobs.models.huggingface import render_prompt
+from services.client import AsyncClient, Options, tokens_request
 from services.common.progress import track
-from services.common.serving.channels import open_channel
 
 _FIRST_INDEX = 70_000_000
 _PROMPTS_PER_STREAM = 5
@@ -90,18 +90,17 @@ async def _measure(
     settings: Sequence[Setting],
     repetitions: int,
 ) -> None:
-    async with open_channel(address) as channel:
-        stub = orchestrator_pb2_grpc.OrchestratorServiceStub(channel)
+    async with AsyncClient(address) as client:
         for setting in settings:
             # A first turn that doesn't count warms caches and allocators.
-            await _turn(stub, pair, prompts, Setting(setting.name, setting.num_streams, setting.depth))
+            await _turn(client, pair, prompts, Setting(setting.name, setting.num_streams, setting.depth))
         for _ in track(range(repetitions), "bench"):
             for setting in settings:
-                await _turn(stub, pair, prompts, setting)
+                await _turn(client, pair, prompts, setting)
 
 
 async def _turn(
-    stub: orchestrator_pb2_grpc.OrchestratorServiceAsyncStub,
+    client: AsyncClient,
     pair: LoadedPair,
     prompts: Iterator[tuple[int, ...]],
     setting: Setting,
@@ -115,10 +114,10 @@ async def _turn(
         )
         setting.tokens_per_s.append(num_tokens / (time.perf_counter() - start))
         return
-    before, start = await _load(stub), time.perf_counter()
+    before, start = await _load(client), time.perf_counter()
     slots = asyncio.Semaphore(setting.num_streams)
-    counts = await asyncio.gather(*(_generate(stub, prompt, setting.depth, slots) for prompt in chosen))
-    elapsed_s, after = time.perf_counter() - start, await _load(stub)
+    counts = await asyncio.gather(*(_generate(client, prompt, setting.depth, slots) for prompt in chosen))
+    elapsed_s, after = time.perf_counter() - start, await _load(client)
     num_tokens = sum(counts)
     setting.tokens_per_s.append(num_tokens / elapsed_s)
     setting.orchestrator_cpu_us.append((after.cpu_s - before.cpu_s) / num_tokens * 1e6)
@@ -129,23 +128,20 @@ async def _turn(
 
 
 async def _generate(
-    stub: orchestrator_pb2_grpc.OrchestratorServiceAsyncStub,
+    client: AsyncClient,
     prompt: tuple[int, ...],
     depth: int,
     slots: asyncio.Semaphore,
 ) -> int:
-    request = orchestrator_pb2.GenerateRequest(
-        token_ids=orchestrator_pb2.TokenIds(token_ids=prompt), max_new_tokens=MAX_NEW_TOKENS, run_ahead_depth=depth
-    )
+    request = tokens_request(prompt, Options(max_new_tokens=MAX_NEW_TOKENS, run_ahead_depth=depth))
     async with slots:
-        return sum([len(response.token_ids) async for response in stub.Generate(request)])
+        return sum([len(response.token_ids) async for response in client.generate(request)])
 
 
 async def _load(
-    stub: orchestrator_pb2_grpc.OrchestratorServiceAsyncStub,
+    client: AsyncClient,
 ) -> orchestrator_pb2.OrchestratorLoad:
-    info = await stub.GetServerInfo(orchestrator_pb2.OrchestratorServiceGetServerInfoRequest())
-    return info.load
+    return (await client.server_info()).load
 
 
 def _prompts(pair: LoadedPair) -> Iterator[tuple[int, ...]]:

@@ -2,7 +2,7 @@
 
     from services.client import Client, Options, chat_request
 
-    with Client("127.0.0.1:8000") as client:
+    with Client("127.0.0.1:50050") as client:
         answer = client.complete(chat_request("What is 17 + 25?", Options(target_llm_usage=0.1)))
         print(answer.text, answer.usage.llm_usage_rate)
         for part in client.generate(chat_request("And twice that?")):

@@ -13,12 +13,12 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from transformers import PreTrainedTokenizerFast
 
-from services.common.errors import Cancelled, InvalidRequest, ModelNotReady, PeerUnavailable
+from services.common.errors import ModelNotReady, PeerUnavailable
 from services.common.text.assembler import TextAssembler
 from services.orchestrator.index.prefix_index import PrefixIndex
 from services.orchestrator.index.writer import IndexWriter
@@ -30,6 +30,7 @@ from services.orchestrator.replicas.llm_side import LlmSide
 from services.orchestrator.replicas.router_side import RouterSide
 from services.orchestrator.replicas.slm_side import SlmSide
 from services.orchestrator.requests.admission import Admission
+from services.orchestrator.requests.arrivals import Arrivals
 from services.orchestrator.requests.parse import ParsedRequest
 from services.orchestrator.requests.task import GenerationTask
 from services.orchestrator.routing.core import RoutingCore
@@ -85,6 +86,7 @@ class Driver:
         self._resolve = resolve
         self._on_presence = on_presence
         self._missing: str | None = None
+        self._arrivals = Arrivals()
         self._running = RunningSequences()
         self._writer = IndexWriter(index, settings.token_log_interval_ms / 1000)
         self.router = RouterSide(
@@ -145,15 +147,17 @@ class Driver:
             ModelNotReady: The pair isn't complete yet.
             PeerUnavailable: A service without which nothing runs has gone.
             CapacityExceeded: Too many requests run, and too many wait.
-            Cancelled: The request was cancelled while it waited.
+            Cancelled: The request was cancelled, or resumed elsewhere, before it ran.
             InvalidRequest: The request id is in use, belongs to another request, or the prompt can't be used.
             ContextLengthExceeded: The prompt leaves no room for one token.
         """
-        if self._running.of_request(request.request_id):
-            # A client that resumes must not wait for the place that its own old stream has.
-            self._refuse_second(await request.task())
-        async with self.admission.place(request.request_id):
-            sequence = await self._open(await request.task())
+        async with AsyncExitStack() as stack:
+            # Before it waits: a client that resumes must not wait for the place that its own old stream has.
+            arrival = await self._arrivals.arrive(request)
+            stack.callback(self._arrivals.leave, arrival)
+            with arrival:
+                await stack.enter_async_context(self.admission.place())
+                sequence = arrival.sequence = await self._open(await request.task())
             try:
                 self.llm.attach(sequence)
                 self.slm.attach(sequence)
@@ -163,10 +167,7 @@ class Driver:
 
     def cancel(self, request_id: str) -> bool:
         """Ends a request with `Cancelled`. Returns False if none of that name runs or waits here."""
-        running = self._running.of_request(request_id)
-        if running is not None:
-            running.fail(Cancelled(f"request {request_id!r} was cancelled"))
-        return self.admission.cancel(request_id) or running is not None
+        return self._arrivals.cancel(request_id)
 
     # --- the life of a sequence
 
@@ -177,8 +178,6 @@ class Driver:
             raise PeerUnavailable(self._missing)
         resumed = await self._writer.resumed_tokens(task)
         hits = await self._index.lookup([*task.prompt_token_ids, *(token.token_id for token in resumed)])
-        # Another one may have been opened meanwhile.
-        self._refuse_second(task)
         depth = self._settings.run_ahead_depth if task.run_ahead_depth is None else task.run_ahead_depth
         sequence = RunningSequence(
             sequence_id=1 + secrets.randbits(63),
@@ -208,15 +207,6 @@ class Driver:
         self._writer.leaving(sequence)
         self.slm.release(sequence)
         self.llm.release(sequence)
-
-    def _refuse_second(self, task: GenerationTask) -> None:
-        """One request id, one stream: a client that resumes takes its own stream over, another one is refused."""
-        running = self._running.of_request(task.request_id)
-        if running is None:
-            return
-        if not task.resume_from or running.task.fingerprint() != task.fingerprint():
-            raise InvalidRequest(f"request_id: {task.request_id!r} is running already")
-        running.fail(Cancelled(f"request {task.request_id!r} was resumed elsewhere"))
 
     # --- the replicas
 

@@ -19,10 +19,10 @@ from trivium.v1 import orchestrator_pb2 as pb
 
 from services.cli.ask.answer import stream_answer
 from services.cli.ask.client import OrchestratorClient
-from services.cli.ask.requests import Limits, chat_request
 from services.cli.console import out
 from services.cli.doctor.options import QUESTION
 from services.cli.figures import summary
+from services.client import Options, chat_request
 from tests.cluster import pods
 from tests.cluster.access import Access, way_in
 from tests.cluster.commands import run
@@ -90,11 +90,11 @@ def _pods(api: client.CoreV1Api, release: Release, component: str) -> list[clien
 
 
 def _ask(release: Release, access: Access) -> None:
-    request = chat_request([pb.ChatMessage(role="user", content=QUESTION)], Limits(max_new_tokens=256))
+    request = chat_request(QUESTION, Options(max_new_tokens=256))
     service = access.to_service(release.namespace, f"{NAME}-orchestrator", PORTS["orchestrator"])
     with service as address, OrchestratorClient(address) as caller:
         answer = stream_answer(caller, request)
-        written = {source for _, source, _ in answer.tokens}
+        written = {token.source for token in answer.tokens}
         assert written == {pb.TOKEN_SOURCE_SLM, pb.TOKEN_SOURCE_LLM}, "one model wrote the whole answer"
         out.print(summary(answer.finish.usage, caller.pair_size(), answer.seconds), style="dim")
 

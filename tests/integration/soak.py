@@ -2,7 +2,7 @@
 
 Streams run all the time, some are cancelled, some clients go away, processes are killed and started again, Redis is
 stopped for seconds. Every stream that is to end is held to its reference decoding; one whose orchestrator dies is
-resumed at the other one, as a client would. The log of each is held to what its client got: it may end early where
+gone on with at the other one by the client. The log of each is held to what its client got: it may end early where
 its orchestrator or Redis was gone, but has no hole. In the end nothing may be left: no sequence on any replica, and
 no more memory, files and threads in a process than it had after its first minute.
 """
@@ -19,18 +19,17 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import grpc
 import psutil
 import torch
 from redis.asyncio import Redis
-from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
 from evaluation.exactness import Reference, reference_decodings, suite_prompts
 from evaluation.reference.pair import load_pair
-from services.common.serving.channels import open_channel
+from services.client import AsyncClient, CallFailed
 from tests.integration.completions import Completion, assert_is_reference, request_for
 from tests.integration.finished_logs import logged_tokens
 from tests.integration.pair import Replica, RunningPair, front_info, llm_info, slm_load
@@ -118,30 +117,21 @@ class Soak:
     async def _generate(self, name: str, reference: Reference, kind: str, leave_after: int) -> str:
         """Runs a request to its end, over as many orchestrators as it takes. Returns how it ended."""
         completion = Completion()
-        fronts = [self._pair.front, self._pair.other_front]
-        self._draw.shuffle(fronts)
-        began = time.monotonic()
-        for attempt in range(1000):
-            front = fronts[attempt % 2]
-            request = request_for(reference, request_id=name, resume_from=len(completion.token_ids))
-            try:
-                async with open_channel(front.address) as channel:
-                    stub = orchestrator_pb2_grpc.OrchestratorServiceStub(channel)
-                    async for response in stub.Generate(request, timeout=300):
-                        completion.add(response)
-                        if len(completion.token_ids) >= leave_after and not completion.finish:
-                            if kind == "cancelled":
-                                await stub.Cancel(orchestrator_pb2.CancelRequest(request_id=name))
-                            return kind
-            except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE or time.monotonic() - began > 300:
-                    raise
-                self.outcomes["resumed"] += 1
-                await asyncio.sleep(0.2)
-                continue
-            assert_is_reference(completion, reference)
-            return "finished"
-        raise AssertionError("a thousand attempts")
+        targets = [self._pair.front.address, self._pair.other_front.address]
+        async with AsyncClient(targets, timeout_s=300, retry_s=300) as client:
+            request = request_for(reference, request_id=name)
+            async with aclosing(client.generate(request, on_retry=self._resumed)) as responses:
+                async for response in responses:
+                    completion.add(response)
+                    if len(completion.token_ids) >= leave_after and not completion.finish:
+                        if kind == "cancelled":
+                            await client.cancel(name)
+                        return kind
+        assert_is_reference(completion, reference)
+        return "finished"
+
+    def _resumed(self, _failure: CallFailed) -> None:
+        self.outcomes["resumed"] += 1
 
     async def _compare_log(self, name: str, reference: Reference) -> None:
         # It is written when the stream has ended, but the stream doesn't wait for that.

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from trivium.v1 import orchestrator_pb2 as pb
 
-from services.cli.ask.client import Answer, OrchestratorClient
+from services.cli.ask.client import OrchestratorClient
 from services.cli.console import LLM_STYLE, SLM_STYLE, end_answer, write_answer
 from services.cli.options import DEFAULT_ADDRESS
 from services.cli.pair.state import running_pair
+from services.client import Completion
 
 
 def find_address(address: str | None, state_dir: Path) -> str:
@@ -39,13 +40,13 @@ def parts_by_writer(response: pb.GenerateResponse) -> Iterator[tuple[str, str]]:
     yield response.text[end:], SLM_STYLE
 
 
-def stream_answer(client: OrchestratorClient, request: pb.GenerateRequest) -> Answer:
+def stream_answer(client: OrchestratorClient, request: pb.GenerateRequest) -> Completion:
     """Sends a request and shows the answer as it streams.
 
     Raises:
         CliError: The request failed; what had arrived stays on the screen.
     """
-    answer = Answer()
+    answer = Completion()
     try:
         for response in client.generate(request, answer):
             for text, style in parts_by_writer(response):

@@ -14,20 +14,20 @@ from trivium.v1 import orchestrator_pb2 as pb
 
 from services.cli.ask.answer import find_address, stream_answer
 from services.cli.ask.client import OrchestratorClient
-from services.cli.ask.requests import Limits, chat_request
 from services.cli.console import note
 from services.cli.errors import CliError
 from services.cli.figures import PairSize, summary
+from services.client import Options, chat_request
 
 _PROMPT = "> "
 _HISTORY_LEN = 1000
 
 
-def run_chat(limits: Limits, *, address: str | None, state_dir: Path, system: str | None, timeout_s: float) -> None:
+def run_chat(asked: Options, *, address: str | None, state_dir: Path, system: str | None, timeout_s: float) -> None:
     """Holds a conversation until /quit or the end of stdin.
 
     Args:
-        limits: What each turn asks for beside the conversation.
+        asked: What each turn asks for beside the conversation.
         address: The orchestrator's; found by itself if None.
         state_dir: Where a running pair is looked for, and where the history of prompts is kept.
         system: A system message to start with; None for none.
@@ -39,7 +39,7 @@ def run_chat(limits: Limits, *, address: str | None, state_dir: Path, system: st
     where = find_address(address, state_dir)
     history = state_dir / "chat_history"
     with OrchestratorClient(where, timeout_s=timeout_s) as client, _line_history(history):
-        conversation = Conversation(client, limits, system, client.pair_size())
+        conversation = Conversation(client, asked, system, client.pair_size())
         note("/reset forgets the conversation, /quit ends it, Ctrl-C stops an answer")
         while (line := _read_line()) is not None:
             match line.strip():
@@ -60,14 +60,14 @@ class Conversation:
 
     Args:
         client: Answers.
-        limits: What each turn asks for beside the conversation.
+        asked: What each turn asks for beside the conversation.
         system: A system message to start with; None for none.
         size: The pair's, for the summary.
     """
 
-    def __init__(self, client: OrchestratorClient, limits: Limits, system: str | None, size: PairSize) -> None:
+    def __init__(self, client: OrchestratorClient, asked: Options, system: str | None, size: PairSize) -> None:
         self._client = client
-        self._limits = limits
+        self._asked = asked
         self._size = size
         self._opening = [pb.ChatMessage(role="system", content=system)] if system else []
         self.messages = list(self._opening)
@@ -81,7 +81,7 @@ class Conversation:
         """Shows the answer to the next question, or why there is none."""
         turn = [*self.messages, pb.ChatMessage(role="user", content=question)]
         try:
-            answer = stream_answer(self._client, chat_request(turn, self._limits))
+            answer = stream_answer(self._client, chat_request(turn, self._asked))
         except KeyboardInterrupt:
             note("stopped; this question is forgotten", style="yellow")
         except CliError as error:

@@ -1,46 +1,22 @@
-"""The orchestrator's client: sends a request, gives its parts back as they stream, tells gRPC errors in one line.
-
-Doesn't build requests and doesn't show anything.
-"""
+"""The way from a command to an orchestrator: the project's client, whose failures become one line."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 
 import grpc
 from trivium.v1 import orchestrator_pb2 as pb
-from trivium.v1 import orchestrator_pb2_grpc
 
 from services.cli.ask.options import DEFAULT_TIMEOUT_S
-from services.cli.channel import local_channel
+from services.cli.console import note
 from services.cli.errors import CliError
 from services.cli.figures import PairSize
-
-_INFO_TIMEOUT_S = 5.0
-
-
-@dataclass(slots=True)
-class Answer:
-    """A finished answer.
-
-    Attributes:
-        text: All of it.
-        tokens: Id, source and divergence probability of each token.
-        finish: How it ended and what it took.
-        seconds: From the request to the last message.
-    """
-
-    text: str = ""
-    tokens: list[tuple[int, pb.TokenSource.ValueType, float]] = field(default_factory=list)
-    finish: pb.Finish = field(default_factory=pb.Finish)
-    seconds: float = 0.0
+from services.client import CallFailed, Client, Completion
 
 
 class OrchestratorClient:
-    """A connection to one orchestrator. A context manager.
+    """A connection to an orchestrator. A context manager.
 
     Args:
         address: "host:port".
@@ -49,15 +25,13 @@ class OrchestratorClient:
 
     def __init__(self, address: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         self._address = address
-        self._timeout_s = timeout_s
-        self._channel = local_channel(address)
-        self._stub = orchestrator_pb2_grpc.OrchestratorServiceStub(self._channel)
+        self._client = Client(address, timeout_s=timeout_s)
 
     def __enter__(self) -> OrchestratorClient:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._channel.close()
+        self._client.close()
 
     def server_info(self) -> pb.OrchestratorServiceGetServerInfoResponse:
         """Asks what is served.
@@ -65,8 +39,8 @@ class OrchestratorClient:
         Raises:
             CliError: The orchestrator doesn't answer.
         """
-        with self._told_in_one_line(f"no answer within {_INFO_TIMEOUT_S:g} s"):
-            return self._stub.GetServerInfo(pb.OrchestratorServiceGetServerInfoRequest(), timeout=_INFO_TIMEOUT_S)
+        with self._told_in_one_line():
+            return self._client.server_info()
 
     def pair_size(self) -> PairSize:
         """Asks for the number of parameters of both models.
@@ -77,63 +51,60 @@ class OrchestratorClient:
         info = self.server_info()
         return PairSize(slm=info.slm.num_parameters, llm=info.llm.num_parameters)
 
-    def generate(self, request: pb.GenerateRequest, answer: Answer) -> Iterator[pb.GenerateResponse]:
-        """Streams an answer.
+    def generate(
+        self, request: pb.GenerateRequest, completion: Completion
+    ) -> Generator[pb.GenerateResponse, None, None]:
+        """Streams an answer. Where the orchestrator is away for a while, it says so on stderr, and goes on.
 
         Args:
             request: What to generate.
-            answer: Filled while the answer streams, complete when the iterator ends.
+            completion: Filled while the answer streams, complete when the iterator ends.
 
         Yields:
             The messages as they arrive. Leaving the iterator early cancels the request.
 
         Raises:
-            CliError: The request failed, the stream ended without its last message, or tokens are missing.
+            CliError: The request failed.
         """
-        started = time.perf_counter()
-        with self._told_in_one_line(f"the answer isn't complete after {self._timeout_s:g} s"):
-            call = self._stub.Generate(request, timeout=self._timeout_s)
-            try:
-                for response in call:
-                    answer.text += response.text
-                    answer.tokens += zip(
-                        response.token_ids, response.sources, response.divergence_probabilities, strict=True
-                    )
-                    answer.seconds = time.perf_counter() - started
-                    if response.HasField("finish"):
-                        answer.finish.CopyFrom(response.finish)
-                    yield response
-            finally:
-                call.cancel()
-        if not answer.finish.reason:
-            raise CliError(f"orchestrator {self._address}: the answer ended without its last message")
-        num_written = answer.finish.usage.num_completion_tokens
-        if len(answer.tokens) != num_written:
-            arrived = f"{len(answer.tokens)} of {num_written} tokens arrived"
-            raise CliError(f"orchestrator {self._address}: {arrived}; the answer has gaps")
+        pause = _Pause()
+        with (
+            self._told_in_one_line(),
+            closing(self._client.generate(request, on_retry=pause.begins)) as responses,
+        ):
+            for response in responses:
+                pause.is_told = False
+                completion.add(response)
+                yield response
 
-    def complete(self, request: pb.GenerateRequest) -> tuple[Answer, int]:
+    def complete(self, request: pb.GenerateRequest) -> Completion:
         """Waits for a whole answer.
-
-        Returns:
-            The answer, and in how many messages it came.
 
         Raises:
             CliError: As `generate`.
         """
-        answer = Answer()
-        num_messages = sum(1 for _ in self.generate(request, answer))
-        return answer, num_messages
+        completion = Completion()
+        for _ in self.generate(request, completion):
+            pass
+        return completion
 
     @contextmanager
-    def _told_in_one_line(self, too_late: str) -> Iterator[None]:
-        """Raises a call's error as one line, which for a deadline that is over says `too_late`."""
+    def _told_in_one_line(self) -> Iterator[None]:
         try:
             yield
-        except grpc.RpcError as error:
-            code = error.code()
-            is_late = code is grpc.StatusCode.DEADLINE_EXCEEDED
-            message = f"orchestrator {self._address}: {code.name}: {too_late if is_late else error.details()}"
-            if is_late or code is grpc.StatusCode.UNAVAILABLE:
+        except CallFailed as failure:
+            message = f"orchestrator {self._address}: {failure}"
+            if failure.code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
                 message += " (`trivium doctor` tells what is down)"
-            raise CliError(message) from error
+            raise CliError(message) from failure
+
+
+class _Pause:
+    """Tells of each pause of a stream once, however many attempts it takes."""
+
+    def __init__(self) -> None:
+        self.is_told = False
+
+    def begins(self, failure: CallFailed) -> None:
+        if not self.is_told:
+            note(f"{failure}; reconnecting", style="yellow")
+        self.is_told = True

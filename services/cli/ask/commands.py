@@ -24,7 +24,7 @@ def generate(
     temperature: own.Temperature = 0.0,
     top_k: own.TopK = 0,
     top_p: own.TopP = 1.0,
-    seed: own.Seed = 0,
+    seed: own.Seed = None,
     llm_loss_policy: own.LlmLoss = own.LossPolicy.WAIT,
     timeout_s: own.Timeout = own.DEFAULT_TIMEOUT_S,
     raw: own.Raw = False,
@@ -34,11 +34,16 @@ def generate(
 ) -> None:
     """Answers one question. The LLM's tokens have another colour."""
     from services.cli.ask.generate import run_generate
-    from services.cli.ask.requests import Limits, sampling
+    from services.client import LossPolicy, Sampling
 
-    drawn = sampling(temperature, top_k, top_p, seed)
-    asked = Limits(
-        max_new_tokens, threshold, stop or (), drawn, target_llm_usage, target_avg_params_b, llm_loss_policy
+    asked = own.asked(
+        max_new_tokens=max_new_tokens,
+        threshold=threshold,
+        target_llm_usage=target_llm_usage,
+        target_avg_params_b=target_avg_params_b,
+        stop=stop or (),
+        sampling=Sampling(temperature, top_k, top_p, seed),
+        llm_loss_policy=LossPolicy[llm_loss_policy.name],
     )
     text = sys.stdin.read() if prompt == "-" else prompt
     run_generate(
@@ -55,7 +60,7 @@ def chat(
     temperature: own.Temperature = 0.0,
     top_k: own.TopK = 0,
     top_p: own.TopP = 1.0,
-    seed: own.Seed = 0,
+    seed: own.Seed = None,
     llm_loss_policy: own.LlmLoss = own.LossPolicy.WAIT,
     timeout_s: own.Timeout = own.DEFAULT_TIMEOUT_S,
     system: own.System = None,
@@ -63,10 +68,16 @@ def chat(
 ) -> None:
     """Holds a conversation. /reset forgets it, /quit ends it, Ctrl-C stops an answer."""
     from services.cli.ask.chat import run_chat
-    from services.cli.ask.requests import Limits, sampling
+    from services.client import LossPolicy, Sampling
 
-    drawn = sampling(temperature, top_k, top_p, seed)
-    asked = Limits(max_new_tokens, threshold, (), drawn, target_llm_usage, target_avg_params_b, llm_loss_policy)
+    asked = own.asked(
+        max_new_tokens=max_new_tokens,
+        threshold=threshold,
+        target_llm_usage=target_llm_usage,
+        target_avg_params_b=target_avg_params_b,
+        sampling=Sampling(temperature, top_k, top_p, seed),
+        llm_loss_policy=LossPolicy[llm_loss_policy.name],
+    )
     run_chat(asked, address=address, state_dir=state_dir, system=system, timeout_s=timeout_s)
 
 

@@ -17,13 +17,13 @@ from rich.text import Text
 
 from evaluation.reference.corpus.samples import Sample, draw_sample
 from services.cli.ask.answer import stream_answer
-from services.cli.ask.client import Answer, OrchestratorClient
-from services.cli.ask.requests import Limits, question_request
+from services.cli.ask.client import OrchestratorClient
 from services.cli.console import LLM_STYLE, out
 from services.cli.errors import CliError
 from services.cli.figures import PairSize, average_parameters, summary
 from services.cli.pair.local_pair import LocalOptions
 from services.cli.pair.up import chosen_pair, started_pair
+from services.client import Completion, Options, chat_request
 
 HELD_OUT_INDICES = (60_000_000, 60_000_001, 60_000_002)
 """One sample of each domain; a test holds that none of them is in the training range."""
@@ -36,7 +36,7 @@ class Result:
     """One question with its answer."""
 
     sample: Sample
-    answer: Answer
+    answer: Completion
 
     @property
     def is_right(self) -> bool:
@@ -96,7 +96,7 @@ def results_table(results: Sequence[Result], size: PairSize) -> Table:
 
 def _ask(client: OrchestratorClient, sample: Sample, size: PairSize) -> Result:
     out.print(Text(f"[{sample.domain}] {sample.query}", style="bold"))
-    answer = stream_answer(client, question_request(sample.query, Limits(max_new_tokens=_MAX_NEW_TOKENS)))
+    answer = stream_answer(client, chat_request(sample.query, Options(max_new_tokens=_MAX_NEW_TOKENS)))
     if not answer.text:
         raise CliError(f"the {sample.domain} question got an empty answer")
     out.print(Text(summary(answer.finish.usage, size, answer.seconds), style="dim"))

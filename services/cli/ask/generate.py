@@ -14,18 +14,18 @@ from google.protobuf.json_format import MessageToDict
 from trivium.v1 import orchestrator_pb2 as pb
 
 from services.cli.ask.answer import find_address, stream_answer
-from services.cli.ask.client import Answer, OrchestratorClient
-from services.cli.ask.requests import Limits, question_request, text_request
+from services.cli.ask.client import OrchestratorClient
 from services.cli.console import note, out
 from services.cli.figures import summary
 from services.cli.pair.local_pair import LocalOptions
 from services.cli.pair.state import running_pair
 from services.cli.pair.up import chosen_pair, started_pair
+from services.client import Completion, Options, chat_request, text_request
 
 
 def run_generate(
     prompt: str,
-    limits: Limits,
+    asked: Options,
     *,
     address: str | None,
     state_dir: Path,
@@ -38,7 +38,7 @@ def run_generate(
 
     Args:
         prompt: The question.
-        limits: What is asked for beside it.
+        asked: What is asked for beside it.
         address: The orchestrator's; found by itself if None.
         state_dir: Where a running pair is looked for.
         raw: Leave out the chat template.
@@ -49,14 +49,14 @@ def run_generate(
     Raises:
         CliError: The request failed.
     """
-    request = text_request(prompt, limits) if raw else question_request(prompt, limits)
+    request = text_request(prompt, asked) if raw else chat_request(prompt, asked)
     with (
         _orchestrator(address, state_dir, start) as target,
         OrchestratorClient(target, timeout_s=timeout_s) as client,
     ):
         size = client.pair_size()
         if as_json:
-            answer, _ = client.complete(request)
+            answer = client.complete(request)
             out.print_json(json.dumps(_as_dict(answer)), indent=2)
         else:
             answer = stream_answer(client, request)
@@ -73,7 +73,7 @@ def _orchestrator(address: str | None, state_dir: Path, start: bool) -> Iterator
         yield find_address(address, state_dir)
 
 
-def _as_dict(answer: Answer) -> dict[str, object]:
+def _as_dict(answer: Completion) -> dict[str, object]:
     usage = MessageToDict(
         answer.finish.usage, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
@@ -83,11 +83,11 @@ def _as_dict(answer: Answer) -> dict[str, object]:
         "stop": answer.finish.stop,
         "tokens": [
             {
-                "token_id": token_id,
-                "source": pb.TokenSource.Name(source).removeprefix("TOKEN_SOURCE_").lower(),
-                "divergence_probability": probability,
+                "token_id": token.token_id,
+                "source": pb.TokenSource.Name(token.source).removeprefix("TOKEN_SOURCE_").lower(),
+                "divergence_probability": token.divergence_probability,
             }
-            for token_id, source, probability in answer.tokens
+            for token in answer.tokens
         ],
         "usage": usage,
         "seconds": round(answer.seconds, 3),

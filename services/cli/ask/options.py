@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from services.cli.errors import CliError
+
+if TYPE_CHECKING:
+    from services.client import Options
 
 DEFAULT_TIMEOUT_S = 600.0
 
@@ -42,7 +47,10 @@ TopP = Annotated[
     float,
     typer.Option("--top-p", min=0.0, max=1.0, help="Draws from the likeliest tokens of this total probability."),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Draws the same answer again.")]
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", min=0, help="Draws the same answer again. Without it each answer is another one."),
+]
 LlmLoss = Annotated[
     LossPolicy,
     typer.Option(
@@ -57,3 +65,21 @@ Timeout = Annotated[
 Raw = Annotated[bool, typer.Option("--raw", help="Sends the prompt as it is, without the chat template.")]
 Start = Annotated[bool, typer.Option("--start", help="Runs the reference pair for this answer if none runs.")]
 System = Annotated[str | None, typer.Option("--system", help="A system message.")]
+
+
+def asked(**fields: Any) -> Options:
+    """What a request asks for beside its prompt; `fields` are those of `services.client.Options`.
+
+    Raises:
+        CliError: Naming options that exclude each other.
+    """
+    # What the client needs takes longer to import than the command line takes to be read.
+    from services.client import Options
+
+    try:
+        return Options(**fields)
+    except ValueError as error:
+        message = str(error)
+        for name in ("threshold", "target_llm_usage", "target_avg_params_b"):
+            message = message.replace(name, f"--{name.replace('_', '-')}")
+        raise CliError(message) from error

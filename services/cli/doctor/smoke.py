@@ -11,10 +11,10 @@ from collections import Counter
 from trivium.v1 import orchestrator_pb2 as pb
 
 from services.cli.ask.client import OrchestratorClient
-from services.cli.ask.requests import Limits, question_request
 from services.cli.console import out
 from services.cli.errors import CliError
 from services.cli.pair.probe import probe
+from services.client import Options, chat_request
 
 _POLL_S = 0.5
 
@@ -33,13 +33,15 @@ def run_smoke(prompt: str, *, address: str, max_new_tokens: int, timeout_s: floa
     """
     _await_serving(address, timeout_s)
     with OrchestratorClient(address) as client:
-        answer, num_messages = client.complete(question_request(prompt, Limits(max_new_tokens=max_new_tokens)))
-    written = Counter(source for _, source, _ in answer.tokens)
+        answer = client.complete(chat_request(prompt, Options(max_new_tokens=max_new_tokens)))
+    written = Counter(token.source for token in answer.tokens)
     num_slm, num_llm = written[pb.TOKEN_SOURCE_SLM], written[pb.TOKEN_SOURCE_LLM]
-    counts = f"{len(answer.tokens)} tokens in {num_messages} messages: {num_slm} by the SLM, {num_llm} by the LLM"
+    counts = (
+        f"{len(answer.tokens)} tokens in {answer.num_messages} messages: {num_slm} by the SLM, {num_llm} by the LLM"
+    )
     if not num_slm or not num_llm:
         raise CliError(f"orchestrator {address}: not routed: {counts}; doesn't the router belong to this pair?")
-    if num_messages < 2:
+    if answer.num_messages < 2:
         raise CliError(f"orchestrator {address}: not streamed: {counts}")
     out.print(f"{counts}, {answer.seconds:.1f} s", highlight=False)
 

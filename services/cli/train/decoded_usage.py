@@ -19,8 +19,8 @@ from trivium.v1 import orchestrator_pb2 as pb
 from router_service.checkpoint import DESCRIPTION_FILE, WEIGHTS_FILE
 from router_service.description import read_description
 from services.cli.ask.client import OrchestratorClient
-from services.cli.ask.requests import Limits, question_request
 from services.cli.errors import CliError
+from services.client import Options, chat_request
 from services.common.progress import track
 from services.common.threshold_table import threshold_for
 
@@ -56,7 +56,7 @@ def measure_decoded_usage(address: str, checkpoint: Path, validation: Path, num_
         _check_router(client, checkpoint)
         for rate in track(MEASURED_USAGE_RATES, "decoding"):
             threshold = threshold_for(points, rate)
-            ask = partial(_ask, client, Limits(threshold=threshold))
+            ask = partial(_ask, client, Options(threshold=threshold))
             usages[threshold] = _pooled_usage(list(streams.map(ask, queries)))
     return usages
 
@@ -72,9 +72,8 @@ def _check_router(client: OrchestratorClient, checkpoint: Path) -> None:
         )
 
 
-def _ask(client: OrchestratorClient, limits: Limits, query: str) -> pb.Usage:
-    answer, _ = client.complete(question_request(query, limits))
-    return answer.finish.usage
+def _ask(client: OrchestratorClient, asked: Options, query: str) -> pb.Usage:
+    return client.complete(chat_request(query, asked)).usage
 
 
 def _pooled_usage(usages: Sequence[pb.Usage]) -> float:

@@ -74,7 +74,7 @@ class IndexWriter:
         Raises:
             InvalidRequest: The request id belongs to another request.
         """
-        if not task.resume_from or not self._index.available:
+        if task.resume_from is None or not self._index.available:
             return ()
         log = await self._index.read_log(task.request_id, task.fingerprint(), task.max_new_tokens)
         if log is None:

@@ -7,10 +7,11 @@ until its end.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from services.common.errors import Cancelled, CapacityExceeded
+from services.common.errors import CapacityExceeded
 
 
 class Admission:
@@ -29,7 +30,7 @@ class Admission:
         self._max_active = max_active
         self._max_waiting = max_waiting
         # Nobody waits while there is room: a place that becomes free goes to the next in line at once.
-        self._waiting: dict[asyncio.Future[None], str] = {}
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
     def num_waiting(self) -> int:
@@ -37,29 +38,19 @@ class Admission:
         return len(self._waiting)
 
     @asynccontextmanager
-    async def place(self, request_id: str) -> AsyncIterator[None]:
-        """Waits for the request's turn, and keeps its place for as long as the context is open.
+    async def place(self) -> AsyncIterator[None]:
+        """Waits for a request's turn, and keeps its place for as long as the context is open.
 
         Raises:
             CapacityExceeded: Too many wait already. Raised at once.
-            Cancelled: `cancel` was called while it waited.
         """
-        await self._enter(request_id)
+        await self._enter()
         try:
             yield
         finally:
             self._leave()
 
-    def cancel(self, request_id: str) -> bool:
-        """Ends the wait of a request with `Cancelled`. Returns False if none of that name waits."""
-        turns = [turn for turn, waiting_id in self._waiting.items() if waiting_id == request_id]
-        for turn in turns:
-            del self._waiting[turn]
-            if not turn.done():
-                turn.set_exception(Cancelled(f"request {request_id!r} was cancelled"))
-        return bool(turns)
-
-    async def _enter(self, request_id: str) -> None:
+    async def _enter(self) -> None:
         if self.num_active < self._max_active:
             self.num_active += 1
             return
@@ -69,20 +60,20 @@ class Admission:
                 f"max_waiting_requests: {self.num_active} requests run and {self.num_waiting} wait already"
             )
         turn = asyncio.get_running_loop().create_future()
-        self._waiting[turn] = request_id
+        self._waiting.append(turn)
         try:
             await turn
         except asyncio.CancelledError:
-            self._waiting.pop(turn, None)
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+            elif not turn.cancelled():
                 # Its turn came in the moment in which its client left.
                 self._leave()
             raise
 
     def _leave(self) -> None:
         while self._waiting:
-            turn = next(iter(self._waiting))
-            del self._waiting[turn]
+            turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return

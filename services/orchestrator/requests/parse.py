@@ -7,6 +7,7 @@ read. Everything after this module may take a task's values for granted.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import uuid
 from collections.abc import Sequence
@@ -60,6 +61,7 @@ class ParsedRequest:
         self._task = task
         self._prompt: Prompt | None = prompt
         self._prompts = prompts
+        self._reading = asyncio.Lock()
 
     async def task(self) -> GenerationTask:
         """Tokenizes the prompt, once.
@@ -68,17 +70,19 @@ class ParsedRequest:
             InvalidRequest: The chat template refuses it, it is empty, or `resume_from` is more than there can be.
             ContextLengthExceeded: The prompt leaves no room for one token.
         """
-        if self._prompt is not None:
-            read = await self._prompts.read(self._prompt)
-            max_new_tokens = min(self._task.max_new_tokens, self._prompt.context_len - len(read.token_ids))
-            _check_resume_from(self.resume_from, max_new_tokens)
-            self._task = replace(
-                self._task,
-                prompt_token_ids=read.token_ids,
-                max_new_tokens=max_new_tokens,
-                opens_reasoning=read.opens_reasoning,
-            )
-            self._prompt = None
+        # Who resumes a request asks for it as well as its handler.
+        async with self._reading:
+            if self._prompt is not None:
+                read = await self._prompts.read(self._prompt)
+                max_new_tokens = min(self._task.max_new_tokens, self._prompt.context_len - len(read.token_ids))
+                _check_resume_from(self.resume_from, max_new_tokens)
+                self._task = replace(
+                    self._task,
+                    prompt_token_ids=read.token_ids,
+                    max_new_tokens=max_new_tokens,
+                    opens_reasoning=read.opens_reasoning,
+                )
+                self._prompt = None
         return self._task
 
 
@@ -98,7 +102,8 @@ def parse_request(
     """
     request_id = _request_id(request)
     max_new_tokens = _max_new_tokens(request, default=limits.context_len)
-    _check_resume_from(request.resume_from, max_new_tokens)
+    resume_from = request.resume_from if request.HasField("resume_from") else None
+    _check_resume_from(resume_from, max_new_tokens)
     task = GenerationTask(
         request_id=request_id,
         prompt_token_ids=(),
@@ -107,15 +112,15 @@ def parse_request(
         stop=_stop(request.stop),
         sampling=_sampling(request.sampling) if request.HasField("sampling") else GREEDY,
         run_ahead_depth=_run_ahead_depth(request, limits.max_run_ahead_depth),
-        resume_from=request.resume_from,
+        resume_from=resume_from,
         llm_loss_policy=_llm_loss_policy(request),
     )
     prompt = prompts.check(request, context_len=limits.context_len, vocab_size=limits.vocab_size)
     return ParsedRequest(task, prompt, prompts)
 
 
-def _check_resume_from(resume_from: int, max_new_tokens: int) -> None:
-    if resume_from > max_new_tokens:
+def _check_resume_from(resume_from: int | None, max_new_tokens: int) -> None:
+    if resume_from is not None and resume_from > max_new_tokens:
         raise InvalidRequest(f"resume_from: {resume_from} is more than {max_new_tokens}, the most there can be")
 
 
@@ -125,7 +130,7 @@ def _request_id(request: orchestrator_pb2.GenerateRequest) -> str:
         raise InvalidRequest(f"request_id: {len(request_id)} characters, at most {MAX_REQUEST_ID_LEN} are allowed")
     if not request_id.isprintable():
         raise InvalidRequest("request_id: holds control or other unprintable characters")
-    if not request_id and request.resume_from:
+    if not request_id and request.HasField("resume_from"):
         raise InvalidRequest("resume_from: needs the request_id of the request to resume")
     return request_id or uuid.uuid4().hex
 

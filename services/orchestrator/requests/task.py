@@ -32,7 +32,7 @@ class GenerationTask:
         stop: Stop strings, none empty.
         sampling: How tokens are chosen.
         run_ahead_depth: Asked for by the request; None for the server's default.
-        resume_from: Completion tokens that the client already has, at most `max_new_tokens`.
+        resume_from: Completion tokens that the client already has, at most `max_new_tokens`; None for a new request.
         llm_loss_policy: What to do when no LLM replica is left.
         opens_reasoning: The prompt ends inside of reasoning that the chat template has opened.
     """
@@ -44,7 +44,7 @@ class GenerationTask:
     stop: tuple[str, ...] = ()
     sampling: SamplingParams = GREEDY
     run_ahead_depth: int | None = None
-    resume_from: int = 0
+    resume_from: int | None = None
     llm_loss_policy: LlmLossPolicy = LlmLossPolicy.WAIT
     opens_reasoning: bool = False
 

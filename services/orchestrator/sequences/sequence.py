@@ -97,7 +97,7 @@ class RunningSequence:
     answer: Answer = field(init=False)
 
     def __post_init__(self) -> None:
-        self.answer = Answer(self.task.resume_from)
+        self.answer = Answer(self.task.resume_from or 0)
         self.core = RoutingCore(
             self.task.prompt_token_ids,
             threshold=self.task.threshold,

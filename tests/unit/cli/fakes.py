@@ -67,7 +67,10 @@ ANSWER = (
 
 @dataclass
 class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
-    """Streams `answer`, then ends with `status` if that isn't OK, or not before the client does if it `hangs`."""
+    """Streams `answer`, then ends with `status` if that isn't OK, or not before the client does if it `hangs`.
+
+    It is lost `num_losses` times before, for the first time after one message; each message has one token.
+    """
 
     answer: Sequence[orchestrator_pb2.GenerateResponse] = ANSWER
     status: grpc.StatusCode = grpc.StatusCode.OK
@@ -75,6 +78,7 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     slm: common_pb2.ModelInfo = field(default_factory=lambda: SLM)
     load: orchestrator_pb2.OrchestratorLoad = field(default_factory=orchestrator_pb2.OrchestratorLoad)
     hangs: bool = False
+    num_losses: int = 0
     requests: list[orchestrator_pb2.GenerateRequest] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -82,7 +86,11 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         self, request: orchestrator_pb2.GenerateRequest, context: grpc.ServicerContext
     ) -> Iterator[orchestrator_pb2.GenerateResponse]:
         self.requests.append(request)
-        yield from self.answer
+        if len(self.requests) == 1 and self.num_losses:
+            yield self.answer[0]
+        if len(self.requests) <= self.num_losses:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        yield from self.answer[request.resume_from :]
         if self.hangs:
             if not context.add_callback(self.ended.set):
                 self.ended.set()

@@ -52,6 +52,52 @@ def read_prompts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return texts
 
 
+class _Reading:
+    """Tokenizing that can be held up."""
+
+    def __init__(self) -> None:
+        self.may_end = asyncio.Event()
+        self.may_end.set()
+        self.num_reading = 0
+        self.kept: Any = None
+
+
+@pytest.fixture
+def reading(monkeypatch: pytest.MonkeyPatch) -> _Reading:
+    state = _Reading()
+    original = PromptReader.read
+
+    async def read_later(self: PromptReader, prompt: Any) -> Any:
+        state.num_reading += 1
+        try:
+            await state.may_end.wait()
+            return await original(self, prompt)
+        finally:
+            state.num_reading -= 1
+
+    monkeypatch.setattr(PromptReader, "read", read_later)
+    return state
+
+
+async def _fill_up_to(stage: str, front: Front, reading: _Reading) -> None:
+    """Makes the next request stay at a stage."""
+    if stage == "waiting":
+        reading.kept = front.stub.Generate(request("w1"))
+        await until(lambda: front.cluster.llms[0].num_sequences == 1, PATIENCE_S)
+    elif stage == "tokenized":
+        reading.may_end.clear()
+
+
+async def _until_at(stage: str, front: Front, reading: _Reading) -> None:
+    """Waits until the request stays there."""
+    arrived = {
+        "running": lambda: front.cluster.llms[0].num_sequences == 1,
+        "waiting": lambda: front.cluster.driver.admission.num_waiting == 1,
+        "tokenized": lambda: reading.num_reading == 1,
+    }
+    await until(arrived[stage], PATIENCE_S)
+
+
 def request(text: str = "w5", **fields: Any) -> pb.GenerateRequest:
     return pb.GenerateRequest(text=text, **({"threshold": 0.0, "max_new_tokens": 5} | fields))
 
@@ -131,6 +177,42 @@ async def test_client_that_resumes_does_not_wait_for_the_place_of_its_own_old_st
         gate_of(front).set()
         async with asyncio.timeout(PATIENCE_S):
             assert (await finish(resumed)).usage.num_completion_tokens > 0
+
+
+@pytest.mark.parametrize("stage", ["running", "waiting", "tokenized"])
+async def test_resume_at_zero_takes_its_old_stream_over_wherever_that_is(stage: str, reading: _Reading) -> None:
+    gated = {"llms": [llm_replica(_GatedLlm)]}
+    async with running_front(replicas=gated, max_active_requests=1, max_waiting_requests=2) as front:
+        await _fill_up_to(stage, front, reading)
+        old = front.stub.Generate(request(request_id="r"))
+        await _until_at(stage, front, reading)
+        second = await status(front.stub.Generate(request(request_id="r")))
+        assert (second.code(), second.details()) == (CODE.INVALID_ARGUMENT, "request_id: 'r' is running already")
+        reading.may_end.set()
+        other = await status(front.stub.Generate(request("w9", request_id="r", resume_from=0)))
+        assert (other.code(), other.details()) == (CODE.INVALID_ARGUMENT, "request_id: 'r' is running already")
+        resumed = front.stub.Generate(request(request_id="r", resume_from=0))
+        ended = await asyncio.wait_for(status(old), PATIENCE_S)
+        assert (ended.code(), ended.details()) == (CODE.CANCELLED, "request 'r' was resumed elsewhere")
+        gate_of(front).set()
+        async with asyncio.timeout(PATIENCE_S):
+            assert (await finish(resumed)).usage.num_completion_tokens > 0
+        await until(lambda: front.cluster.is_empty, PATIENCE_S)
+
+
+@pytest.mark.parametrize("stage", ["running", "waiting", "tokenized"])
+async def test_cancel_ends_a_request_wherever_it_is_and_frees_its_place(stage: str, reading: _Reading) -> None:
+    gated = {"llms": [llm_replica(_GatedLlm)]}
+    async with running_front(replicas=gated, max_active_requests=1, max_waiting_requests=1) as front:
+        await _fill_up_to(stage, front, reading)
+        call = front.stub.Generate(request(request_id="r"))
+        await _until_at(stage, front, reading)
+        assert (await front.stub.Cancel(pb.CancelRequest(request_id="r"))).cancelled
+        ended = await asyncio.wait_for(status(call), PATIENCE_S)
+        assert (ended.code(), ended.details()) == (CODE.CANCELLED, "request 'r' was cancelled")
+        assert not (await front.stub.Cancel(pb.CancelRequest(request_id="r"))).cancelled
+        gate_of(front).set()
+        await until(lambda: front.cluster.is_empty, PATIENCE_S)
 
 
 async def test_calls_beyond_all_places_are_refused_unread_and_counted() -> None:

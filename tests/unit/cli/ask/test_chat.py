@@ -7,9 +7,9 @@ import pytest
 
 from services.cli.ask.chat import Conversation, run_chat
 from services.cli.ask.client import OrchestratorClient
-from services.cli.ask.requests import Limits
 from services.cli.errors import CliError
 from services.cli.figures import PairSize
+from services.client import Options
 from tests.unit.cli.fakes import FakeOrchestrator, serving_orchestrator
 
 SIZE = PairSize(slm=98_000, llm=3_010_000)
@@ -34,7 +34,7 @@ def said(orchestrator: FakeOrchestrator) -> list[tuple[str, str]]:
 def test_conversation_next_turn_sends_everything_said_so_far(
     orchestrator: FakeOrchestrator, client: OrchestratorClient
 ) -> None:
-    conversation = Conversation(client, Limits(), "Be brief.", SIZE)
+    conversation = Conversation(client, Options(), "Be brief.", SIZE)
     conversation.ask("2 + 2?")
     conversation.ask("And 3 + 3?")
     assert said(orchestrator) == [
@@ -48,7 +48,7 @@ def test_conversation_next_turn_sends_everything_said_so_far(
 def test_conversation_reset_keeps_only_the_system_message(
     orchestrator: FakeOrchestrator, client: OrchestratorClient
 ) -> None:
-    conversation = Conversation(client, Limits(), "Be brief.", SIZE)
+    conversation = Conversation(client, Options(), "Be brief.", SIZE)
     conversation.ask("2 + 2?")
     conversation.reset()
     conversation.ask("3 + 3?")
@@ -58,7 +58,7 @@ def test_conversation_reset_keeps_only_the_system_message(
 def test_conversation_failed_turn_is_told_and_leaves_no_trace(
     orchestrator: FakeOrchestrator, client: OrchestratorClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    conversation = Conversation(client, Limits(), None, SIZE)
+    conversation = Conversation(client, Options(), None, SIZE)
     orchestrator.status, orchestrator.details = grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests"
     conversation.ask("2 + 2?")
     assert "RESOURCE_EXHAUSTED: too many requests" in capsys.readouterr().err
@@ -73,7 +73,7 @@ def test_chat_commands_from_stdin_are_carried_out(
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("\n2 + 2?\n/nonsense\n/reset\n3 + 3?\n/quit\nnever asked\n"))
     with serving_orchestrator(orchestrator) as address:
-        run_chat(Limits(), address=address, state_dir=tmp_path, system=None, timeout_s=60)
+        run_chat(Options(), address=address, state_dir=tmp_path, system=None, timeout_s=60)
     assert [request.chat.messages[-1].content for request in orchestrator.requests] == ["2 + 2?", "3 + 3?"]
     assert len(orchestrator.requests[-1].chat.messages) == 1
     assert "/nonsense is unknown" in capsys.readouterr().err
@@ -81,4 +81,4 @@ def test_chat_commands_from_stdin_are_carried_out(
 
 def test_chat_nobody_listens_ends_at_once(tmp_path: Path) -> None:
     with pytest.raises(CliError, match="UNAVAILABLE"):
-        run_chat(Limits(), address="127.0.0.1:1", state_dir=tmp_path, system=None, timeout_s=60)
+        run_chat(Options(), address="127.0.0.1:1", state_dir=tmp_path, system=None, timeout_s=60)

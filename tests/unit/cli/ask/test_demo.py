@@ -1,8 +1,8 @@
 import pytest
 
 from evaluation.reference.corpus.samples import DOMAINS, draw_sample, training_samples
-from services.cli.ask.client import Answer
 from services.cli.ask.demo import HELD_OUT_INDICES, Result, final_number
+from services.client import Completion
 
 SAMPLE = draw_sample(HELD_OUT_INDICES[0])
 
@@ -25,8 +25,8 @@ def test_final_number_is_the_last_one_stated(text: str, number: int | None) -> N
 
 
 def test_result_own_response_of_the_sample_is_right() -> None:
-    assert Result(SAMPLE, Answer(text=SAMPLE.response)).is_right
+    assert Result(SAMPLE, Completion(text=SAMPLE.response)).is_right
 
 
 def test_result_other_number_is_wrong() -> None:
-    assert not Result(SAMPLE, Answer(text=f"The answer is {SAMPLE.answer + 1}.")).is_right
+    assert not Result(SAMPLE, Completion(text=f"The answer is {SAMPLE.answer + 1}.")).is_right

@@ -6,16 +6,16 @@ import pytest
 from trivium.v1 import orchestrator_pb2 as pb
 
 from services.cli.ask.generate import run_generate
-from services.cli.ask.options import LossPolicy
-from services.cli.ask.requests import Limits, sampling
+from services.cli.ask.options import asked
 from services.cli.errors import CliError
+from services.client import Options
 from tests.unit.cli.fakes import ANSWER, FakeOrchestrator, delta, finish, serving_orchestrator
 
 
 def ask(
     orchestrator: FakeOrchestrator,
     state_dir: Path,
-    limits: Limits | None = None,
+    options: Options | None = None,
     *,
     raw: bool = False,
     as_json: bool = False,
@@ -24,7 +24,7 @@ def ask(
     with serving_orchestrator(orchestrator) as address:
         run_generate(
             "What is 2 + 2?",
-            limits or Limits(),
+            options or Options(),
             address=address,
             state_dir=state_dir,
             raw=raw,
@@ -46,67 +46,36 @@ def test_generate_answer_goes_to_stdout_and_the_summary_to_stderr(
 def test_generate_prompt_is_one_user_message(tmp_path: Path) -> None:
     orchestrator = FakeOrchestrator()
     ask(orchestrator, tmp_path)
-    assert orchestrator.requests == [
-        pb.GenerateRequest(chat=pb.ChatMessages(messages=[pb.ChatMessage(role="user", content="What is 2 + 2?")]))
-    ]
+    [request] = orchestrator.requests
+    assert request.chat == pb.ChatMessages(messages=[pb.ChatMessage(role="user", content="What is 2 + 2?")])
 
 
 @pytest.mark.parametrize(
-    ("limits", "expected"),
+    ("options", "expected"),
     [
-        (Limits(target_llm_usage=0.1), {"target_llm_usage": 0.1}),
-        (Limits(target_llm_usage=0.0), {"target_llm_usage": 0.0}),
-        (Limits(target_avg_params_b=6.0), {"target_avg_params_b": 6.0}),
+        (Options(target_llm_usage=0.1), {"target_llm_usage": 0.1}),
+        (Options(target_llm_usage=0.0), {"target_llm_usage": 0.0}),
+        (Options(target_avg_params_b=6.0), {"target_avg_params_b": 6.0}),
     ],
 )
-def test_generate_target_reaches_the_request(tmp_path: Path, limits: Limits, expected: dict[str, float]) -> None:
+def test_generate_target_reaches_the_request(tmp_path: Path, options: Options, expected: dict[str, float]) -> None:
     orchestrator = FakeOrchestrator()
-    ask(orchestrator, tmp_path, limits)
+    ask(orchestrator, tmp_path, options)
     [request] = orchestrator.requests
     field = request.WhichOneof("routing")
     assert field is not None
     assert {field: getattr(request, field)} == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    ("policy", "expected"),
-    [
-        (LossPolicy.WAIT, pb.LLM_LOSS_POLICY_UNSPECIFIED),
-        (LossPolicy.SLM_ONLY, pb.LLM_LOSS_POLICY_SLM_ONLY),
-        (LossPolicy.FAIL, pb.LLM_LOSS_POLICY_FAIL),
-    ],
-)
-def test_generate_llm_loss_policy_reaches_the_request(
-    tmp_path: Path, policy: LossPolicy, expected: pb.LlmLossPolicy.ValueType
-) -> None:
-    orchestrator = FakeOrchestrator()
-    ask(orchestrator, tmp_path, Limits(llm_loss_policy=policy))
-    assert [request.llm_loss_policy for request in orchestrator.requests] == [expected]
-
-
-def test_limits_threshold_beside_a_target_is_refused_naming_both() -> None:
+def test_threshold_beside_a_target_is_refused_naming_both_options() -> None:
     with pytest.raises(CliError, match="give --threshold or --target-llm-usage, not both"):
-        Limits(threshold=0.5, target_llm_usage=0.1)
+        asked(threshold=0.5, target_llm_usage=0.1)
 
 
 def test_generate_raw_prompt_is_plain_text(tmp_path: Path) -> None:
     orchestrator = FakeOrchestrator()
     ask(orchestrator, tmp_path, raw=True)
-    assert orchestrator.requests == [pb.GenerateRequest(text="What is 2 + 2?")]
-
-
-def test_generate_options_reach_the_request(tmp_path: Path) -> None:
-    orchestrator = FakeOrchestrator()
-    ask(orchestrator, tmp_path, Limits(0, 0.0, ("\n",), sampling(0.5, 3, 0.9, 11)))
-    request = orchestrator.requests[0]
-    assert request.HasField("max_new_tokens")
-    assert request.HasField("threshold")
-    assert list(request.stop) == ["\n"]
-    assert (request.sampling.top_k, request.sampling.seed) == (3, 11)
-
-
-def test_sampling_temperature_zero_is_greedy() -> None:
-    assert sampling(0.0, 3, 0.9, 11) is None
+    assert [request.text for request in orchestrator.requests] == ["What is 2 + 2?"]
 
 
 def test_generate_json_names_the_writer_of_each_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,10 +98,21 @@ def test_generate_refused_request_is_one_line_with_code_and_message(tmp_path: Pa
 def test_generate_failure_in_the_middle_keeps_what_had_arrived(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    failing = FakeOrchestrator(ANSWER[:2], grpc.StatusCode.UNAVAILABLE, "no llm replica")
-    with pytest.raises(CliError, match="UNAVAILABLE: no llm replica"):
+    failing = FakeOrchestrator(ANSWER[:2], grpc.StatusCode.DATA_LOSS, "no llm replica")
+    with pytest.raises(CliError, match="DATA_LOSS: no llm replica"):
         ask(failing, tmp_path)
     assert capsys.readouterr().out == "So four\n"
+
+
+def test_generate_orchestrator_away_for_a_moment_is_told_and_the_answer_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    orchestrator = FakeOrchestrator(num_losses=3)
+    ask(orchestrator, tmp_path)
+    printed = capsys.readouterr()
+    assert printed.out == "So four.\n"
+    assert printed.err.count("UNAVAILABLE: away; reconnecting") == 1
+    assert [request.resume_from for request in orchestrator.requests] == [0, 1, 1, 1]
 
 
 def test_generate_stream_without_last_message_is_an_error(tmp_path: Path) -> None:
@@ -149,7 +129,7 @@ def test_generate_nobody_listens_is_one_line_that_names_the_address(tmp_path: Pa
     with pytest.raises(CliError, match=r"orchestrator 127\.0\.0\.1:1: UNAVAILABLE: .*trivium doctor"):
         run_generate(
             "Hi",
-            Limits(),
+            Options(),
             address="127.0.0.1:1",
             state_dir=tmp_path,
             raw=False,

@@ -56,7 +56,13 @@ class Answering(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             words = ["<think>", "\nWait", " so", "</think>", f" The answer is {ANSWERS[query] or 7}."]
             for position, word in enumerate(words):
                 source = pb.TOKEN_SOURCE_LLM if position % 3 == 0 else pb.TOKEN_SOURCE_SLM
-                yield pb.GenerateResponse(text=word, token_ids=[1], sources=[source], text_lengths=[len(word)])
+                yield pb.GenerateResponse(
+                    text=word,
+                    token_ids=[1],
+                    sources=[source],
+                    divergence_probabilities=[0.5],
+                    text_lengths=[len(word)],
+                )
             usage = pb.Usage(
                 num_prompt_tokens=3, num_completion_tokens=len(words), threshold=request.threshold or 0.5
             )

@@ -82,7 +82,7 @@ class FakeSequence:
         self.core.llm_held_len = len(self.core.tokens) - 1
 
 
-def make_sequence(sequence_id: int = 1, *, num_prompt: int = 40, resume_from: int = 0) -> FakeSequence:
+def make_sequence(sequence_id: int = 1, *, num_prompt: int = 40, resume_from: int | None = None) -> FakeSequence:
     """A sequence that has accepted nothing."""
     task = GenerationTask(
         f"r{sequence_id}", tuple(range(num_prompt)), max_new_tokens=10_000, threshold=0.5, resume_from=resume_from

@@ -252,6 +252,17 @@ async def test_resumed_tokens_are_those_of_the_log_and_asked_for_only_as_far_as_
     assert link.commands[-1][2:] == (0, HEADER_LEN + task.max_new_tokens * RECORD_LEN - 1)
 
 
+@pytest.mark.parametrize(("resume_from", "num_commands"), [(None, 0), (0, 1)])
+async def test_log_is_read_for_every_request_that_resumes_also_at_its_first_token(
+    resume_from: int | None, num_commands: int
+) -> None:
+    link, index = make_index(lambda _command: b"")
+
+    await IndexWriter(index, INTERVAL_S).resumed_tokens(make_sequence(resume_from=resume_from).task)
+
+    assert len(link.commands) == num_commands
+
+
 async def test_resuming_another_requests_log_is_refused() -> None:
     header = log_header(b"another", PAIR.decoding_identity)
     _, index = make_index(lambda _command: header)

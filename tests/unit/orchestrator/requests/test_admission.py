@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.common.errors import Cancelled, CapacityExceeded
+from services.common.errors import CapacityExceeded
 from services.orchestrator.requests.admission import Admission
 
 
@@ -24,7 +24,7 @@ class _Request:
         self.task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
-        async with self._admission.place(self.request_id):
+        async with self._admission.place():
             self._order.append(self.request_id)
             self.runs = True
             try:
@@ -101,23 +101,11 @@ async def test_request_that_leaves_in_the_moment_of_its_turn_passes_it_on() -> N
     assert (admission.num_active, admission.num_waiting) == (0, 0)
 
 
-async def test_cancel_ends_the_wait_with_cancelled_and_knows_only_who_waits() -> None:
-    admission = Admission(1, 2)
-    requests, _ = await _start(admission, 2)
-    assert admission.cancel("1")
-    assert not admission.cancel("1")
-    assert not admission.cancel("0")
-    with pytest.raises(Cancelled):
-        await requests[1].task
-    assert admission.num_waiting == 0
-    await _end(requests)
-
-
 async def test_deadline_ends_the_wait() -> None:
     admission = Admission(1, 2)
     requests, _ = await _start(admission, 1)
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01), admission.place("late"):
+        async with asyncio.timeout(0.01), admission.place():
             raise AssertionError("there is no place")
     assert (admission.num_active, admission.num_waiting) == (1, 0)
     await _end(requests)
@@ -142,17 +130,15 @@ async def _come_and_go(max_active: int, max_waiting: int, draw: random.Random) -
     requests: list[_Request] = []
     for step in range(60):
         open_requests = [request for request in requests if not request.task.done()]
-        move = draw.choice(["come", "come", "end", "leave", "cancel"])
+        move = draw.choice(["come", "come", "end", "leave"])
         if move == "come" or not open_requests:
             requests.append(_Request(admission, str(step), []))
         else:
             request = draw.choice(open_requests)
             if move == "end":
                 request.may_end.set()
-            elif move == "leave":
-                request.task.cancel()
             else:
-                admission.cancel(request.request_id)
+                request.task.cancel()
         for _ in range(draw.randrange(4)):
             await asyncio.sleep(0)
         num_running = sum(request.runs for request in requests)
@@ -169,6 +155,6 @@ async def _come_and_go(max_active: int, max_waiting: int, draw: random.Random) -
         request.may_end.set()
     async with asyncio.timeout(5):
         for request in requests:
-            with suppress(CapacityExceeded, Cancelled, asyncio.CancelledError):
+            with suppress(CapacityExceeded, asyncio.CancelledError):
                 await request.task
     assert (admission.num_active, admission.num_waiting) == (0, 0)

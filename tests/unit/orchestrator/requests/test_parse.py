@@ -85,7 +85,7 @@ def test_parse_least_request_takes_defaults() -> None:
     assert decoded(task) == "hello"
     assert len(task.request_id) == 32
     assert task == GenerationTask(task.request_id, task.prompt_token_ids, max_new_tokens=27, threshold=0.5)
-    assert (task.sampling, task.stop, task.run_ahead_depth, task.resume_from) == (GREEDY, (), None, 0)
+    assert (task.sampling, task.stop, task.run_ahead_depth, task.resume_from) == (GREEDY, (), None, None)
 
 
 def test_parse_full_request_keeps_every_value() -> None:
@@ -168,6 +168,7 @@ def test_parse_top_p_zero_means_unset() -> None:
         ("request_id", {"request_id": "a\x00"}),
         ("request_id", {"request_id": "\u202e"}),
         ("resume_from", {"resume_from": 1}),
+        ("resume_from", {"resume_from": 0}),
         ("resume_from", {"resume_from": 4, "request_id": "r", "max_new_tokens": 3}),
         ("run_ahead_depth", {"run_ahead_depth": 17}),
         ("llm_loss_policy", {"llm_loss_policy": 9}),
