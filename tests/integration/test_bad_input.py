@@ -22,6 +22,12 @@ def chat(*messages: tuple[str, str]) -> pb.ChatMessages:
     return pb.ChatMessages(messages=[pb.ChatMessage(role=role, content=content) for role, content in messages])
 
 
+def hello_with(*, message: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    """A chat that would be served, but for the fields."""
+    messages = [pb.ChatMessage(role="user", content="hello", **(message or {}))]
+    return {"chat": pb.ChatMessages(messages=messages, **fields)}
+
+
 def ids(*token_ids: int) -> pb.TokenIds:
     return pb.TokenIds(token_ids=token_ids)
 
@@ -31,6 +37,18 @@ CASES: list[tuple[dict[str, Any], grpc.StatusCode, str]] = [
     ({"text": ""}, INVALID, "text"),
     ({"chat": chat()}, INVALID, "chat.messages"),
     ({"chat": chat(("wizard", "hello"))}, INVALID, "chat.messages[0].role"),
+    ({"chat": chat(("user", "hello"), ("tool", "x"))}, INVALID, "chat.messages[1].role"),
+    ({"chat": chat(("user", ""))}, INVALID, "chat.messages[0].content"),
+    (hello_with(message={"tool_calls_json": "[]"}), INVALID, "chat.messages[0].tool_calls_json"),
+    (hello_with(message={"reasoning_content": "x"}), INVALID, "chat.messages[0].reasoning_content"),
+    (hello_with(message={"tool_call_id": "x"}), INVALID, "chat.messages[0].tool_call_id"),
+    (hello_with(message={"name": "x" * 100_000}), OUT_OF_RANGE, "chat"),
+    (hello_with(tools_json="[]"), INVALID, "chat.tools_json"),
+    (hello_with(template_kwargs_json="{"), INVALID, "chat.template_kwargs_json"),
+    (hello_with(template_kwargs_json='{"a": NaN}'), INVALID, "chat.template_kwargs_json"),
+    (hello_with(template_kwargs_json='{"messages": []}'), INVALID, "chat.template_kwargs_json"),
+    (hello_with(template_kwargs_json='{"a": ' + "[" * 5000), INVALID, "chat.template_kwargs_json"),
+    (hello_with(continue_final_message=True), INVALID, "chat.continue_final_message"),
     ({"token_ids": ids()}, INVALID, "token_ids"),
     ({"token_ids": ids(5, 10_000_000)}, INVALID, "token_ids"),
     ({"token_ids": ids(*[5] * 5000)}, OUT_OF_RANGE, "token_ids"),

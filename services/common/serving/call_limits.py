@@ -20,6 +20,9 @@ MAX_READING = 16
 READ_TIMEOUT_S = 30.0
 """How long one of them may take to arrive. It keeps others waiting meanwhile."""
 
+READ_BYTES_PER_S = 32 * 2**20
+"""How fast messages are received over time: what calls bring may not take the processor from those that run."""
+
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
@@ -51,11 +54,19 @@ class MessageReader:
     Args:
         max_reading: Messages that are received at once.
         timeout_s: Seconds that each may take.
+        bytes_per_s: After a message, the next turn begins no sooner than the bytes so far may have taken.
     """
 
-    def __init__(self, max_reading: int = MAX_READING, timeout_s: float = READ_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        max_reading: int = MAX_READING,
+        timeout_s: float = READ_TIMEOUT_S,
+        bytes_per_s: float = READ_BYTES_PER_S,
+    ) -> None:
         self._turns = asyncio.Semaphore(max_reading)
         self._timeout_s = timeout_s
+        self._bytes_per_s = bytes_per_s
+        self._next_turn_at = 0.0
 
     async def read(self, context: Receiver) -> bytes:
         """Waits for a turn and receives the message.
@@ -66,12 +77,16 @@ class MessageReader:
             InvalidRequest: The client sent none.
             DeadlineExceeded: It didn't arrive in time.
         """
+        now = asyncio.get_running_loop().time
         async with self._turns:
+            if (pause_s := self._next_turn_at - now()) > 0:
+                await asyncio.sleep(pause_s)
             try:
                 async with asyncio.timeout(self._timeout_s):
                     message = await context.read()
             except TimeoutError:
                 raise DeadlineExceeded(f"the request message took longer than {self._timeout_s:g} s") from None
-        if message is grpc.aio.EOF:
-            raise InvalidRequest("the call carries no request message")
+            if message is grpc.aio.EOF:
+                raise InvalidRequest("the call carries no request message")
+            self._next_turn_at = max(self._next_turn_at, now()) + len(message) / self._bytes_per_s
         return bytes(message)

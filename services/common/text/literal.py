@@ -12,35 +12,47 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tokenizers import AddedToken, Encoding, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 _INDEX_DIGITS = 6
+_WORD = re.compile(r"\w")
+
+_Node = dict[str, "_Node"]
 
 
 class SpecialTokens:
     """The special tokens of a tokenizer.
+
+    Takes as long to make as the tokenizer takes to load.
 
     Args:
         tokenizer: May not be changed afterwards.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        self._backend = tokenizer.backend_tokenizer
-        added = tokenizer.added_tokens_decoder
-        self._added: dict[int, AddedToken] = dict(sorted(added.items()))
+        self._added: dict[int, AddedToken] = dict(sorted(tokenizer.added_tokens_decoder.items()))
         self.texts = tuple(token.content for token in self._added.values() if token.special)
         """Each as it is written out."""
-        self.pattern = _any_of(map(re.escape, self.texts))
+        self.pattern = _any_of(self.texts)
         """Finds one in a text; its only group is the whole."""
+        self.joined = "\0".join(self.texts)
+        """All of them, to search for a part of one."""
+        self.longest = max(map(len, self.texts), default=0)
+        """Characters of the longest."""
         self.beginnings = frozenset(text[:end] for text in self.texts for end in range(1, len(text)))
         """Every proper beginning of one."""
         self.endings = frozenset(text[start:] for text in self.texts for start in range(1, len(text)))
         """Every proper ending of one."""
+        self.ids = {token_id: token.content for token_id, token in self._added.items() if token.special}
+        """The text of every special id."""
+        # As the tokenizer finds added tokens: the leftmost, and of those the longest.
+        self._added_pattern = _any_of([token.content for token in self._added.values()])
+        self._single_words = {token.content for token in self._added.values() if token.single_word}
+        self.renamed = _Renamed(self._added, tokenizer.backend_tokenizer)
 
     def shield(self) -> Shield:
         """Covers the strings of one prompt."""
@@ -52,62 +64,56 @@ class SpecialTokens:
         Args:
             rendered: With placeholders.
             shield: What covered them.
-
-        Raises:
-            ValueError: The tokenizer makes a special token of characters that are none, or the other way round.
         """
-        aliases, literal, _ = self.literal
         written = []
 
-        def renamed(match: re.Match[str]) -> str:
-            alias = aliases.get(match[0])
-            if alias is None:
+        def rename(match: re.Match[str]) -> str:
+            name = self.renamed.names.get(match[0])
+            if name is None or (match[0] in self._single_words and _beside_word(match)):
                 return match[0]
             written.append(match[0])
-            return alias
+            return name
 
-        text = shield.uncovered(self._added_pattern.sub(renamed, rendered))
-        [encoding] = literal.encode_batch_fast([text], add_special_tokens=False)
+        text = shield.uncovered(self._added_pattern.sub(rename, rendered))
+        [encoding] = self.renamed.tokenizer.encode_batch_fast([text], add_special_tokens=False)
         return LiteralEncoding(self, encoding, written)
 
-    @cached_property
-    def literal(self) -> tuple[dict[str, str], Tokenizer, dict[int, int]]:
-        """The names by which special tokens are known, the tokenizer that knows them, and the ids behind its ids.
 
-        It takes as long to make as the tokenizer takes to load.
-        """
-        state = json.loads(self._backend.to_str())
+class _Renamed:
+    """A copy of a tokenizer that knows special tokens by other names.
+
+    Args:
+        added: The tokenizer's added tokens by their ids.
+        backend: The tokenizer.
+    """
+
+    def __init__(self, added: Mapping[int, AddedToken], backend: Tokenizer) -> None:
+        state = json.loads(backend.to_str())
         state["added_tokens"] = []
-        literal = Tokenizer.from_str(json.dumps(state))
+        self.tokenizer = Tokenizer.from_str(json.dumps(state))
         nonce = secrets.token_hex(16)
-        aliases = {text: f"{nonce}{index:0{_INDEX_DIGITS}}" for index, text in enumerate(self.texts)}
-        ids = {}
-        for token_id, token in self._added.items():
-            name = aliases[token.content] if token.special else token.content
-            renamed = AddedToken(
-                name,
-                single_word=token.single_word,
-                lstrip=token.lstrip,
-                rstrip=token.rstrip,
-                normalized=token.normalized,
-                special=token.special,
-            )
-            (literal.add_special_tokens if token.special else literal.add_tokens)([renamed])
-            ids[literal.token_to_id(name)] = token_id
-        return aliases, literal, ids
+        special = [token.content for token in added.values() if token.special]
+        # With the ends of the text: next to a word, or another special token, the tokenizer takes it as it took that.
+        self.names = {
+            text: f"{text[0]}{nonce}{index:0{_INDEX_DIGITS}}{text[-1]}" for index, text in enumerate(special)
+        }
+        """The name of each special token."""
+        copies = [self._copied(token) for token in added.values()]
+        self.tokenizer.add_special_tokens([token for token in copies if token.special])
+        self.tokenizer.add_tokens([token for token in copies if not token.special])
+        self.ids = {
+            self.tokenizer.token_to_id(token.content): token_id for token_id, token in zip(added, copies, strict=True)
+        }
+        """The tokenizer's id of each added token, by the copy's."""
 
-    @cached_property
-    def ids(self) -> dict[int, str]:
-        """The text of every special id."""
-        return {token_id: token.content for token_id, token in self._added.items() if token.special}
-
-    @cached_property
-    def _added_pattern(self) -> re.Pattern[str]:
-        # As the tokenizer finds added tokens: the leftmost, and of those the longest.
-        tokens = sorted(self._added.values(), key=lambda token: len(token.content), reverse=True)
-        return _any_of(
-            rf"(?<!\w){re.escape(token.content)}(?!\w)" if token.single_word else re.escape(token.content)
-            for token in tokens
+    def _copied(self, token: AddedToken) -> AddedToken:
+        return AddedToken(
+            self.names.get(token.content, token.content),
+            single_word=token.single_word,
+            lstrip=token.lstrip,
+            rstrip=token.rstrip,
+            normalized=token.normalized,
+            special=token.special,
         )
 
 
@@ -124,7 +130,7 @@ class Shield:
     def __init__(self, specials: SpecialTokens) -> None:
         self._specials = specials
         # Digits survive whatever a template does to strings, such as writing them in upper case or as JSON.
-        self._nonce = "".join(secrets.choice("0123456789") for _ in range(30))
+        self._nonce = f"{secrets.randbits(96):030}"
         self._placeholders: dict[str, str] = {}
 
     @property
@@ -135,7 +141,7 @@ class Shield:
     def cover(self, text: str) -> str:
         """Covers a string that templates write out and don't read."""
         core = text.strip()
-        if core and any(core in special for special in self._specials.texts):
+        if core and core in self._specials.joined:
             return text.replace(core, self._cover(core))
         return self.cover_ends(text)
 
@@ -170,21 +176,17 @@ class Shield:
 
     def _cover_start(self, text: str) -> str:
         core = text.lstrip()
-        for end in range(min(len(core), self._longest), 0, -1):
+        for end in range(min(len(core), self._specials.longest), 0, -1):
             if core[:end] in self._specials.endings:
                 return text[: len(text) - len(core)] + self._cover(core[:end]) + core[end:]
         return text
 
     def _cover_end(self, text: str) -> str:
         core = text.rstrip()
-        for start in range(max(0, len(core) - self._longest), len(core)):
+        for start in range(max(0, len(core) - self._specials.longest), len(core)):
             if core[start:] in self._specials.beginnings:
                 return core[:start] + self._cover(core[start:]) + text[len(core) :]
         return text
-
-    @cached_property
-    def _longest(self) -> int:
-        return max(map(len, self._specials.texts), default=0)
 
 
 class LiteralEncoding:
@@ -211,7 +213,7 @@ class LiteralEncoding:
         Raises:
             ValueError: The special tokens among them aren't those that the template wrote.
         """
-        _, _, originals = self._specials.literal
+        originals = self._specials.renamed.ids
         ids = [originals.get(token_id, token_id) for token_id in self._encoding.ids]
         # Such as a vocabulary whose model writes "</s>" for these four characters.
         if [self._specials.ids[token_id] for token_id in ids if token_id in self._specials.ids] != self._written:
@@ -219,6 +221,26 @@ class LiteralEncoding:
         return ids
 
 
-def _any_of(expressions: Iterator[str]) -> re.Pattern[str]:
-    # Without any, one that matches nowhere.
-    return re.compile(f"({'|'.join(expressions) or '(?!)'})")
+def _beside_word(match: re.Match[str]) -> bool:
+    text, start, end = match.string, match.start(), match.end()
+    return bool(_WORD.search(text[max(0, start - 1) : start]) or _WORD.search(text[end : end + 1]))
+
+
+def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
+    """Finds the longest of some texts in a time that doesn't grow with their number. Its only group is the whole."""
+    root: _Node = {}
+    for text in texts:
+        node = root
+        for character in text:
+            node = node.setdefault(character, {})
+        node[""] = {}
+    return re.compile(f"({_expression(root)})")
+
+
+def _expression(node: _Node) -> str:
+    branches = [re.escape(character) + _expression(child) for character, child in node.items() if character]
+    if not branches:
+        # A leaf; or, without any text, what is found nowhere.
+        return "" if node else "(?!)"
+    joined = branches[0] if len(branches) == 1 and "" not in node else f"(?:{'|'.join(branches)})"
+    return f"{joined}?" if "" in node else joined

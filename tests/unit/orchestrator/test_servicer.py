@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 from typing import Any
@@ -18,7 +19,8 @@ from services.common.serving.call_limits import MAX_READING
 from services.engines.fakes import FakeLlmEngine
 from services.orchestrator.requests.prompt import PromptReader
 from tests.serving import read, until
-from tests.unit.orchestrator.cluster import llm_replica
+from tests.unit.common.text.templates import QWEN3
+from tests.unit.orchestrator.cluster import llm_replica, make_tokenizer
 from tests.unit.orchestrator.front import Front, running_front
 
 pb = orchestrator_pb2
@@ -252,6 +254,43 @@ async def test_request_without_a_deadline_ends_after_the_default_one_and_frees_i
         await until(lambda: front.cluster.is_empty, PATIENCE_S)
 
 
+@pytest.mark.parametrize("opens", [False, True])
+async def test_first_message_tells_what_the_prompt_came_to_also_where_it_is_the_last(opens: bool) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = "{{ messages[0].content }}{% if add_generation_prompt and open %}<think>{% endif %}"
+    chat = pb.ChatMessages(
+        messages=[pb.ChatMessage(role="user", content="w5")], template_kwargs_json='{"open": true}' if opens else ""
+    )
+    async with running_front(tokenizer=tokenizer) as front:
+        for max_new_tokens, resume_from in ((8, 0), (1, 0), (1, 1)):
+            asked = pb.GenerateRequest(
+                chat=chat, max_new_tokens=max_new_tokens, threshold=2.0, request_id="r", resume_from=resume_from
+            )
+            responses = [response async for response in front.stub.Generate(asked)]
+            assert responses[0].prompt == pb.PromptInfo(num_tokens=1, opens_reasoning=opens)
+            assert not any(response.HasField("prompt") for response in responses[1:])
+            assert responses[0].prompt.num_tokens == responses[-1].finish.usage.num_prompt_tokens
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (None, pb.ChatTemplate()),
+        ("{{ messages }}{# tools, <think> #}", pb.ChatTemplate(exists=True)),
+        ("{{ tools }}{{ messages }}", pb.ChatTemplate(exists=True, takes_tools=True)),
+        ("{{ messages }}<think></think>", pb.ChatTemplate(exists=True, has_reasoning=True)),
+    ],
+)
+async def test_server_info_tells_what_the_chat_template_can_do(
+    template: str | None, expected: pb.ChatTemplate
+) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = template
+    async with running_front(tokenizer=tokenizer) as front:
+        info = await front.stub.GetServerInfo(pb.OrchestratorServiceGetServerInfoRequest())
+    assert info.chat_template == expected
+
+
 # --- whatever comes in
 
 
@@ -264,6 +303,14 @@ def random_float(draw: random.Random) -> float:
     return draw.choice([0.0, -0.0, 0.5, 1.0, 2.0, -1.0, 1e-30, 3e38, float("nan"), float("inf"), -float("inf")])
 
 
+def random_json(draw: random.Random) -> str:
+    """JSON that may be what is expected, something else, or damaged."""
+    function = {"type": "function", "function": {"name": random_text(draw), "arguments": random_text(draw)}}
+    value: Any = draw.choice([[function], [], {}, {"a": random_text(draw)}, {"messages": 1}, 7, random_float(draw)])
+    text = json.dumps(value)
+    return draw.choice([text, text, text, text[:-1], "[" * 2000, random_text(draw)])
+
+
 def random_request(draw: random.Random) -> pb.GenerateRequest:
     """A request of the right shape, with values that nobody would send."""
     made = pb.GenerateRequest(max_new_tokens=draw.choice([0, 1, 3, 8, -(2**31)]))
@@ -273,9 +320,20 @@ def random_request(draw: random.Random) -> pb.GenerateRequest:
     elif prompt == "chat":
         made.chat.SetInParent()
         for _ in range(draw.choice([0, 1, 3, 30])):
-            made.chat.messages.add(
-                role=draw.choice(["user", "assistant", "system", random_text(draw)]), content=random_text(draw)
+            message = made.chat.messages.add(
+                role=draw.choice(["user", "assistant", "system", "developer", "tool", random_text(draw)]),
+                content=random_text(draw),
             )
+            for field in ("name", "reasoning_content", "tool_call_id"):
+                if draw.random() < 0.1:
+                    setattr(message, field, random_text(draw))
+            if draw.random() < 0.1:
+                message.tool_calls_json = random_json(draw)
+        if draw.random() < 0.3:
+            made.chat.tools_json = random_json(draw)
+        if draw.random() < 0.3:
+            made.chat.template_kwargs_json = random_json(draw)
+        made.chat.continue_final_message = draw.random() < 0.2
     elif prompt == "token_ids":
         made.token_ids.token_ids.extend(draw.choices([0, 1, 127, 128, 2**32 - 1], k=draw.choice([0, 1, 5, 4000])))
     for name in ("threshold", "target_llm_usage", "target_avg_params_b"):
@@ -334,7 +392,9 @@ async def test_whatever_comes_in_is_answered_in_order_and_costs_neither_a_traceb
     draw = random.Random(seed)
     process = psutil.Process()
     codes: dict[grpc.StatusCode, int] = {}
-    async with running_front() as front:
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = QWEN3 if seed else "{% for message in messages %}{{ message.content }}{% endfor %}"
+    async with running_front(tokenizer=tokenizer) as front:
         grown_from = 0
         for batch in range(20):
             methods = draw.choices(["Generate", "Cancel", "GetServerInfo"], [18, 1, 1], k=50)

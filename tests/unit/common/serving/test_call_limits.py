@@ -58,3 +58,22 @@ async def test_message_that_does_not_arrive_gives_its_turn_away() -> None:
 async def test_call_without_a_message_is_invalid() -> None:
     with pytest.raises(InvalidRequest, match="no request message"):
         await MessageReader().read(_Silent())
+
+
+async def test_large_messages_are_received_no_faster_than_the_limit_and_small_ones_at_once() -> None:
+    class _Large:
+        async def read(self) -> bytes:
+            return bytes(10_000)
+
+    loop = asyncio.get_running_loop()
+    reader = MessageReader(max_reading=2, bytes_per_s=100_000)
+    began = loop.time()
+    await asyncio.gather(*[reader.read(_Large()) for _ in range(6)])
+    # Two are received at once, and the last two wait for the four before them.
+    assert loop.time() - began >= 0.4
+
+    reader, calls = MessageReader(max_reading=1), _Calls()
+    calls.may_arrive.set()
+    began = loop.time()
+    await asyncio.gather(*[reader.read(calls) for _ in range(1000)])
+    assert loop.time() - began < 1
