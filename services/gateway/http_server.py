@@ -1,4 +1,4 @@
-"""The HTTP server: uvicorn, with Trivium's errors and a bound on the time that a request's head may take.
+"""The HTTP server: uvicorn, with Trivium's errors, and bounds on a request's head.
 
 Owns connections. What requests say is up to `services.gateway.app`.
 """
@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+import httptools
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -19,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from services.gateway.errors import INVALID, ApiError
 
 _LARGEST_BACKLOG = 2048
+_MAX_HEAD_BYTES = 64 * 1024
 # Of connections that are about to close.
 _CLOSE_GRACE_S = 1
 
@@ -32,6 +34,8 @@ def protocol_type(header_timeout_s: float) -> type[HttpToolsProtocol]:
 
     class Protocol(HttpToolsProtocol):
         _head_timer: asyncio.TimerHandle | None = None
+        _num_head_bytes = 0
+        _num_unread = 0
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -40,6 +44,40 @@ def protocol_type(header_timeout_s: float) -> type[HttpToolsProtocol]:
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_timer()
             super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            if self._num_unread:
+                self._read_past_offer(data)
+                return
+            self._unset_keepalive_if_required()
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                self._pass_over_offer(data[offer.args[0] :])
+            except httptools.HttpParserError:
+                self.send_400_response("what arrived is no HTTP request")
+            if self._head_timer is not None and not self.transport.is_closing():
+                self._num_head_bytes += len(data)
+                if self._num_head_bytes > _MAX_HEAD_BYTES:
+                    self.send_400_response(f"the head of the request has more than {_MAX_HEAD_BYTES} bytes")
+
+        def _pass_over_offer(self, rest: bytes) -> None:
+            """Goes on in HTTP/1.1 with a client that offers another protocol: the parser took its body for that."""
+            lengths = [value for name, value in self.headers if name == b"content-length"]
+            self._num_unread = int(lengths[0]) if lengths else 0
+            self.cycle.more_body = self._num_unread > 0
+            self.parser = httptools.HttpRequestParser(self)
+            self._read_past_offer(rest)
+
+        def _read_past_offer(self, data: bytes) -> None:
+            body, rest = data[: self._num_unread], data[self._num_unread :]
+            if self._num_unread:
+                self._num_unread -= len(body)
+                self.on_body(body)
+                if not self._num_unread:
+                    self.on_message_complete()
+            if rest:
+                self.data_received(rest)
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
@@ -66,6 +104,7 @@ def protocol_type(header_timeout_s: float) -> type[HttpToolsProtocol]:
             if self._head_timer is not None:
                 self._head_timer.cancel()
                 self._head_timer = None
+                self._num_head_bytes = 0
 
     return Protocol
 

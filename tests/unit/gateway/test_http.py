@@ -121,6 +121,23 @@ async def test_bytes_that_are_no_http_have_the_shape_of_errors(data: bytes) -> N
     assert set(json.loads(answer.rpartition(b"\r\n\r\n")[2])["error"]) == {"message", "type", "param", "code"}
 
 
+async def test_head_that_does_not_end_is_refused() -> None:
+    async with serving() as running:
+        answer = await sent(running, head(*(f"X-{number}: {'x' * 1000}" for number in range(100)))[:-2])
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"the head of the request" in answer
+
+
+async def test_client_that_offers_http2_is_answered_all_the_same() -> None:
+    body = json.dumps(QUESTION).encode()
+    lines = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: x")
+    async with serving() as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        writer.write(head(f"Content-Length: {len(body)}", *lines) + body)
+        assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
 async def test_client_that_goes_away_within_its_body_leaves_nothing() -> None:
     async with serving() as running:
         _reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
