@@ -91,7 +91,8 @@ class Answer:
 
     @property
     def texts(self) -> list[str]:
-        return [said.text for _, said in sorted(self.choices.items())]
+        """What each choice thinks and says, in one."""
+        return [said.reasoning + said.text for _, said in sorted(self.choices.items())]
 
 
 async def ask(
@@ -101,7 +102,9 @@ async def ask(
     body = dict(fields)
     if stream:
         body = {"stream_options": {"include_usage": True}} | body | {"stream": True}
-    async with http.stream("POST", PATHS[kind], json=body, headers=headers or {}) as response:
+    sent = {"Content-Type": "application/json"} | (headers or {})
+    # Escaped, so that halves of surrogate pairs can be sent as well.
+    async with http.stream("POST", PATHS[kind], content=json.dumps(body), headers=sent) as response:
         if response.status_code != 200:
             error = json.loads(await response.aread())["error"]
             assert set(error) == {"message", "type", "param", "code"}

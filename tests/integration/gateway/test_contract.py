@@ -62,7 +62,7 @@ CHAT = [
     Case("null means absent everywhere", GREEDY | dict.fromkeys(
         ["n", "stop", "seed", "top_p", "top_k", "tools", "tool_choice", "logprobs", "top_logprobs", "logit_bias",
          "presence_penalty", "frequency_penalty", "response_format", "user", "threshold", "model", "metadata",
-         "functions", "max_completion_tokens", "parallel_tool_calls", "chat_template_kwargs", "stream_options"])),
+         "functions", "max_completion_tokens", "parallel_tool_calls", "chat_template_kwargs"])),
     Case("penalties of 0 are neutral", GREEDY | {"presence_penalty": 0, "frequency_penalty": 0.0}),
     Case("a repetition penalty of 1 is neutral", GREEDY | {"repetition_penalty": 1.0, "min_p": 0}),
     Case("an empty logit_bias is neutral", GREEDY | {"logit_bias": {}}),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,15 +11,11 @@ from trivium.v1 import orchestrator_pb2
 
 from evaluation.exactness import Reference
 from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, draw_sample
-from evaluation.reference.pair import WEIGHTS_DIR, LoadedPair
+from evaluation.reference.pair import LoadedPair
 from tests.integration.completions import FIRST_HELD_OUT, NUM_PROMPTS, Completion, assert_is_reference
-from tests.integration.gateway.door import TIMEOUT_S, Answer, Gateway, ask, running_gateway
-from tests.integration.pair import Replica, RunningPair, running
+from tests.integration.gateway.door import TIMEOUT_S, Answer, Gateway, ask
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
-
-THINKING = "{#- <think> -#}"
-"""Tells that the template knows of reasoning; what it renders is as before."""
 
 
 @pytest.fixture
@@ -74,24 +68,13 @@ def question(index: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 async def test_answers_to_chats_are_the_references_with_their_reasoning_split(
-    pair: RunningPair, references: list[Reference], reference_pair: LoadedPair, tmp_path: Path, stream: bool
+    http: httpx.AsyncClient, references: list[Reference], reference_pair: LoadedPair, stream: bool
 ) -> None:
-    tokenizer = tmp_path / "tokenizer"
-    shutil.copytree(WEIGHTS_DIR / "slm", tokenizer, ignore=shutil.ignore_patterns("*.safetensors"))
-    template = tokenizer / "chat_template.jinja"
-    template.write_text(THINKING + template.read_text())
-    peers = ("--slm", pair.slm.address, "--router", pair.router.address, "--llm", pair.llm.address)
-    front = Replica("services.orchestrator", "--tokenizer", str(tokenizer), *peers, directory=tmp_path / "front")
-    async with (
-        running(front),
-        running_gateway(front.address, directory=tmp_path / "gateway") as gateway,
-        httpx.AsyncClient(base_url=gateway.url, timeout=TIMEOUT_S) as http,
-    ):
-        for index, reference in enumerate(references):
-            body = question(index % NUM_PROMPTS) | fields(reference)
-            answer = await ask(http, "chat", body, stream=stream)
-            assert_answer(answer, reference, reference_pair)
-            said = answer.choices[0]
-            assert said.reasoning
-            text = "".join(token["text"] for token in said.tokens)
-            assert text in (f"<think>{said.reasoning}</think>{said.text}", f"<think>{said.reasoning}")
+    for index, reference in enumerate(references):
+        body = question(index % NUM_PROMPTS) | fields(reference)
+        answer = await ask(http, "chat", body, stream=stream)
+        assert_answer(answer, reference, reference_pair)
+        said = answer.choices[0]
+        assert said.reasoning
+        text = "".join(token["text"] for token in said.tokens)
+        assert text in (f"<think>{said.reasoning}</think>{said.text}", f"<think>{said.reasoning}")
