@@ -14,6 +14,7 @@ import typer
 
 DEFAULT_STATE_DIR = Path(typer.get_app_dir("trivium"))
 DEFAULT_PORT = 50050
+DEFAULT_HTTP_PORT = 8000
 DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
 
 

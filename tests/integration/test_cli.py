@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from tests.integration.up import RunningUp, running_up, trivium
@@ -22,8 +23,15 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningUp]:
 def test_up_lines_name_every_service_and_end_with_ready(up: RunningUp) -> None:
     lines = up.start_lines
     assert lines[-1] == f"ready: pair reference answers on {up.address}\n"
-    assert {line.split()[0] for line in lines[1:-1]} == {"redis", "slm", "router", "llm", "orchestrator"}
+    assert {line.split()[0] for line in lines[1:-1]} == {"redis", "slm", "router", "llm", "orchestrator", "gateway"}
     assert "redis.sock" in next(line for line in lines if line.startswith("redis "))
+
+
+def test_gateway_of_up_answers_by_the_name_of_the_pair(up: RunningUp) -> None:
+    url = f"http://{up.state.addresses['gateway']}/v1/chat/completions"
+    body = {"model": "reference", "messages": [{"role": "user", "content": QUESTION}], "temperature": 0}
+    answer = httpx.post(url, json=body, timeout=60).json()
+    assert "The answer is" in answer["choices"][0]["message"]["content"]
 
 
 def test_generate_streams_the_answer_and_sums_it_up(up: RunningUp) -> None:

@@ -1,5 +1,6 @@
 """Holds that what the README tells a reader to type exists, parses and, where that is cheap, runs."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -12,6 +13,9 @@ import typer.main
 from trivium.v1 import llm_pb2, orchestrator_pb2, router_pb2, slm_pb2
 
 from services.cli.__main__ import app
+from services.gateway.openai.chat import ChatRequest, plan_chat
+from services.gateway.openai.completions import CompletionRequest
+from services.gateway.openai.plan import Limits
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -36,12 +40,26 @@ def of(program: str) -> list[list[str]]:
     return [command[1:] for command in COMMANDS if command[0] == program]
 
 
-def test_readme_first_block_runs_the_demo_and_the_tests() -> None:
-    assert COMMANDS[:2] == [["make", "demo"], ["make", "test"]]
+def test_readme_leads_with_a_pair_and_two_clients_then_runs_the_demo_and_the_tests() -> None:
+    assert [command[0] for command in COMMANDS[:3]] == ["trivium", "curl", "python"]
+    assert COMMANDS[3:5] == [["make", "demo"], ["make", "test"]]
+
+
+def test_readme_first_clients_send_what_can_be_answered() -> None:
+    _, curl, python = COMMANDS[:3]
+    plan_chat(json.loads(curl[curl.index("-d") + 1]), "request", Limits(16, 256, 1.0))
+    compile(python[python.index("-c") + 1], "README.md", "exec")
+
+
+def test_readme_fields_of_http_are_those_of_the_gateway() -> None:
+    table = README[README.index("| field |") : README.index("`usage` also has")]
+    named = set(re.findall(r"`([a-z_]+)`", table))
+    left_out = {"model", "stream", "add_generation_prompt", "parallel_tool_calls"}
+    assert set(ChatRequest.model_fields) | set(CompletionRequest.model_fields) <= named | left_out
 
 
 def test_readme_programs_are_all_checked_here() -> None:
-    assert {command[0] for command in COMMANDS} == {"make", "trivium", "grpcurl", "pip"}
+    assert {command[0] for command in COMMANDS} == {"make", "trivium", "grpcurl", "pip", "curl", "python"}
 
 
 @pytest.mark.parametrize("arguments", of("make"), ids=" ".join)

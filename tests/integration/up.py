@@ -40,7 +40,7 @@ class RunningUp:
         self.state_dir = state_dir
         self.start_lines: list[str] = []
         self.process = subprocess.Popen(
-            command(state_dir, "up", "--port", "0", *arguments),
+            command(state_dir, "up", "--port", "0", "--http-port", "0", *arguments),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

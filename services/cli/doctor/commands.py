@@ -17,6 +17,7 @@ def doctor(
     router: own.Router = None,
     llm: own.Llm = None,
     orchestrator: own.Orchestrator = None,
+    gateway: own.Gateway = None,
     kube: own.Kube = False,
     namespace: own.Namespace = None,
     release: own.Release = "trivium",
@@ -34,7 +35,7 @@ def doctor(
         return run_kube_doctor(namespace=namespace, release=release, context=context, as_json=as_json)
     from services.cli.doctor.doctor import run_doctor
 
-    given = {"slm": slm, "router": router, "llm": llm, "orchestrator": orchestrator or address}
+    given = {"slm": slm, "router": router, "llm": llm, "orchestrator": orchestrator or address, "gateway": gateway}
     run_doctor({name: value for name, value in given.items() if value}, state_dir=state_dir, as_json=as_json)
 
 

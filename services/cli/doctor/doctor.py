@@ -20,7 +20,7 @@ from services.cli.doctor.fit import misfits
 from services.cli.doctor.installed import Component, installed_components
 from services.cli.doctor.kv_budget import kv_advice
 from services.cli.options import DEFAULT_ADDRESS
-from services.cli.pair.probe import SERVICES, Probe, index_problem, probe_all
+from services.cli.pair.probe import SERVICES, GatewayInfo, Probe, ServerInfo, index_problem, probe_all
 from services.cli.pair.state import RunningPair, load_state
 from services.cli.pair.status_table import load, serves
 
@@ -82,7 +82,10 @@ def _ended(state: RunningPair | None, addresses: Mapping[str, str]) -> list[str]
     if state.owner.handle() is None:
         return [f"the `trivium up` of pair {state.pair!r} (pid {state.owner.pid}) is gone: start it again"]
     return [
-        f"{name}: started, but doesn't listen yet: wait, or see its log" for name in SERVICES if name not in addresses
+        f"{name}: started, but doesn't listen yet: wait, or see its log"
+        for name in SERVICES
+        # A pair that answers one question has no gateway.
+        if name not in addresses and (name != "gateway" or name in state.processes)
     ]
 
 
@@ -144,10 +147,18 @@ def _as_dict(
                 "health": item.health,
                 "latency_ms": item.latency_ms,
                 "error": item.error,
-                "info": item.info and MessageToDict(item.info, preserving_proto_field_name=True),
+                "info": _info(item.info),
             }
             for item in probes
         ],
         "problems": list(findings.problems),
         "advice": list(findings.advice),
     }
+
+
+def _info(info: ServerInfo | None) -> dict[str, object] | None:
+    if info is None:
+        return None
+    if isinstance(info, GatewayInfo):
+        return dataclasses.asdict(info)
+    return MessageToDict(info, preserving_proto_field_name=True)

@@ -20,18 +20,23 @@ _ENGINES = {"transformers": ("torch", "engines"), "sglang": ("sglang", "sglang")
 """The package that an engine needs, and the extra that brings it."""
 
 
-def check_before_start(pair: Pair, port: int, redis_url: str | None) -> None:
+def check_before_start(pair: Pair, port: int, redis_url: str | None, http_port: int | None = None) -> None:
     """Tells at once what a service would find out after its model is loaded.
 
     Args:
         pair: What is to be served.
         port: TCP port of the orchestrator; 0 picks one.
         redis_url: The Redis to use; None where one is started.
+        http_port: TCP port of the gateway; 0 picks one, None is without one.
 
     Raises:
         CliError: Something can't be used.
     """
-    _check_port(port)
+    _check_port(port, "--port")
+    if http_port is not None:
+        if http_port == port != 0:
+            raise CliError(f"--http-port: {http_port} is the orchestrator's (--port); give another")
+        _check_port(http_port, "--http-port")
     if redis_url is not None:
         check_redis_url(redis_url)
     for key, section in (("slm", pair.slm), ("llm", pair.llm)):
@@ -69,14 +74,14 @@ def check_state_dir(directory: Path) -> None:
         raise CliError(f"--state-dir: {directory} can't be made: {error.strerror}") from error
 
 
-def _check_port(port: int) -> None:
+def _check_port(port: int, flag: str) -> None:
     with socket.socket() as probe_socket:
         # As gRPC binds: an old connection that is still closing is no one.
         probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe_socket.bind(("127.0.0.1", port))
         except OSError as error:
-            raise CliError(f"can't listen on 127.0.0.1:{port}: {error.strerror}; give another with --port") from error
+            raise CliError(f"can't listen on 127.0.0.1:{port}: {error.strerror}; give another with {flag}") from error
 
 
 def _check_engine(name: str, key: str) -> None:

@@ -15,6 +15,7 @@ def up(
     pair: opt.PairName = "reference",
     redis_url: opt.RedisUrl = None,
     port: own.Port = opt.DEFAULT_PORT,
+    http_port: own.HttpPort = opt.DEFAULT_HTTP_PORT,
     engine: opt.EngineName = None,
     router_checkpoint: own.RouterCheckpoint = None,
     start_timeout_s: opt.StartTimeout = 600.0,
@@ -32,6 +33,7 @@ def up(
             pair=chosen_pair(pair, engine and engine.value, router_checkpoint),
             state_dir=state_dir,
             port=port,
+            http_port=http_port,
             redis_url=redis_url,
             start_timeout_s=start_timeout_s,
         )

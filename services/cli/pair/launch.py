@@ -84,6 +84,12 @@ def orchestrator_command(pair: Pair, addresses: Mapping[str, str], redis_url: st
     return ServiceCommand("orchestrator", "services.orchestrator", arguments, secrets)
 
 
+def gateway_command(pair: Pair, orchestrator_address: str) -> ServiceCommand:
+    """The service that speaks HTTP before the orchestrator."""
+    arguments = ["--orchestrator", orchestrator_address, "--model-name", pair.name, *_common_flags()]
+    return ServiceCommand("gateway", "services.gateway", arguments)
+
+
 def _model_flags(section: ModelSection) -> list[str]:
     flags = ["--model", section.model]
     if section.revision:

@@ -1,4 +1,4 @@
-"""Runs a pair on this machine: Redis and the four services as child processes.
+"""Runs a pair on this machine: Redis, the four services and the gateway as child processes.
 
 Owns their order of start, and their end. `services.cli.pair.supervisor` keeps them running between the two, and
 `services.cli.pair.up` shows how they are.
@@ -21,7 +21,7 @@ import psutil
 from services.cli.errors import CliError
 from services.cli.pair.checks import check_before_start, check_state_dir
 from services.cli.pair.child import Child
-from services.cli.pair.launch import DRAIN_TIMEOUT_S, backend_commands, orchestrator_command
+from services.cli.pair.launch import DRAIN_TIMEOUT_S, backend_commands, gateway_command, orchestrator_command
 from services.cli.pair.probe import Probe, probe, probe_all
 from services.cli.pair.redis_server import RedisServer
 from services.cli.pair.service_process import ServiceProcess
@@ -44,6 +44,7 @@ class LocalOptions:
         pair: What to serve.
         state_dir: Where the state file and the logs go.
         port: TCP port of the orchestrator; 0 picks a free one.
+        http_port: TCP port of the gateway; 0 picks a free one, None is without one.
         redis_url: Redis to use; one is started if None.
         start_timeout_s: Seconds until every service has to serve; downloading a model counts.
     """
@@ -51,6 +52,7 @@ class LocalOptions:
     pair: Pair
     state_dir: Path
     port: int = 0
+    http_port: int | None = None
     redis_url: str | None = None
     start_timeout_s: float = 600.0
 
@@ -80,6 +82,12 @@ class LocalPair:
         """Where the orchestrator listens, as "host:port". Valid after `start`."""
         return self._state.addresses["orchestrator"]
 
+    @property
+    def http_url(self) -> str | None:
+        """What OpenAI's clients call the base URL; None without a gateway. Valid after `start`."""
+        address = self._state.addresses.get("gateway")
+        return address and f"http://{address}/v1"
+
     def news(self) -> Iterator[str]:
         """Which children ended and were started again since the last call, in lines."""
         return self._supervisor.news()
@@ -89,7 +97,7 @@ class LocalPair:
         check_state_dir(options.state_dir)
         # What is left of an earlier command may hold the port.
         _stop_leftovers(options.state_dir)
-        check_before_start(options.pair, options.port, options.redis_url)
+        check_before_start(options.pair, options.port, options.redis_url, options.http_port)
         self._logs.mkdir(parents=True, exist_ok=True)
         save_state(options.state_dir, self._state)
         self._resources.callback(clear_state, options.state_dir)
@@ -97,14 +105,14 @@ class LocalPair:
 
     def __exit__(self, *exception: object) -> None:
         # Answers that run go on for a moment, with all that they need; then everything ends.
-        front = [one.child for one in self.children if one.child.name == "orchestrator"]
+        front = [one.child for one in self.children if one.child.name in ("gateway", "orchestrator")]
         try:
             self._supervisor.stop(front, _ANSWERS_TIMEOUT_S, _END_TIMEOUT_S)
         finally:
             self._resources.close()
 
     def start(self, on_poll: Callable[[], None] = lambda: None) -> None:
-        """Starts everything and waits until the orchestrator serves. From then on, what ends is started again.
+        """Starts everything and waits until the front serves. From then on, what ends is started again.
 
         Args:
             on_poll: Called a few times a second while waiting.
@@ -121,7 +129,11 @@ class LocalPair:
         self._await(lambda: all(each.name in self._state.addresses for each in backends), deadline, on_poll)
         command = orchestrator_command(self.options.pair, self._state.addresses, redis_url)
         self._supervisor.start(ServiceProcess(command, port=self.options.port, directory=self._logs))
-        self._await(self._orchestrator_serves, deadline, on_poll)
+        self._await(lambda: self._serves("orchestrator"), deadline, on_poll)
+        if self.options.http_port is not None:
+            command = gateway_command(self.options.pair, self.address)
+            self._supervisor.start(ServiceProcess(command, port=self.options.http_port, directory=self._logs))
+            self._await(lambda: self._serves("gateway"), deadline, on_poll)
         self._supervisor.keep_alive()
         with self._changed_state() as state:
             state.ready = True
@@ -188,9 +200,9 @@ class LocalPair:
                 with self._changed_state() as state:
                     state.addresses[child.name] = child.address
 
-    def _orchestrator_serves(self) -> bool:
-        address = self._state.addresses.get("orchestrator")
-        return address is not None and probe("orchestrator", address, timeout_s=_PROBE_TIMEOUT_S).health == "SERVING"
+    def _serves(self, name: str) -> bool:
+        address = self._state.addresses.get(name)
+        return address is not None and probe(name, address, timeout_s=_PROBE_TIMEOUT_S).health == "SERVING"
 
     @contextlib.contextmanager
     def _changed_state(self) -> Iterator[RunningPair]:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The orchestrator's; 0 picks one.")]
+HttpPort = Annotated[int, typer.Option("--http-port", min=0, max=65535, help="The gateway's; 0 picks one.")]
 RouterCheckpoint = Annotated[
     str | None,
     typer.Option("--router-checkpoint", metavar="DIR", help="A trained router.", show_default="the pair file's"),

@@ -1,10 +1,13 @@
 """Asks a running service how it is and what it is.
 
-Owns the health check and `GetServerInfo` of the four services, both with a short deadline. Draws no conclusions.
+Owns the health check and `GetServerInfo` of the four services, and the health check of the gateway, all with a short
+deadline. Draws no conclusions.
 """
 
 from __future__ import annotations
 
+import http.client
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,8 +29,20 @@ from trivium.v1 import (
 
 from services.cli.channel import local_channel
 
-SERVICES = ("slm", "router", "llm", "orchestrator")
+SERVICES = ("slm", "router", "llm", "orchestrator", "gateway")
 """In the order in which they are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayInfo:
+    """What a gateway is.
+
+    Attributes:
+        model: What its clients call the pair.
+    """
+
+    model: str
+
 
 Health = Literal["SERVING", "NOT_SERVING", "UNREACHABLE"]
 ServerInfo: TypeAlias = (
@@ -35,6 +50,7 @@ ServerInfo: TypeAlias = (
     | router_pb2.RouterServiceGetServerInfoResponse
     | llm_pb2.LlmServiceGetServerInfoResponse
     | orchestrator_pb2.OrchestratorServiceGetServerInfoResponse
+    | GatewayInfo
 )
 
 _INFO: dict[str, Callable[[grpc.Channel, float], ServerInfo]] = {
@@ -82,6 +98,8 @@ def probe(service: str, address: str, *, timeout_s: float = 2.0) -> Probe:
         address: "host:port".
         timeout_s: Deadline of each call, in seconds.
     """
+    if service == "gateway":
+        return _probe_gateway(address, timeout_s)
     with local_channel(address) as channel:
         check = health_pb2_grpc.HealthStub(channel).Check
         health: Health = "UNREACHABLE"
@@ -96,6 +114,25 @@ def probe(service: str, address: str, *, timeout_s: float = 2.0) -> Probe:
         except grpc.RpcError as error:
             return Probe(service, address, health, latency_ms, None, f"{error.code().name}: {error.details()}")
     return Probe(service, address, health, latency_ms, info)
+
+
+def _probe_gateway(address: str, timeout_s: float) -> Probe:
+    connection = http.client.HTTPConnection(address, timeout=timeout_s)
+    try:
+        started = time.perf_counter()
+        connection.request("GET", "/health")
+        response = connection.getresponse()
+        said = json.loads(response.read())
+        latency_ms = (time.perf_counter() - started) * 1000
+        if response.status == 200:
+            return Probe("gateway", address, "SERVING", latency_ms, GatewayInfo(said["model"]))
+        return Probe("gateway", address, "NOT_SERVING", latency_ms, None, said["error"]["message"])
+    except (OSError, http.client.HTTPException) as error:
+        return Probe("gateway", address, "UNREACHABLE", error=str(error))
+    except (ValueError, LookupError, TypeError):
+        return Probe("gateway", address, "UNREACHABLE", error="what answers there is no gateway")
+    finally:
+        connection.close()
 
 
 def probe_all(addresses: Mapping[str, str], *, timeout_s: float = 2.0) -> list[Probe]:

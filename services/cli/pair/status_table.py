@@ -17,7 +17,7 @@ from trivium.v1.router_pb2 import RouterServiceGetServerInfoResponse
 from trivium.v1.slm_pb2 import SlmServiceGetServerInfoResponse
 
 from services.cli.figures import parameters
-from services.cli.pair.probe import Probe, ServerInfo, index_problem
+from services.cli.pair.probe import GatewayInfo, Probe, ServerInfo, index_problem
 from services.cli.pair.redis_server import RedisServer
 from services.cli.pair.supervisor import Supervised
 
@@ -83,6 +83,8 @@ def serves(info: ServerInfo | None) -> str:
             return f"{short_name(router.checkpoint)} ({size}, threshold {router.default_threshold:.4g})"
         case pb.OrchestratorServiceGetServerInfoResponse():
             return f"{short_name(info.slm.model_id)} + {short_name(info.llm.model_id)}"
+        case GatewayInfo():
+            return f"{info.model} to OpenAI's clients"
     return ""
 
 

@@ -129,7 +129,7 @@ def _run_with_table(pair: LocalPair) -> None:
         pair.start(lambda: show("starting"))
         while True:
             pair.check()
-            show(f'try: trivium generate "…"   orchestrator: {pair.address}   Ctrl-C stops')
+            show(f'try: trivium generate "…"   OpenAI clients: {pair.http_url}   gRPC: {pair.address}   Ctrl-C stops')
             for line in pair.news():
                 live.console.print(line, soft_wrap=True, markup=False)
             time.sleep(_POLL_S)

@@ -91,7 +91,7 @@ async def serve(service: Service, lifecycle: Lifecycle, settings: ProcessSetting
     await server.start()
     logger.info("listening", extra={"host": settings.host, "port": port, "metrics_port": settings.metrics_port})
     if settings.port_file:
-        _write_port(settings.port_file, port)
+        write_port(settings.port_file, port)
     try:
         exit_code = await _live(service, lifecycle, guard, settings.drain_timeout_s, stopping)
     finally:
@@ -132,7 +132,8 @@ def _serve_metrics(service: Service, lifecycle: Lifecycle, settings: ProcessSett
     return telemetry
 
 
-def _write_port(path: Path, port: int) -> None:
+def write_port(path: Path, port: int) -> None:
+    """Tells whoever waits for the file where this process listens."""
     # Whoever waits for the file must never read half of it.
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     unfinished.write_text(f"{port}\n", encoding="ascii")

@@ -1,6 +1,6 @@
 """Reads a process's settings from its command line and environment.
 
-Owns the settings that every gRPC process has, and the way settings are read: a flag wins over the environment, a
+Owns the settings that every process has, and the way settings are read: a flag wins over the environment, a
 misspelt or bad setting ends the process with exit code 2 and a line that names it. Each process adds its own fields
 in a subclass.
 """
@@ -43,8 +43,8 @@ def random_id() -> str:
     return uuid4().hex[:12]
 
 
-class ProcessSettings(BaseSettings):
-    """Settings of every gRPC process. Subclasses set `env_prefix` and their own fields.
+class ListeningSettings(BaseSettings):
+    """Settings of every process that listens. Subclasses set `env_prefix` and their own fields.
 
     Every field is a flag (`--drain-timeout-s 30`) and, with the subclass's prefix, an environment variable
     (`TRIVIUM_SLM_DRAIN_TIMEOUT_S=30`). Descriptions give the unit, since `--help` shows them.
@@ -68,17 +68,9 @@ class ProcessSettings(BaseSettings):
     port_file: Path | None = Field(
         default=None, description="File that the chosen port is written to once it listens."
     )
-    metrics_port: int = Field(
-        default=0, ge=0, le=65535, description="TCP port that serves Prometheus metrics at /metrics. 0 serves none."
-    )
-    max_message_mb: int = Field(default=16, ge=1, le=1024, description="Largest gRPC message in or out, in MiB.")
-    keepalive_s: float = Field(
-        default=20.0, ge=1, description="Seconds between keepalive pings on a quiet connection."
-    )
     drain_timeout_s: float = Field(
         default=30.0, ge=0, description="Seconds that running work may take after SIGTERM before it is cut off."
     )
-    reflection: bool = Field(default=True, description="Answer gRPC server reflection, for grpcurl and the like.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least severe log to write."
     )
@@ -88,6 +80,19 @@ class ProcessSettings(BaseSettings):
         max_length=128,
         description="Name of this process among its replicas, unique for its lifetime. Random unless set.",
     )
+
+
+class ProcessSettings(ListeningSettings):
+    """Settings of every gRPC process."""
+
+    metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="TCP port that serves Prometheus metrics at /metrics. 0 serves none."
+    )
+    max_message_mb: int = Field(default=16, ge=1, le=1024, description="Largest gRPC message in or out, in MiB.")
+    keepalive_s: float = Field(
+        default=20.0, ge=1, description="Seconds between keepalive pings on a quiet connection."
+    )
+    reflection: bool = Field(default=True, description="Answer gRPC server reflection, for grpcurl and the like.")
 
     @property
     def server_options(self) -> ChannelOptions:

@@ -14,7 +14,7 @@ from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
-from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest, start_http_server
 
 Read = Callable[[], float]
 """Reads a count. It is called on another thread than the event loop's: it must not wait, nor walk what may change."""
@@ -75,6 +75,10 @@ class Telemetry:
             OSError: The port is taken, or the address isn't this machine's.
         """
         self._http, _thread = start_http_server(port, host, self._registry)
+
+    def exposition(self) -> bytes:
+        """All metrics as Prometheus' text format 0.0.4 has them, for processes that serve HTTP anyway."""
+        return generate_latest(self._registry)
 
     def close(self) -> None:
         """Stops serving."""

@@ -24,6 +24,15 @@ def test_check_port_in_use_names_the_flag() -> None:
             check_before_start(PAIR, port, None)
 
 
+def test_check_http_port_in_use_or_given_twice_names_the_flag() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CliError, match=rf"can't listen on 127\.0\.0\.1:{port}: .*--http-port"):
+            check_before_start(PAIR, 0, None, port)
+    with pytest.raises(CliError, match=rf"--http-port: {port} is the orchestrator's"):
+        check_before_start(PAIR, port, None, port)
+
+
 def test_check_router_files_are_those_of_a_checkpoint() -> None:
     assert ROUTER_FILES == (DESCRIPTION_FILE, WEIGHTS_FILE)
 

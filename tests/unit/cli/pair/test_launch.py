@@ -1,7 +1,7 @@
 import pytest
 
 from services.cli.errors import CliError
-from services.cli.pair.launch import backend_commands, orchestrator_command, with_choices
+from services.cli.pair.launch import backend_commands, gateway_command, orchestrator_command, with_choices
 from services.common.pair import EngineSection, ModelSection, Pair, RouterSection
 
 PAIR = Pair(
@@ -53,3 +53,8 @@ def test_with_choices_no_router_tells_the_flag_and_where_one_is_published() -> N
     bare = PAIR.model_copy(update={"router": RouterSection(published="https://example.org/router")})
     with pytest.raises(CliError, match=r"--router-checkpoint.*https://example\.org/router"):
         with_choices(bare)
+
+
+def test_gateway_command_names_the_orchestrator_and_the_pair() -> None:
+    arguments = gateway_command(PAIR, "h:1").arguments
+    assert arguments[:4] == ["--orchestrator", "h:1", "--model-name", PAIR.name]

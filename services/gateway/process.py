@@ -1,0 +1,88 @@
+"""The gateway as a process: listens, learns which pair is served, serves, drains, stops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+
+from services.client import AsyncClient
+from services.common.serving.logs import configure_logging
+from services.common.serving.server import write_port
+from services.common.serving.telemetry import Telemetry
+from services.gateway.app import create_app
+from services.gateway.http_server import HttpServer, create_server, listening_socket
+from services.gateway.metrics import Counts, instrument
+from services.gateway.middleware import Door
+from services.gateway.pair import PairWatch
+from services.gateway.settings import GatewaySettings
+from services.gateway.state import Gateway
+
+logger = logging.getLogger(__name__)
+
+NAME = "trivium.gateway"
+
+
+async def serve(settings: GatewaySettings) -> int:
+    """Runs the gateway until SIGTERM or SIGINT.
+
+    Returns:
+        The exit code: 0 after a drain, 1 where the port is taken.
+    """
+    configure_logging(settings.log_level, service=NAME, replica_id=settings.replica_id)
+    # It logs each connection's fate, and is heard where something is wrong.
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    try:
+        listener = listening_socket(settings.host, settings.port)
+    except OSError as error:
+        sys.stderr.write(f"can't listen on {settings.host}:{settings.port}: is the port taken? ({error})\n")
+        return 1
+    port = listener.getsockname()[1]
+    stopping = _stop_event()
+    counts = Counts()
+    telemetry = Telemetry(NAME, settings.replica_id)
+    instrument(telemetry, counts)
+    async with AsyncClient(list(settings.orchestrator), timeout_s=settings.timeout_s) as orchestrators:
+        watch = PairWatch(orchestrators, settings.model_name)
+        gateway = Gateway(settings, orchestrators, watch, Door(counts), counts, telemetry)
+        server = create_server(create_app(gateway), header_timeout_s=settings.header_timeout_s)
+        serving = asyncio.create_task(server.serve([listener]))
+        watching = asyncio.create_task(watch.run())
+        logger.info("listening", extra={"host": settings.host, "port": port})
+        if settings.port_file:
+            write_port(settings.port_file, port)
+        try:
+            await stopping.wait()
+            await _drain(gateway, settings.drain_timeout_s)
+        finally:
+            await _stop(server, serving)
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            telemetry.close()
+    logger.info("stopped")
+    return 0
+
+
+def _stop_event() -> asyncio.Event:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    return stopping
+
+
+async def _drain(gateway: Gateway, timeout_s: float) -> None:
+    """Takes nothing new, and waits for what runs."""
+    gateway.door.is_closing = True
+    logger.info("draining", extra={"num_active": gateway.counts.num_active})
+    try:
+        async with asyncio.timeout(timeout_s):
+            await gateway.door.idle.wait()
+    except TimeoutError:
+        logger.warning("drain timeout, cutting off", extra={"num_active": gateway.counts.num_active})
+
+
+async def _stop(server: HttpServer, serving: asyncio.Task[None]) -> None:
+    server.should_exit = True
+    await serving

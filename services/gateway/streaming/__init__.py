@@ -1,0 +1,1 @@
+"""From the choices of a request to bytes of its response."""

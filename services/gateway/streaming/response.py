@@ -1,0 +1,191 @@
+"""The response to a request for completions, streamed or not.
+
+Owns the order of its parts, and which failures still have a status of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from services.client import CallFailed
+from services.gateway.errors import INTERNAL, ApiError, of_call
+from services.gateway.metrics import Counts
+from services.gateway.openai.choice import Choice, Delta
+from services.gateway.openai.plan import Plan
+from services.gateway.openai.shapes import CHAT, TEXT, Envelope, Json
+from services.gateway.openai.usage import running_usage, usage
+from services.gateway.streaming.choices import ChoiceFailed, Message, Orchestrators, RunningChoices
+from services.gateway.streaming.disconnect import ClientGone, unless_gone
+from services.gateway.streaming.sse import DONE, HEADERS, KEEP_ALIVE, Place, event
+
+logger = logging.getLogger(__name__)
+
+# For the last words of an orchestrator whose time is up.
+_SLACK_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How requests are run.
+
+    Args:
+        timeout_s: Seconds that an answer may take.
+        keep_alive_s: Seconds of silence after which a stream says that it is there.
+    """
+
+    timeout_s: float
+    keep_alive_s: float
+
+
+class CompletionResponse(Response):
+    """Runs a plan while its client is there.
+
+    Args:
+        plan: What is asked for.
+        orchestrators: Who answers.
+        terms: How it is run.
+        model: What the answer says that it is of.
+        splits_reasoning: What is thought is told apart.
+        counts: Where it is counted.
+        resumed: Where the client's last stream broke.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        orchestrators: Orchestrators,
+        terms: Terms,
+        *,
+        model: str,
+        splits_reasoning: bool,
+        counts: Counts,
+        resumed: Place | None = None,
+    ) -> None:
+        super().__init__()
+        self._plan = plan
+        self._terms = terms
+        self._counts = counts
+        self._running = RunningChoices(orchestrators, plan.requests, terms.timeout_s)
+        self._shape = CHAT if plan.is_chat else TEXT
+        self._envelope = Envelope(self._shape, plan.request_id, int(time.time()), model)
+        self._resumed = resumed
+        num_known = resumed.num_known if resumed else 0
+        self._choices = [
+            Choice(
+                index,
+                request.request_id,
+                splits_reasoning=splits_reasoning,
+                parses_tools=plan.shows_tools,
+                includes_tokens=plan.request.include_token_sources,
+                num_known=num_known,
+                echo=plan.echoes[index] if plan.echoes else "",
+            )
+            for index, request in enumerate(plan.requests)
+        ]
+        self._started = time.monotonic()
+        self._has_started = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers."""
+
+        async def work() -> None:
+            async with asyncio.timeout(self._terms.timeout_s + _SLACK_S), self._running:
+                await (self._stream(scope, receive, send) if self._plan.stream else self._whole(scope, receive, send))
+
+        try:
+            await unless_gone(receive, work())
+        except ClientGone:
+            self._counts.num_disconnects += 1
+            logger.debug("client gone")
+        except ChoiceFailed as failure:
+            # Nothing was sent yet.
+            await self._refusal(failure).response()(scope, receive, send)
+        finally:
+            self._counts.add(self._choices)
+
+    async def _whole(self, scope: Scope, receive: Receive, send: Send) -> None:
+        while (message := await self._running.next()) is not None:
+            self._take(message)
+        choices = [self._shape.whole(choice) for choice in self._choices]
+        await JSONResponse(self._envelope.answer(choices, usage(self._choices, self._plan.request.n)))(
+            scope, receive, send
+        )
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = await self._running.begin(self._terms.keep_alive_s)
+        headers = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        async for data in self._events(begun):
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _events(self, begun: list[Message]) -> AsyncIterator[bytes]:
+        if self._resumed is None:
+            for choice in self._choices:
+                if (opening := self._shape.opening(choice.index)) is not None:
+                    yield self._event(opening)
+        try:
+            async for message in self._messages(begun):
+                if message is None:
+                    yield KEEP_ALIVE
+                elif data := self._written(message):
+                    yield data
+        except ChoiceFailed as failure:
+            yield event(self._refusal(failure).body())
+        else:
+            if self._plan.includes_usage:
+                yield event({**self._envelope.chunk([]), "usage": usage(self._choices, self._plan.request.n)})
+        yield DONE
+
+    async def _messages(self, begun: list[Message]) -> AsyncIterator[Message | None]:
+        """The messages of all choices, and None for each silence."""
+        for message in begun:
+            yield message
+        while True:
+            try:
+                async with asyncio.timeout(self._terms.keep_alive_s):
+                    next_message = await self._running.next()
+            except TimeoutError:
+                yield None
+                continue
+            if next_message is None:
+                return
+            yield next_message
+
+    def _written(self, message: Message) -> bytes:
+        """The events that a message comes to, if any."""
+        choice = self._choices[message.index]
+        delta = self._take(message)
+        place = Place(self._plan.request_id, choice.place) if len(self._choices) == 1 else None
+        data = b"" if delta.is_empty else self._event(self._shape.delta(choice.index, delta), place)
+        if delta.finish_reason is not None:
+            data += self._event(self._shape.ending(choice.index, delta.finish_reason), place)
+        return data
+
+    def _take(self, message: Message) -> Delta:
+        choice = self._choices[message.index]
+        if self._counts.first_token_s and not choice.num_tokens and message.response.token_ids:
+            self._counts.first_token_s(time.monotonic() - self._started)
+        return choice.take(message.response)
+
+    def _event(self, choice: Json, place: Place | None = None) -> bytes:
+        chunk = self._envelope.chunk([choice])
+        if self._plan.tells_usage:
+            chunk["usage"] = running_usage(self._choices, self._plan.request.n)
+        elif self._plan.includes_usage:
+            chunk["usage"] = None
+        return event(chunk, place)
+
+    def _refusal(self, failure: ChoiceFailed) -> ApiError:
+        cause = failure.__cause__
+        if isinstance(cause, CallFailed):
+            return of_call(cause, self._plan.prompt_params[failure.index])
+        logger.error("a choice failed", exc_info=cause)
+        return ApiError(INTERNAL, "internal error")
