@@ -72,9 +72,15 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
+{{/* The kind of model cache that a component mounts: the gateway loads nothing. */}}
+{{- define "trivium.cacheKind" -}}
+{{ ternary "none" .root.Values.modelCache.kind (eq .component "gateway") }}
+{{- end -}}
+
 {{- define "trivium.volumes" -}}
 {{- $values := get .root.Values .component -}}
 {{- $cache := .root.Values.modelCache -}}
+{{- $kind := include "trivium.cacheKind" . -}}
 - name: tmp
   emptyDir:
     sizeLimit: {{ $values.tmpSize }}
@@ -85,16 +91,16 @@ topologySpreadConstraints:
     medium: Memory
     sizeLimit: {{ $values.shmSize }}
 {{- end }}
-{{- if eq $cache.kind "hostPath" }}
+{{- if eq $kind "hostPath" }}
 - name: models
   hostPath:
     path: {{ $cache.hostPath }}
     type: Directory
-{{- else if eq $cache.kind "existingClaim" }}
+{{- else if eq $kind "existingClaim" }}
 - name: models
   persistentVolumeClaim:
     claimName: {{ $cache.existingClaim }}
-{{- else if eq $cache.kind "claim" }}
+{{- else if eq $kind "claim" }}
 - name: models
   persistentVolumeClaim:
     claimName: {{ include "trivium.fullname" .root }}-models
@@ -108,7 +114,7 @@ topologySpreadConstraints:
 {{- if $values.shmSize }}
 - {name: shm, mountPath: /dev/shm}
 {{- end }}
-{{- if ne $cache.kind "none" }}
+{{- if ne (include "trivium.cacheKind" .) "none" }}
 - {name: models, mountPath: {{ $cache.mountPath }}}
 {{- end }}
 {{- end -}}

@@ -4,7 +4,7 @@ What the schema can't see: values that each are right and don't fit together. Al
 
 {{- define "trivium.validate" -}}
 {{- $problems := list -}}
-{{- range $component := list "slm" "router" "llm" "orchestrator" -}}
+{{- range $component := include "trivium.services" . | fromJsonArray -}}
 {{- $context := dict "root" $ "component" $component -}}
 {{- $problems = concat $problems (include "trivium.validateDevice" $context | fromJsonArray) -}}
 {{- $problems = concat $problems (include "trivium.validateModels" $context | fromJsonArray) -}}
@@ -128,6 +128,21 @@ What the schema can't see: values that each are right and don't fit together. Al
 {{- end -}}
 {{- if and $values.metrics.podMonitor.enabled (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) -}}
 {{- $found = append $found "metrics.podMonitor.enabled is true, but this cluster has no monitoring.coreos.com/v1: install the Prometheus operator, or leave it to metrics.annotations" -}}
+{{- end -}}
+{{- range $name, $enabled := dict "ingress" $values.gateway.ingress.enabled "httpRoute" $values.gateway.httpRoute.enabled -}}
+{{- if and $enabled (not $values.gateway.enabled) -}}
+{{- $found = append $found (printf "gateway.%s.enabled is true, but gateway.enabled is false: there is nothing that it leads to" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $route := dict "gateway.httpRoute" $values.gateway.httpRoute "orchestrator.grpcRoute" $values.orchestrator.grpcRoute -}}
+{{- if $route.enabled -}}
+{{- if not ($.Capabilities.APIVersions.Has "gateway.networking.k8s.io/v1") -}}
+{{- $found = append $found (printf "%s.enabled is true, but this cluster has no gateway.networking.k8s.io/v1: install the Gateway API, or leave the route out" $name) -}}
+{{- end -}}
+{{- if not $route.parentRefs -}}
+{{- $found = append $found (printf "%s.enabled is true: set %s.parentRefs to the Gateways that it hangs on" $name $name) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- if and $values.labeler.gpus (ne $values.labeler.image "gpu") -}}
 {{- $found = append $found (printf "labeler.gpus is %d: the image %s has no CUDA, set labeler.image to gpu" (int $values.labeler.gpus) $values.labeler.image) -}}
