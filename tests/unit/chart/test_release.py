@@ -19,7 +19,8 @@ from tests.unit.chart.test_every_case import SETTINGS
 
 # Those that follow from where a pod runs, and the one that comes from a Secret.
 CHARTS_OWN = {
-    "host", "port", "portFile", "replicaId", "metricsPort", "slm", "router", "llm", "redisUrl", "redisPassword",
+    "host", "port", "portFile", "replicaId", "metricsPort", "slm", "router", "llm", "orchestrator", "redisUrl",
+    "redisPassword",
 }  # fmt: skip
 
 
@@ -63,12 +64,29 @@ def test_notes_name_the_next_commands(helm: Helm) -> None:
     text = helm.run("install", RELEASE, str(CHART), "--namespace", NAMESPACE, "--dry-run=client")
     notes = text[text.index("NOTES:") :]
     for command in (
-        f"kubectl -n {NAMESPACE} rollout status deployment/demo-trivium-orchestrator",
+        f"kubectl -n {NAMESPACE} rollout status deployment/demo-trivium-gateway",
         f"helm test -n {NAMESPACE} {RELEASE}",
         f"kubectl -n {NAMESPACE} port-forward service/demo-trivium-orchestrator 50050",
         "trivium generate --address 127.0.0.1:50050",
+        f"http://demo-trivium-gateway.{NAMESPACE}.svc/v1 ",
+        f"kubectl -n {NAMESPACE} port-forward service/demo-trivium-gateway 8000:80",
+        "curl http://127.0.0.1:8000/v1/chat/completions",
     ):
         assert command in notes
+
+
+def test_notes_without_a_gateway_speak_of_grpc_alone(helm: Helm) -> None:
+    text = helm.run("install", RELEASE, str(CHART), "--dry-run=client", "--set", "gateway.enabled=false")
+    notes = text[text.index("NOTES:") :]
+    assert "rollout status deployment/demo-trivium-orchestrator" in notes
+    assert "curl" not in notes
+
+
+def test_notes_say_that_the_door_is_open(helm: Helm) -> None:
+    install = ("install", RELEASE, str(CHART), "--dry-run=client")
+    assert "THE DOOR IS OPEN: whoever reaches these addresses" in helm.run(*install)
+    some = ("--set", "networkPolicy.clients[0].podSelector.matchLabels.app=mine")
+    assert "THE DOOR IS OPEN to those in networkPolicy.clients" in helm.run(*install, *some)
 
 
 def test_notes_say_where_to_read_how_a_router_gets_into_the_volume(helm: Helm) -> None:
@@ -118,7 +136,7 @@ def test_values_name_every_key_of_the_schema_but_optional_settings() -> None:
     schema = _schema()
     properties = schema["properties"]
     assert set(defaults) == set(properties) - {"global"}
-    for name in defaults.keys() & {"slm", "router", "llm", "orchestrator", "redis", "labeler", "images"}:
+    for name in defaults.keys() & {*SETTINGS, "redis", "labeler", "images"}:
         assert set(defaults[name]) == set(properties[name]["properties"]), name
 
 
