@@ -77,6 +77,17 @@ topologySpreadConstraints:
 {{ ternary "none" .root.Values.modelCache.kind (eq .component "gateway") }}
 {{- end -}}
 
+{{/* Secrets that a component has as files, by the names of their volumes. */}}
+{{- define "trivium.secretMounts" -}}
+{{- $values := .root.Values -}}
+{{- if and $values.tls.enabled (ne .component "labeler") }}
+tls: {secretName: {{ include "trivium.tlsSecret" . }}, path: {{ include "trivium.tlsPath" . }}}
+{{- end }}
+{{- if and (eq .component "orchestrator") (eq $values.redis.mode "external") $values.redis.external.caSecret.name }}
+redis-ca: {secretName: {{ $values.redis.external.caSecret.name }}, path: /etc/trivium/redis}
+{{- end }}
+{{- end -}}
+
 {{- define "trivium.volumes" -}}
 {{- $values := get .root.Values .component -}}
 {{- $cache := .root.Values.modelCache -}}
@@ -105,6 +116,14 @@ topologySpreadConstraints:
   persistentVolumeClaim:
     claimName: {{ include "trivium.fullname" .root }}-models
 {{- end }}
+{{- with include "trivium.secretMounts" . | fromYaml }}
+{{- range $name, $secret := . }}
+- name: {{ $name }}
+  secret:
+    secretName: {{ $secret.secretName }}
+    defaultMode: 0440
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{- define "trivium.volumeMounts" -}}
@@ -116,6 +135,11 @@ topologySpreadConstraints:
 {{- end }}
 {{- if ne (include "trivium.cacheKind" .) "none" }}
 - {name: models, mountPath: {{ $cache.mountPath }}}
+{{- end }}
+{{- with include "trivium.secretMounts" . | fromYaml }}
+{{- range $name, $secret := . }}
+- {name: {{ $name }}, mountPath: {{ $secret.path }}, readOnly: true}
+{{- end }}
 {{- end }}
 {{- end -}}
 

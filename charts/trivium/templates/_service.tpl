@@ -18,12 +18,17 @@ Connections of clients, which hear nothing of endpoints, get too old meanwhile; 
 {{ add (int (include "trivium.leavePeriod" .)) (ceil $values.settings.drainTimeoutS) (int .root.Values.shutdown.marginS) }}
 {{- end -}}
 
+{{/* The port of health checks over gRPC. */}}
+{{- define "trivium.probePort" -}}
+{{ include (ternary "trivium.healthPort" "trivium.port" .root.Values.tls.enabled) . }}
+{{- end -}}
+
 {{/* Whether the process answers, not whether it takes calls: waiting for peers is no reason to kill it. */}}
 {{- define "trivium.isAlive" -}}
 {{- if eq .component "gateway" -}}
 httpGet: {path: /live, port: {{ include "trivium.portName" . }}}
 {{- else -}}
-grpc: {port: {{ include "trivium.port" . }}, service: liveness}
+grpc: {port: {{ include "trivium.probePort" . }}, service: liveness}
 {{- end -}}
 {{- end -}}
 
@@ -32,7 +37,7 @@ grpc: {port: {{ include "trivium.port" . }}, service: liveness}
 {{- if eq .component "gateway" -}}
 httpGet: {path: /health, port: {{ include "trivium.portName" . }}}
 {{- else -}}
-grpc: {port: {{ include "trivium.port" . }}}
+grpc: {port: {{ include "trivium.probePort" . }}}
 {{- end -}}
 {{- end -}}
 
@@ -115,6 +120,9 @@ spec:
             {{- with .env }}
             {{- . | nindent 12 }}
             {{- end }}
+            {{- if .root.Values.tls.enabled }}
+            {{- include "trivium.tlsEnv" . | nindent 12 }}
+            {{- end }}
             {{- include "trivium.libraryEnv" . | nindent 12 }}
           ports:
             - {name: {{ include "trivium.portName" . }}, containerPort: {{ include "trivium.port" . }}}
@@ -136,6 +144,11 @@ spec:
         {{- include "trivium.volumes" . | nindent 8 }}
 {{- end -}}
 
+{{/* What gRPC is on the wire, for whoever stands before a Service. */}}
+{{- define "trivium.grpcProtocol" -}}
+{{ ternary "https" "kubernetes.io/h2c" .Values.tls.enabled }}
+{{- end -}}
+
 {{/* Headless: its callers look up every replica and choose among them themselves. */}}
 {{- define "trivium.headlessService" -}}
 apiVersion: v1
@@ -147,7 +160,7 @@ spec:
   selector:
     {{- include "trivium.selectorLabels" . | nindent 4 }}
   ports:
-    - {name: grpc, port: {{ include "trivium.port" . }}, targetPort: grpc, appProtocol: kubernetes.io/h2c}
+    - {name: grpc, port: {{ include "trivium.port" . }}, targetPort: grpc, appProtocol: {{ include "trivium.grpcProtocol" .root }}}
 {{- end -}}
 
 {{- define "trivium.serviceAccount" -}}

@@ -129,6 +129,24 @@ What the schema can't see: values that each are right and don't fit together. Al
 {{- if and $values.metrics.podMonitor.enabled (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) -}}
 {{- $found = append $found "metrics.podMonitor.enabled is true, but this cluster has no monitoring.coreos.com/v1: install the Prometheus operator, or leave it to metrics.annotations" -}}
 {{- end -}}
+{{- if $values.tls.enabled -}}
+{{- $issuer := $values.tls.certManager.issuerRef.name -}}
+{{- $missing := list -}}
+{{- range include "trivium.services" . | fromJsonArray -}}
+{{- if not (or $issuer $values.tls.secretName (get $values.tls.secretNames .)) -}}
+{{- $missing = append $missing . -}}
+{{- end -}}
+{{- end -}}
+{{- with $missing -}}
+{{- $found = append $found (printf "tls.enabled is true, but there are no certificates for %s: set tls.certManager.issuerRef.name, tls.secretName or tls.secretNames" (join ", " .)) -}}
+{{- end -}}
+{{- if and $issuer (not ($.Capabilities.APIVersions.Has "cert-manager.io/v1")) -}}
+{{- $found = append $found "tls.certManager.issuerRef.name is set, but this cluster has no cert-manager.io/v1: install cert-manager, or set tls.secretName" -}}
+{{- end -}}
+{{- if and $values.metrics.enabled (eq (toString $values.metrics.port) (include "trivium.healthPort" .)) -}}
+{{- $found = append $found (printf "metrics.port is %v, which health is checked at: set another" $values.metrics.port) -}}
+{{- end -}}
+{{- end -}}
 {{- range $name, $enabled := dict "ingress" $values.gateway.ingress.enabled "httpRoute" $values.gateway.httpRoute.enabled -}}
 {{- if and $enabled (not $values.gateway.enabled) -}}
 {{- $found = append $found (printf "gateway.%s.enabled is true, but gateway.enabled is false: there is nothing that it leads to" $name) -}}

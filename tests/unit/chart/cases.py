@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.unit.chart.helm import GATEWAY_API, KEDA, PROMETHEUS_OPERATOR, Values, values
+from tests.unit.chart.helm import CERT_MANAGER, GATEWAY_API, KEDA, PROMETHEUS_OPERATOR, Values, values
 
 _ROUTER = "router.settings.checkpoint=/models/routers/mine"
 _R1 = "values-r1-1.5b-32b"
@@ -177,6 +177,18 @@ orchestrator:
     annotations: {example.com/note: "yes"}
 """,
         apis=(GATEWAY_API,),
+    ),
+    "TLS by cert-manager": values(
+        "tls.enabled=true,tls.certManager.issuerRef.name=trivium-ca,tls.certManager.issuerRef.kind=ClusterIssuer",
+        apis=(CERT_MANAGER,),
+    ),
+    "TLS with one Secret": values("tls.enabled=true,tls.secretName=shared,tls.serverName=trivium.internal"),
+    "TLS with some Secrets": values(
+        "tls.enabled=true,tls.secretNames.llm=mine,tls.certManager.issuerRef.name=trivium-ca",
+        apis=(CERT_MANAGER,),
+    ),
+    "external redis with TLS": values(
+        "redis.mode=external,redis.external.urlSecret.name=shared-redis,redis.external.caSecret.name=redis-ca"
     ),
     "another name": values("fullnameOverride=demo-trivium,user=1000660000"),
     "metrics": values("metrics.enabled=true"),

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.unit.chart.helm import CHART, GATEWAY_API, KEDA, Helm, Refused, Values, values
+from tests.unit.chart.helm import CERT_MANAGER, CHART, GATEWAY_API, KEDA, Helm, Refused, Values, values
 
 _R1 = "values-r1-1.5b-32b"
 _ROUTER = "router.settings.checkpoint=/models/r"
@@ -122,6 +122,22 @@ BAD: dict[str, tuple[Values, str]] = {
     "update that can't begin": (
         values("llm.rollout.maxSurge=0%"),
         "llm.rollout.maxSurge and maxUnavailable are both 0: an update could never begin",
+    ),
+    "TLS without certificates": (
+        values("tls.enabled=true,tls.secretNames.llm=mine"),
+        "there are no certificates for slm, router, orchestrator, gateway: set tls.certManager.issuerRef.name",
+    ),
+    "certificates without cert-manager": (
+        values("tls.enabled=true,tls.certManager.issuerRef.name=ca"),
+        "this cluster has no cert-manager.io/v1: install cert-manager, or set tls.secretName",
+    ),
+    "metrics at the port for health": (
+        values("tls.enabled=true,tls.secretName=shared,metrics.port=50059"),
+        "metrics.port is 50059, which health is checked at: set another",
+    ),
+    "lifetime without a unit": (
+        values("tls.certManager.issuerRef.name=ca,tls.certManager.duration=90", apis=(CERT_MANAGER,)),
+        "/tls/certManager/duration",
     ),
     "ingress to no gateway": (
         values("gateway.enabled=false,gateway.ingress.enabled=true"),
