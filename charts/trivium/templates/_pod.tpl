@@ -86,6 +86,9 @@ tls: {secretName: {{ include "trivium.tlsSecret" . }}, path: {{ include "trivium
 {{- if and (eq .component "orchestrator") (eq $values.redis.mode "external") $values.redis.external.caSecret.name }}
 redis-ca: {secretName: {{ $values.redis.external.caSecret.name }}, path: /etc/trivium/redis}
 {{- end }}
+{{- if and $values.keys.secretName (has .component (list "gateway" "orchestrator")) }}
+keys: {secretName: {{ $values.keys.secretName }}, path: /etc/trivium/keys}
+{{- end }}
 {{- end -}}
 
 {{- define "trivium.volumes" -}}

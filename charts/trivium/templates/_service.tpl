@@ -123,6 +123,9 @@ spec:
             {{- if .root.Values.tls.enabled }}
             {{- include "trivium.tlsEnv" . | nindent 12 }}
             {{- end }}
+            {{- if and .root.Values.keys.secretName (has .component (list "gateway" "orchestrator")) }}
+            - {name: TRIVIUM_{{ upper .component }}_KEYS_FILE, value: /etc/trivium/keys/{{ .root.Values.keys.file }}}
+            {{- end }}
             {{- include "trivium.libraryEnv" . | nindent 12 }}
           ports:
             - {name: {{ include "trivium.portName" . }}, containerPort: {{ include "trivium.port" . }}}

@@ -129,6 +129,9 @@ What the schema can't see: values that each are right and don't fit together. Al
 {{- if and $values.metrics.podMonitor.enabled (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) -}}
 {{- $found = append $found "metrics.podMonitor.enabled is true, but this cluster has no monitoring.coreos.com/v1: install the Prometheus operator, or leave it to metrics.annotations" -}}
 {{- end -}}
+{{- if and $values.test.keySecret.name (not $values.keys.secretName) -}}
+{{- $found = append $found "test.keySecret.name is set, but keys.secretName isn't: there is nobody who asks for a key" -}}
+{{- end -}}
 {{- if $values.tls.enabled -}}
 {{- $issuer := $values.tls.certManager.issuerRef.name -}}
 {{- $missing := list -}}

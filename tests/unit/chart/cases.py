@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.unit.chart.helm import CERT_MANAGER, GATEWAY_API, KEDA, PROMETHEUS_OPERATOR, Values, values
+from tests.unit.chart.helm import CERT_MANAGER, GATEWAY_API, KEDA, PROMETHEUS_OPERATOR, SECURE, Values, values
 
 _ROUTER = "router.settings.checkpoint=/models/routers/mine"
 _R1 = "values-r1-1.5b-32b"
@@ -187,6 +187,8 @@ orchestrator:
         "tls.enabled=true,tls.secretNames.llm=mine,tls.certManager.issuerRef.name=trivium-ca",
         apis=(CERT_MANAGER,),
     ),
+    "secure": values("test.keySecret.name=trivium-test-key", preset=SECURE, apis=(CERT_MANAGER,)),
+    "keys alone": values("keys.secretName=trivium-keys,keys.file=keys"),
     "external redis with TLS": values(
         "redis.mode=external,redis.external.urlSecret.name=shared-redis,redis.external.caSecret.name=redis-ca"
     ),

@@ -123,6 +123,10 @@ BAD: dict[str, tuple[Values, str]] = {
         values("llm.rollout.maxSurge=0%"),
         "llm.rollout.maxSurge and maxUnavailable are both 0: an update could never begin",
     ),
+    "key for a test that nobody asks for": (
+        values("test.keySecret.name=mine"),
+        "test.keySecret.name is set, but keys.secretName isn't",
+    ),
     "TLS without certificates": (
         values("tls.enabled=true,tls.secretNames.llm=mine"),
         "there are no certificates for slm, router, orchestrator, gateway: set tls.certManager.issuerRef.name",
