@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from services.gateway.settings import GatewaySettings
 from services.llm.settings import LlmSettings
 from services.orchestrator.settings import OrchestratorSettings
 from services.slm.settings import SlmSettings
+from tests.certificates import Authority
 from tests.unit.chart.cases import CASES, HOST_PATH
 from tests.unit.chart.helm import Helm, Manifest, container, of_kind, pods
 from tests.unit.chart.kubernetes_schemas import CUSTOM, problems
@@ -29,6 +31,15 @@ SETTINGS: dict[str, type[BaseSettings]] = {
 FOREIGN = {"HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN", "REDIS_PASSWORD", "NCCL_DEBUG", "OMP_NUM_THREADS"}
 
 every_case = pytest.mark.parametrize("case", CASES)
+
+
+@pytest.fixture(scope="session")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like /etc/trivium, where the chart mounts Secrets: settings look at what the files hold."""
+    folder = tmp_path_factory.mktemp("trivium")
+    for name in ("tls", "redis"):
+        Authority().issue(folder / name)
+    return folder
 
 
 @every_case
@@ -86,14 +97,15 @@ def test_containers_start_without_a_shell(helm: Helm, case: str) -> None:
     [(case, name) for case in CASES for name in SETTINGS if (case, name) != ("no gateway", "gateway")],
 )
 def test_variables_are_settings_that_the_process_accepts(
-    helm: Helm, case: str, component: str, monkeypatch: pytest.MonkeyPatch
+    helm: Helm, case: str, component: str, secrets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix = f"TRIVIUM_{component.upper()}_"
     variables = container(helm.render(CASES[case]), component)["env"]
     names = [item["name"] for item in variables]
     assert len(names) == len(set(names))
     assert {name for name in names if not name.startswith(prefix)} <= FOREIGN
-    environ = {name: value for name, value in _values(variables).items() if name.startswith(prefix)}
+    found = {name: value for name, value in _values(variables).items() if name.startswith(prefix)}
+    environ = {name: value.replace("/etc/trivium", str(secrets)) for name, value in found.items()}
     assert {name.removeprefix(prefix).lower() for name in environ} <= set(SETTINGS[component].model_fields)
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
@@ -119,6 +131,6 @@ def _values(variables: list[Manifest]) -> dict[str, str]:
     """The values as a container sees them; those from Secrets are made up."""
     found: dict[str, str] = {}
     for item in variables:
-        value: Any = item.get("value", "redis://10.0.0.1:6379/0")
+        value: Any = item.get("value", "rediss://10.0.0.1:6379/0")
         found[item["name"]] = re.sub(r"\$\((\w+)\)", lambda match: found[match[1]], value)
     return found
