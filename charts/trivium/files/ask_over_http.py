@@ -1,4 +1,4 @@
-"""Asks one question at the gateway, as OpenAI's clients do, and fails unless the answer streams and is whole.
+"""Asks one question at the gateway, as OpenAI's clients do: fails unless both models wrote some of a whole stream.
 
 Runs in a pod of `helm test`, with nothing but the standard library: `ask_over_http.py URL SECONDS QUESTION`. An API
 key comes from API_KEY, certificates that are trusted from SSL_CERT_FILE.
@@ -15,7 +15,11 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-QUESTION = "How many apples are 14 and 8 apples?"
+QUESTION = (
+    "Ann starts with 24 stones. On Monday she buys 6 stones. On Tuesday she loses 2 stones. On Wednesday she wins 2 "
+    "stones. On Thursday she drops 5 stones. On Friday she buys 3 stones. How many stones does Ann have now?"
+)
+"""The question of `trivium smoke`."""
 _POLL_S = 0.5
 _ANSWER_TIMEOUT_S = 60.0
 _TRY_TIMEOUT_S = 5.0
@@ -46,7 +50,7 @@ def ask(url: str, question: str) -> str:
     """Streams an answer of the model that is served; returns what there is to tell of it.
 
     Raises:
-        Failed: The request was refused, or the stream isn't one, breaks off, or doesn't tell its usage.
+        Failed: The request was refused, or the stream isn't one, breaks off, tells no usage, or is one model's.
     """
     [model] = json.load(_open(f"{url}/v1/models"))["data"]
     body = {
@@ -70,10 +74,13 @@ def ask(url: str, question: str) -> str:
     usage = chunks[-1].get("usage") if chunks else None
     if not usage:
         raise Failed("the last chunk tells no usage")
-    told = f"{usage['completion_tokens']} tokens of {model['id']} in {num_parts} chunks over HTTP"
+    num_tokens, num_llm = usage["completion_tokens"], usage["llm_tokens"]
+    told = f"{num_tokens} tokens of {model['id']} in {num_parts} chunks over HTTP, {num_llm} by the LLM"
     if num_parts < 2:
         raise Failed(f"not streamed: {told}")
-    return f"{told}, {usage['llm_tokens']} by the LLM, {time.monotonic() - began:.1f} s"
+    if not 0 < num_llm < num_tokens:
+        raise Failed(f"not routed: {told}; doesn't the router belong to this pair?")
+    return f"{told}, {time.monotonic() - began:.1f} s"
 
 
 def _events(lines: Iterator[bytes]) -> Iterator[str]:

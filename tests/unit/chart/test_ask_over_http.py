@@ -14,11 +14,18 @@ from typing import Any
 
 import pytest
 
+from services.cli.doctor.options import QUESTION
 from tests.unit.chart.helm import CHART, Helm, named, values
 
 SCRIPT = CHART / "files" / "ask_over_http.py"
 PARTS = [{"choices": [{"delta": {"content": text}}]} for text in ("14 and 8 ", "are 22.")]
-USAGE: dict[str, Any] = {"choices": [], "usage": {"completion_tokens": 7, "llm_tokens": 2}}
+
+
+def usage(num_llm_tokens: int) -> dict[str, Any]:
+    return {"choices": [], "usage": {"completion_tokens": 7, "llm_tokens": num_llm_tokens}}
+
+
+USAGE = usage(2)
 WHOLE = [*PARTS, USAGE]
 
 
@@ -104,7 +111,7 @@ def test_question_is_the_scripts_own_unless_given() -> None:
     assert run(door).returncode == 0
     [(key, body)] = door.requests
     assert key is None
-    assert "apples" in body["messages"][0]["content"]
+    assert body["messages"][0]["content"] == QUESTION
 
 
 @pytest.mark.parametrize(
@@ -116,6 +123,8 @@ def test_question_is_the_scripts_own_unless_given() -> None:
         (Door([*PARTS, {"error": {"message": "lost"}}]), "the stream failed: {'message': 'lost'}"),
         (Door(PARTS), "the last chunk tells no usage"),
         (Door([PARTS[0], USAGE]), "not streamed: 7 tokens"),
+        (Door([*PARTS, usage(0)]), "not routed: 7 tokens"),
+        (Door([*PARTS, usage(7)]), "not routed: 7 tokens"),
     ],
 )
 def test_what_is_no_whole_stream_fails_and_says_why(door: Door, reason: str) -> None:

@@ -30,6 +30,8 @@ SETTINGS: dict[str, type[BaseSettings]] = {
 }
 FOREIGN = {"HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN", "REDIS_PASSWORD", "NCCL_DEBUG", "OMP_NUM_THREADS"}
 
+KEYS = f"tenants: {{mine: {{}}}}\nkeys: [{{tenant: mine, sha256: {'ab' * 32}}}]\n"
+
 every_case = pytest.mark.parametrize("case", CASES)
 
 
@@ -39,6 +41,9 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trivium")
     for name in ("tls", "redis"):
         Authority().issue(folder / name)
+    (folder / "keys").mkdir()
+    for name in ("keys", "keys.yaml"):
+        (folder / "keys" / name).write_text(KEYS, encoding="utf-8")
     return folder
 
 

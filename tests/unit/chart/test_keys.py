@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.unit.chart.cases import CASES
-from tests.unit.chart.helm import Helm, container, environment, named, values
+from tests.unit.chart.helm import Helm, container, environment, named, of_kind, values
 
 FRONT_DOORS = ("gateway", "orchestrator")
 
@@ -35,9 +35,23 @@ def test_without_keys_nobody_asks_for_one(helm: Helm) -> None:
     assert "/etc/trivium" not in rendered
 
 
-@pytest.mark.parametrize(("pod", "variable"), [("test", "TRIVIUM_API_KEY"), ("test-http", "API_KEY")])
-def test_test_pods_send_the_key_of_a_secret(helm: Helm, pod: str, variable: str) -> None:
+def test_test_pod_sends_the_key_of_a_secret(helm: Helm) -> None:
     manifests = helm.render(values("keys.secretName=keys,test.keySecret.name=mine,test.keySecret.key=token"))
-    [item] = named(manifests, "Pod", pod)["spec"]["containers"]
+    [item] = named(manifests, "Pod", "test-http")["spec"]["containers"]
     source = {"secretKeyRef": {"name": "mine", "key": "token"}}
-    assert item["env"] == [{"name": variable, "valueFrom": source}]
+    assert item["env"] == [{"name": "API_KEY", "valueFrom": source}]
+
+
+@pytest.mark.parametrize(
+    ("settings", "pods"),
+    [
+        ("", ["demo-trivium-test", "demo-trivium-test-http"]),
+        ("keys.secretName=keys", ["demo-trivium-test-http"]),
+        ("tls.enabled=true,tls.secretName=shared", ["demo-trivium-test-http"]),
+    ],
+)
+def test_command_is_no_test_where_a_key_or_a_certificate_is_asked_for(
+    helm: Helm, settings: str, pods: list[str]
+) -> None:
+    found = of_kind(helm.render(values(settings) if settings else values()), "Pod")
+    assert [item["metadata"]["name"] for item in found] == pods

@@ -2,7 +2,7 @@
 Pods of `helm test`. Their labels are those of one component: NetworkPolicies let it call the front doors.
 */}}
 
-{{/* .suffix tells the pods apart; .command and .args are the container's, as YAML; .keyVariable takes an API key. */}}
+{{/* .suffix tells the pods apart; .command, .args and .env are the container's, as YAML. */}}
 {{- define "trivium.testPod" -}}
 {{- $values := .root.Values -}}
 apiVersion: v1
@@ -33,11 +33,9 @@ spec:
         {{- .command | nindent 8 }}
       args:
         {{- .args | nindent 8 }}
-      {{- with $values.test.keySecret.name }}
+      {{- with .env }}
       env:
-        - name: {{ $.keyVariable }}
-          valueFrom:
-            secretKeyRef: {name: {{ . }}, key: {{ $values.test.keySecret.key }}}
+        {{- . | nindent 8 }}
       {{- end }}
       resources:
         requests: {cpu: 100m, memory: 128Mi}
