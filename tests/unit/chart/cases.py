@@ -190,7 +190,14 @@ orchestrator:
     "secure": values("test.keySecret.name=trivium-test-key", preset=SECURE, apis=(CERT_MANAGER,)),
     "keys alone": values("keys.secretName=trivium-keys,keys.file=keys"),
     "external redis with TLS": values(
-        "redis.mode=external,redis.external.urlSecret.name=shared-redis,redis.external.caSecret.name=redis-ca"
+        text="""
+redis:
+  mode: external
+  external:
+    urlSecret: {name: shared-redis}
+    caSecret: {name: redis-ca}
+    peers: [{ipBlock: {cidr: 10.3.0.0/16}}]
+"""
     ),
     "another name": values("fullnameOverride=demo-trivium,user=1000660000"),
     "metrics": values("metrics.enabled=true"),
