@@ -48,7 +48,10 @@ class OrchestratorService:
             gate=self._gate,
             index=self._index,
             open_channel=partial(
-                open_channel, max_message_mb=settings.max_message_mb, keepalive_s=settings.keepalive_s
+                open_channel,
+                max_message_mb=settings.max_message_mb,
+                keepalive_s=settings.keepalive_s,
+                tls=settings.channel_tls,
             ),
             resolve=resolve,
             on_presence=self._on_presence,
@@ -128,4 +131,6 @@ def _redis_link(settings: OrchestratorSettings) -> RedisLink | None:
     if settings.redis_url is None:
         return None
     password = settings.redis_password.get_secret_value() if settings.redis_password else None
-    return RedisLink(settings.redis_url.get_secret_value(), settings.redis_timeout_ms / 1000, password)
+    return RedisLink(
+        settings.redis_url.get_secret_value(), settings.redis_timeout_ms / 1000, password, settings.redis_ca_file
+    )
