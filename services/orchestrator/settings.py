@@ -74,6 +74,12 @@ class OrchestratorSettings(PeerSettings, ProcessSettings):
         12, ge=0, description="Tokens the SLM may draft past the oldest undecided one. 0 waits for every decision."
     )
     max_run_ahead_depth: int = Field(64, ge=0, description="Largest run_ahead_depth that a request may ask for.")
+    keys_file: Path | None = Field(
+        None,
+        description="YAML or JSON file of tenants and the hashes of their keys, which `trivium keys` makes; read "
+        "again when it changes. With one, calls need a key, and reflection is off. What a tenant may take counts for "
+        "each orchestrator by itself.",
+    )
     max_active_requests: int = Field(256, ge=1, description="Requests that run at once.")
     max_waiting_requests: int = Field(
         256,

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -127,7 +128,7 @@ async def test_openssl_is_let_in_with_a_certificate_alone(secured: SecuredPair, 
 
 async def test_health_port_answers_nothing_but_health(secured: SecuredPair) -> None:
     async with open_channel(f"127.0.0.1:{secured._health_ports['slm']}") as channel:
-        call = channel.unary_unary("/trivium.v1.SlmService/GetServerInfo")
+        call: Any = channel.unary_unary("/trivium.v1.SlmService/GetServerInfo")
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await call(b"")
     assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -18,7 +18,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from services.common.serving.interceptors import CallGuard
+from services.common.serving.interceptors import CallGuard, Door
 from services.common.serving.lifecycle import Lifecycle
 from services.common.serving.logs import configure_logging
 from services.common.serving.settings import ProcessSettings
@@ -61,20 +61,21 @@ class Service(Protocol):
         """Frees everything. Called after `start` was, whether or not that succeeded."""
 
 
-async def serve(service: Service, lifecycle: Lifecycle, settings: ProcessSettings) -> int:
+async def serve(service: Service, lifecycle: Lifecycle, settings: ProcessSettings, door: Door | None = None) -> int:
     """Runs a service until SIGTERM or SIGINT.
 
     Args:
         service: What to serve.
         lifecycle: The state of this process, shared with the service.
         settings: Settings of this process.
+        door: Who may call; anybody if None.
 
     Returns:
         The exit code: 0 after a drain; 1 where the port is taken, the service can't start, or its work or its drain
         failed.
     """
     configure_logging(settings.log_level, service=lifecycle.service_name, replica_id=lifecycle.replica_id)
-    guard = CallGuard(lifecycle, settings.call_limits)
+    guard = CallGuard(lifecycle, settings.call_limits, door)
     server = create_server(service, lifecycle, guard, settings)
     probed = _health_server(lifecycle, settings)
     try:
@@ -126,7 +127,8 @@ def create_server(
     server = grpc.aio.server(interceptors=[guard], options=settings.server_options)
     service.register(server)
     health_pb2_grpc.add_HealthServicer_to_server(lifecycle.health, server)
-    if settings.reflection:
+    # Strangers aren't told what there is.
+    if settings.reflection and not guard.has_door:
         names = (lifecycle.service_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
     return server

@@ -11,6 +11,7 @@ import logging
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -113,8 +114,8 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     """
     live = LivePem(files)
 
-    def fetch() -> grpc.ServerCertificateConfiguration | None:
-        # gRPC asks before each handshake, on a thread of its own.
+    def fetch() -> Any:
+        # gRPC asks before each handshake, on a thread of its own; None tells that nothing is new.
         return _configuration(live.pem) if live.refresh() else None
 
     return grpc.dynamic_ssl_server_credentials(
@@ -147,6 +148,8 @@ class ChannelTls:
 
 
 def _configuration(pem: Pem) -> grpc.ServerCertificateConfiguration:
+    assert pem.key is not None, "a server has a certificate"
+    assert pem.certificate is not None, "a server has a certificate"
     return grpc.ssl_server_certificate_configuration([(pem.key, pem.certificate)], pem.authority)
 
 

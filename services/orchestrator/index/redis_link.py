@@ -281,7 +281,7 @@ class RedisLink:
                 warned = problem
             if problem == _CERTIFICATE_REFUSED:
                 # New connections read the CA file again, which may have been replaced.
-                self._client.connection_pool.reset()
+                self._client.connection_pool.reset()  # type: ignore[no-untyped-call]
             await asyncio.sleep(_PROBE_INTERVAL_S)
         self.available, self.problem = True, ""
         if warned or not first:

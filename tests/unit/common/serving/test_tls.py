@@ -26,6 +26,9 @@ class _Echo(router_pb2_grpc.RouterServiceServicer):
     def __init__(self) -> None:
         self.client_names: list[str] = []
 
+    async def GetServerInfo(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
     async def Score(
         self, requests: AsyncIterator[router_pb2.ScoreRequest], context: Any
     ) -> AsyncIterator[router_pb2.ScoreResponse]:
