@@ -71,6 +71,7 @@ class Budget:
         return least, most
 
     def _limit(self, field: str, usage: float) -> float:
+        usage = _as_float32(usage)
         # None and all need no sweep.
         return self._threshold_for(field, usage) if 0 < usage < 1 else threshold_for((), usage)
 
