@@ -10,20 +10,21 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import pytest_asyncio
+from playwright.async_api import Browser, async_playwright, expect
+from playwright.async_api import Page as BrowserPage
 
-from tests.integration.pair import RunningPair
-from tests.integration.processes import Process
+from tests.integration.gateway.door import MODEL, Gateway
 
-playwright = pytest.importorskip("playwright.async_api")
 _CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.timeout(300),
-    # One browser and one gateway for all.
+    # One browser for all.
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(_CHROMIUM is None, reason="there is no Chromium on this machine"),
 ]
@@ -36,22 +37,10 @@ _FLAGS = [
 ]  # fmt: skip
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway(pair: RunningPair, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """Address of a gateway."""
-    directory = tmp_path_factory.mktemp("gateway")
-    process = Process("services.gateway", "--orchestrator", pair.front.address, "--port", "0", directory=directory)
-    try:
-        await process.until_listening()
-        yield f"http://{process.target}/"
-    finally:
-        await process.stop()
-
-
 class Page:
     """What a user does on the page."""
 
-    def __init__(self, page: playwright.Page) -> None:
+    def __init__(self, page: BrowserPage) -> None:
         self.page = page
         self.problems: list[str] = []
         page.on("console", lambda message: self.problems.append(message.text))
@@ -65,8 +54,8 @@ class Page:
         await self.page.press("#question", "Enter")
 
     async def until_answered(self, number: int = 1) -> None:
-        await playwright.expect(self.page.locator(".answer:not(.running)")).to_have_count(number, timeout=PATIENCE_MS)
-        await playwright.expect(self.page.locator("#send")).to_be_enabled()
+        await expect(self.page.locator(".answer:not(.running)")).to_have_count(number, timeout=PATIENCE_MS)
+        await expect(self.page.locator("#send")).to_be_enabled()
 
     async def figures(self, kind: str) -> str:
         return await self.page.locator(f'[data-kind="{kind}"] .figures').first.inner_text()
@@ -76,23 +65,23 @@ class Page:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[playwright.Browser]:
-    async with playwright.async_playwright() as driver:
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as driver:
         browser = await driver.chromium.launch(executable_path=_CHROMIUM, args=_FLAGS)
         yield browser
         await browser.close()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def page(browser: playwright.Browser, gateway: str) -> AsyncIterator[Page]:
+async def page(browser: Browser, door: Gateway) -> AsyncIterator[Page]:
     context = await browser.new_context(permissions=["clipboard-read", "clipboard-write"])
     shown = Page(await context.new_page())
-    await shown.page.goto(gateway)
-    await playwright.expect(shown.page.locator("#model")).to_have_text(re.compile(r"\+"))
+    await shown.page.goto(door.url)
+    await expect(shown.page.locator("#model")).to_have_text(MODEL)
     yield shown
     await context.close()
     assert shown.problems == []
-    assert shown.hosts == {gateway.split("/")[2]}
+    assert shown.hosts == {door.target}
 
 
 async def test_answer_shows_who_wrote_each_token_and_with_which_probability(page: Page) -> None:
@@ -104,7 +93,7 @@ async def test_answer_shows_who_wrote_each_token_and_with_which_probability(page
     assert figures.startswith(f"{num_slm + num_llm} tokens · {100 * num_llm / (num_slm + num_llm):.1f}% large model")
     assert "parameters a token" in figures
     await page.page.locator(".answer .token.llm").first.hover()
-    await playwright.expect(page.page.locator("#tip")).to_have_text(re.compile(r"large model, \d+\.\d% to go astray"))
+    await expect(page.page.locator("#tip")).to_have_text(re.compile(r"large model, \d+\.\d% to go astray"))
 
 
 async def test_small_and_large_model_alone_are_shown_beside_the_routed_answer(page: Page) -> None:
@@ -135,14 +124,14 @@ async def test_stop_ends_the_stream_and_retry_asks_again(page: Page) -> None:
     await page.page.click("summary")
     await page.page.fill("#temperature", "2")
     await page.ask(QUESTION)
-    await playwright.expect(page.page.locator(".answer .token").nth(3)).to_be_attached(timeout=PATIENCE_MS)
+    await expect(page.page.locator(".answer .token").nth(3)).to_be_attached(timeout=PATIENCE_MS)
     await page.page.press("#question", "Escape")
     await page.until_answered()
-    await playwright.expect(page.page.locator(".remark")).to_have_text(re.compile("stopped|cut"))
+    await expect(page.page.locator(".remark")).to_have_text(re.compile("stopped|cut"))
     await page.page.fill("#temperature", "0")
     await page.page.click("#retry")
     await page.until_answered()
-    await playwright.expect(page.page.locator(".question")).to_have_text([QUESTION])
+    await expect(page.page.locator(".question")).to_have_text([QUESTION])
     assert await page.page.locator(".remark").count() == 0
 
 
@@ -161,7 +150,7 @@ async def test_second_question_carries_the_first_and_its_answer(page: Page) -> N
 async def test_error_of_the_server_is_shown_in_its_words(page: Page) -> None:
     await page.ask("word " * 5000)
     await page.until_answered()
-    await playwright.expect(page.page.locator(".error")).to_contain_text("context")
+    await expect(page.page.locator(".error")).to_contain_text("context")
 
 
 async def test_copied_commands_run_and_print_the_answer(page: Page, tmp_path: Path) -> None:
@@ -186,10 +175,10 @@ async def test_copied_commands_run_and_print_the_answer(page: Page, tmp_path: Pa
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)])
 async def test_page_fits_screens_and_schemes(
-    browser: playwright.Browser, gateway: str, scheme: str, width: int, tmp_path: Path
+    browser: Browser, door: Gateway, scheme: Literal["light", "dark"], width: int, tmp_path: Path
 ) -> None:
     page = Page(await browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme))
-    await page.page.goto(gateway)
+    await page.page.goto(door.url)
     await page.ask(QUESTION)
     await page.until_answered()
     await page.page.screenshot(path=tmp_path / f"{scheme}-{width}.png")
@@ -201,7 +190,7 @@ async def test_page_fits_screens_and_schemes(
 
 
 async def test_page_is_used_by_keyboard_alone(page: Page) -> None:
-    await playwright.expect(page.page.locator("#question")).to_be_focused()
+    await expect(page.page.locator("#question")).to_be_focused()
     await page.page.keyboard.type(QUESTION)
     await page.page.keyboard.press("Enter")
     await page.until_answered()
