@@ -123,7 +123,7 @@ class ListeningSettings(BaseSettings):
     )
 
 
-class ProcessSettings(ListeningSettings, IdentitySettings):
+class ProcessSettings(IdentitySettings, ListeningSettings):
     """Settings of every gRPC process."""
 
     metrics_port: int = Field(
