@@ -49,6 +49,10 @@ class Page:
         self.hosts: set[str] = set()
         page.on("request", lambda request: self.hosts.add(request.url.split("/")[2]))
 
+    def expect_problem(self, part: str) -> None:
+        assert [problem for problem in self.problems if part not in problem] == []
+        self.problems.clear()
+
     async def ask(self, question: str) -> None:
         await self.page.fill("#question", question)
         await self.page.press("#question", "Enter")
@@ -133,6 +137,7 @@ async def test_stop_ends_the_stream_and_retry_asks_again(page: Page) -> None:
     await page.until_answered()
     await expect(page.page.locator(".question")).to_have_text([QUESTION])
     assert await page.page.locator(".remark").count() == 0
+    page.expect_problem("ERR_ABORTED")
 
 
 async def test_second_question_carries_the_first_and_its_answer(page: Page) -> None:
@@ -151,6 +156,7 @@ async def test_error_of_the_server_is_shown_in_its_words(page: Page) -> None:
     await page.ask("word " * 5000)
     await page.until_answered()
     await expect(page.page.locator(".error")).to_contain_text("context")
+    page.expect_problem("400")
 
 
 async def test_copied_commands_run_and_print_the_answer(page: Page, tmp_path: Path) -> None:
