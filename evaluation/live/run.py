@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class LiveRun:
         run_id: Name of both; empty takes one from suite, method and threshold.
         command: Makes this run again.
         commit: Git commit of the code, empty if unknown.
+        client_options: Further arguments of `AsyncClient`, such as its key.
     """
 
     suite: Suite[Any]
@@ -58,6 +59,7 @@ class LiveRun:
     run_id: str = ""
     command: str = ""
     commit: str = ""
+    client_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def method(self) -> str:
@@ -119,7 +121,7 @@ async def _run(
     live: LiveRun, questions: Sequence[Question[Any]], on_progress: Callable[[SuiteProgress], None]
 ) -> tuple[Path, RunRecords]:
     folder = live.results / RUNS_FOLDER
-    async with AsyncClient(live.address, timeout_s=TIMEOUT_S, retry_s=_RETRY_S) as client:
+    async with AsyncClient(live.address, timeout_s=TIMEOUT_S, retry_s=_RETRY_S, **live.client_options) as client:
         info = await _server_info(client, live.address)
         with Journal(folder / f"{live.name}.jsonl", _what_is_run(live, info), _KEY) as journal:
             await _Asker(live, client, journal, questions, on_progress).ask_all()

@@ -15,6 +15,7 @@ from services.cli.ask import commands as ask
 from services.cli.doctor import commands as doctor
 from services.cli.errors import CliError
 from services.cli.evaluate import commands as evaluate
+from services.cli.keys import commands as keys
 from services.cli.label import commands as label
 from services.cli.pair import commands as pair
 from services.cli.train import commands as train
@@ -22,11 +23,13 @@ from services.cli.train import commands as train
 app = typer.Typer(
     name="trivium",
     help="Serves a small and a large language model as one: a router decides, token by token, who writes.",
+    epilog="Services with TLS are reached with TRIVIUM_TLS_CA_FILE, TRIVIUM_TLS_SERVER_NAME, TRIVIUM_TLS_CERT_FILE "
+    "and TRIVIUM_TLS_KEY_FILE; an orchestrator with keys, with TRIVIUM_API_KEY.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for family in (pair, ask, doctor, label, train, evaluate):
+for family in (pair, ask, doctor, keys, label, train, evaluate):
     family.add_commands(app)
 
 EXTRAS = {

@@ -9,6 +9,7 @@ import grpc
 from trivium.v1 import orchestrator_pb2 as pb
 
 from services.cli.ask.options import DEFAULT_TIMEOUT_S
+from services.cli.channel import client_options
 from services.cli.console import note
 from services.cli.errors import CliError
 from services.cli.figures import PairSize
@@ -25,7 +26,7 @@ class OrchestratorClient:
 
     def __init__(self, address: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         self._address = address
-        self._client = Client(address, timeout_s=timeout_s)
+        self._client = Client(address, timeout_s=timeout_s, **client_options())
 
     def __enter__(self) -> OrchestratorClient:
         return self

@@ -67,6 +67,7 @@ def run(
     from evaluation.live.run import LiveRun
     from evaluation.records.commit import code_commit
     from services.cli.ask.answer import find_address
+    from services.cli.channel import client_options
     from services.cli.evaluate.run import opened_suite, run_evaluation, this_command
 
     if threshold is not None and target_llm_usage is not None:
@@ -86,6 +87,7 @@ def run(
             run_id=run_id,
             command=this_command(),
             commit=code_commit(),
+            client_options=client_options(),
         )
     )
 

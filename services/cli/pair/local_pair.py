@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from services.cli.channel import talk_to_own_pair
 from services.cli.errors import CliError
 from services.cli.pair.checks import check_before_start, check_state_dir
 from services.cli.pair.child import Child
@@ -94,6 +95,7 @@ class LocalPair:
 
     def __enter__(self) -> LocalPair:
         options = self.options
+        talk_to_own_pair()
         check_state_dir(options.state_dir)
         # What is left of an earlier command may hold the port.
         _stop_leftovers(options.state_dir)

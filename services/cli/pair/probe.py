@@ -27,7 +27,7 @@ from trivium.v1 import (
     slm_pb2_grpc,
 )
 
-from services.cli.channel import local_channel
+from services.cli.channel import local_channel, metadata
 
 SERVICES = ("slm", "router", "llm", "orchestrator", "gateway")
 """In the order in which they are shown."""
@@ -53,19 +53,20 @@ ServerInfo: TypeAlias = (
     | GatewayInfo
 )
 
-_INFO: dict[str, Callable[[grpc.Channel, float], ServerInfo]] = {
-    "slm": lambda channel, timeout_s: slm_pb2_grpc.SlmServiceStub(channel).GetServerInfo(
-        slm_pb2.SlmServiceGetServerInfoRequest(), timeout=timeout_s
+_Metadata: TypeAlias = tuple[tuple[str, str], ...]
+_INFO: dict[str, Callable[[grpc.Channel, float, _Metadata], ServerInfo]] = {
+    "slm": lambda channel, timeout_s, metadata: slm_pb2_grpc.SlmServiceStub(channel).GetServerInfo(
+        slm_pb2.SlmServiceGetServerInfoRequest(), timeout=timeout_s, metadata=metadata
     ),
-    "router": lambda channel, timeout_s: router_pb2_grpc.RouterServiceStub(channel).GetServerInfo(
-        router_pb2.RouterServiceGetServerInfoRequest(), timeout=timeout_s
+    "router": lambda channel, timeout_s, metadata: router_pb2_grpc.RouterServiceStub(channel).GetServerInfo(
+        router_pb2.RouterServiceGetServerInfoRequest(), timeout=timeout_s, metadata=metadata
     ),
-    "llm": lambda channel, timeout_s: llm_pb2_grpc.LlmServiceStub(channel).GetServerInfo(
-        llm_pb2.LlmServiceGetServerInfoRequest(), timeout=timeout_s
+    "llm": lambda channel, timeout_s, metadata: llm_pb2_grpc.LlmServiceStub(channel).GetServerInfo(
+        llm_pb2.LlmServiceGetServerInfoRequest(), timeout=timeout_s, metadata=metadata
     ),
-    "orchestrator": lambda channel, timeout_s: orchestrator_pb2_grpc.OrchestratorServiceStub(channel).GetServerInfo(
-        orchestrator_pb2.OrchestratorServiceGetServerInfoRequest(), timeout=timeout_s
-    ),
+    "orchestrator": lambda channel, timeout_s, metadata: orchestrator_pb2_grpc.OrchestratorServiceStub(
+        channel
+    ).GetServerInfo(orchestrator_pb2.OrchestratorServiceGetServerInfoRequest(), timeout=timeout_s, metadata=metadata),
 }
 
 
@@ -97,6 +98,9 @@ def probe(service: str, address: str, *, timeout_s: float = 2.0) -> Probe:
         service: One of `SERVICES`.
         address: "host:port".
         timeout_s: Deadline of each call, in seconds.
+
+    Raises:
+        CliError: The environment's TLS can't be used.
     """
     if service == "gateway":
         return _probe_gateway(address, timeout_s)
@@ -110,7 +114,8 @@ def probe(service: str, address: str, *, timeout_s: float = 2.0) -> Probe:
             status = check(health_pb2.HealthCheckRequest(), timeout=timeout_s).status
             latency_ms = (time.perf_counter() - started) * 1000
             health = "SERVING" if status == health_pb2.HealthCheckResponse.SERVING else "NOT_SERVING"
-            info = _INFO[service](channel, timeout_s)
+            key = metadata() if service == "orchestrator" else ()
+            info = _INFO[service](channel, timeout_s, key)
         except grpc.RpcError as error:
             return Probe(service, address, health, latency_ms, None, f"{error.code().name}: {error.details()}")
     return Probe(service, address, health, latency_ms, info)

@@ -24,6 +24,7 @@ from trivium.v1 import (
 )
 
 from services.common.serving.channels import server_options
+from services.common.serving.tls import TlsFiles, server_credentials
 
 SLM = common_pb2.ModelInfo(
     model_id="tiny/slm", vocab_size=768, hidden_size=48, tokenizer_sha256="aa" * 32, num_parameters=98_000
@@ -80,12 +81,14 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     hangs: bool = False
     num_losses: int = 0
     requests: list[orchestrator_pb2.GenerateRequest] = field(default_factory=list)
+    keys: list[str | bytes | None] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
 
     def Generate(
         self, request: orchestrator_pb2.GenerateRequest, context: grpc.ServicerContext
     ) -> Iterator[orchestrator_pb2.GenerateResponse]:
         self.requests.append(request)
+        self._note_key(context)
         if len(self.requests) == 1 and self.num_losses:
             yield self.answer[0]
         if len(self.requests) <= self.num_losses:
@@ -98,9 +101,13 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         if self.status is not grpc.StatusCode.OK:
             context.abort(self.status, self.details)
 
+    def _note_key(self, context: grpc.ServicerContext) -> None:
+        self.keys.append(dict(context.invocation_metadata()).get("authorization"))
+
     def GetServerInfo(
         self, request: orchestrator_pb2.OrchestratorServiceGetServerInfoRequest, context: grpc.ServicerContext
     ) -> orchestrator_pb2.OrchestratorServiceGetServerInfoResponse:
+        self._note_key(context)
         return orchestrator_pb2.OrchestratorServiceGetServerInfoResponse(
             slm=self.slm, llm=LLM, router=ROUTER, load=self.load
         )
@@ -150,7 +157,9 @@ class FakeRouter(router_pb2_grpc.RouterServiceServicer):
 
 
 @contextmanager
-def serving(register: Callable[[grpc.Server], None], *, healthy: bool = True) -> Iterator[str]:
+def serving(
+    register: Callable[[grpc.Server], None], *, healthy: bool = True, tls: TlsFiles | None = None
+) -> Iterator[str]:
     """Serves on a free port of loopback for the length of a `with` block; yields "host:port"."""
     server = grpc.server(ThreadPoolExecutor(4), options=server_options())
     register(server)
@@ -158,7 +167,8 @@ def serving(register: Callable[[grpc.Server], None], *, healthy: bool = True) ->
     servicer = health.HealthServicer()
     servicer.set("", statuses.SERVING if healthy else statuses.NOT_SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    address = "127.0.0.1:0"
+    port = server.add_secure_port(address, server_credentials(tls)) if tls else server.add_insecure_port(address)
     server.start()
     try:
         yield f"127.0.0.1:{port}"
@@ -167,9 +177,9 @@ def serving(register: Callable[[grpc.Server], None], *, healthy: bool = True) ->
 
 
 @contextmanager
-def serving_orchestrator(orchestrator: FakeOrchestrator) -> Iterator[str]:
+def serving_orchestrator(orchestrator: FakeOrchestrator, tls: TlsFiles | None = None) -> Iterator[str]:
     def register(server: grpc.Server) -> None:
         orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server(orchestrator, server)
 
-    with serving(register) as address:
+    with serving(register, tls=tls) as address:
         yield address

@@ -1,0 +1,1 @@
+"""Makes the keys by which callers of an orchestrator are known."""
