@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import random
 import uuid
@@ -63,10 +64,9 @@ class AsyncClient:
         self._targets = Targets(names, open_channel, keepalive_s)
         self._timeout_s = timeout_s
         self._retry_s = retry_s
-        self._metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
+        self._metadata = _metadata(api_key)
         self._draw = draw or random.Random()
         self._streams: dict[str, set[_Stream]] = {}
-        self._has_reached = False
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -154,6 +154,16 @@ class AsyncClient:
         except grpc.aio.AioRpcError as error:
             raise CallFailed.of(error) from error
 
+    def with_key(self, api_key: str | None) -> AsyncClient:
+        """This client for another caller: over the same connections, which it doesn't close.
+
+        Args:
+            api_key: Sent with its calls; None sends none.
+        """
+        view = copy.copy(self)
+        view._metadata = _metadata(api_key)
+        return view
+
     # --- one request
 
     def _retries(self, request: pb.GenerateRequest) -> Retries:
@@ -184,7 +194,7 @@ class AsyncClient:
             began = loop.time()
             if target is None:
                 failure = self._nobody_listens()
-                if not self._has_reached:
+                if not self._targets.has_reached:
                     stream.fail(failure)
             else:
                 try:
@@ -216,7 +226,7 @@ class AsyncClient:
         except TimeoutError:
             stream.fail(stream.too_late())
         stream.check()
-        self._has_reached = self._has_reached or target is not None
+        self._targets.has_reached |= target is not None
         return target
 
     async def _attempt(self, stream: _Stream, target: Target) -> AsyncGenerator[pb.GenerateResponse, None]:
@@ -242,6 +252,10 @@ class AsyncClient:
             f"nobody listens at {self._targets}: is the address right, and does an orchestrator run there?",
             kind="Unreachable",
         )
+
+
+def _metadata(api_key: str | None) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {api_key}"),) if api_key else ()
 
 
 class _Stream:

@@ -14,18 +14,20 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.gateway.errors import INTERNAL, UNAVAILABLE, ApiError
+from services.gateway.errors import INTERNAL, ApiError
 from services.gateway.metrics import Counts
 
 logger = logging.getLogger(__name__)
 
 REQUEST_ID = "X-Request-Id"
 _MAX_ID_LEN = 128
-API_PREFIX = "/v1/"
 
 
 class Door:
-    """Whether new requests are taken, and how many run.
+    """Whether this process is about to end, and how many requests run.
+
+    While it is, health says so, and each answer closes its connection: whoever has a connection open is still
+    answered, and comes back to another gateway.
 
     Args:
         counts: Where requests are counted.
@@ -55,7 +57,7 @@ class RequestGuard:
 
     Args:
         app: What is inside.
-        door: Whether requests are taken.
+        door: Whether the process is about to end.
         counts: Where responses are counted.
     """
 
@@ -85,11 +87,7 @@ class RequestGuard:
 
         self._door.enter()
         try:
-            if self._door.is_closing and scope["path"].startswith(API_PREFIX):
-                error = ApiError(UNAVAILABLE, "this gateway is about to stop; another one may answer")
-                await error.response()(scope, receive, send_named)
-            else:
-                await self._app(scope, receive, send_named)
+            await self._app(scope, receive, send_named)
         except ClientDisconnect:
             self._counts.num_disconnects += 1
         except Exception as error:  # noqa: BLE001 - the last word

@@ -6,13 +6,18 @@ import asyncio
 import logging
 import signal
 import sys
+from functools import partial
 
 from services.client import AsyncClient
+from services.common.access.keys import Keys
+from services.common.access.keys_file import KeysFileError
+from services.common.serving.channels import open_channel
 from services.common.serving.logs import configure_logging
 from services.common.serving.server import write_port
 from services.common.serving.telemetry import Telemetry
-from services.gateway.app import create_app
+from services.gateway.app import anyone, create_app
 from services.gateway.http_server import HttpServer, create_server, listening_socket
+from services.gateway.keys import KeyCheck
 from services.gateway.metrics import Counts, instrument
 from services.gateway.middleware import Door
 from services.gateway.pair import PairWatch
@@ -28,11 +33,16 @@ async def serve(settings: GatewaySettings) -> int:
     """Runs the gateway until SIGTERM or SIGINT.
 
     Returns:
-        The exit code: 0 after a drain, 1 where the port is taken.
+        The exit code: 0 after a drain, 1 where the port is taken or the keys can't be used.
     """
     configure_logging(settings.log_level, service=NAME, replica_id=settings.replica_id)
     # It logs each connection's fate, and is heard where something is wrong.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    try:
+        keys = Keys(settings.keys_file) if settings.keys_file else None
+    except KeysFileError as error:
+        sys.stderr.write(f"keys_file: {error}\n")
+        return 1
     try:
         listener = listening_socket(settings.host, settings.port)
     except OSError as error:
@@ -43,12 +53,19 @@ async def serve(settings: GatewaySettings) -> int:
     counts = Counts()
     telemetry = Telemetry(NAME, settings.replica_id)
     instrument(telemetry, counts)
-    async with AsyncClient(list(settings.orchestrator), timeout_s=settings.timeout_s) as orchestrators:
+    async with AsyncClient(
+        list(settings.orchestrator),
+        timeout_s=settings.timeout_s,
+        open_channel=partial(open_channel, tls=settings.channel_tls),
+    ) as orchestrators:
         watch = PairWatch(orchestrators, settings.model_name)
         gateway = Gateway(settings, orchestrators, watch, Door(counts), counts, telemetry)
-        server = create_server(create_app(gateway), header_timeout_s=settings.header_timeout_s)
+        app = create_app(gateway, KeyCheck(keys) if keys else anyone)
+        server = create_server(app, header_timeout_s=settings.header_timeout_s)
         serving = asyncio.create_task(server.serve([listener]))
-        watching = asyncio.create_task(watch.run())
+        following = [asyncio.create_task(watch.run())]
+        if keys:
+            following.append(asyncio.create_task(keys.follow()))
         logger.info("listening", extra={"host": settings.host, "port": port})
         if settings.port_file:
             write_port(settings.port_file, port)
@@ -57,8 +74,9 @@ async def serve(settings: GatewaySettings) -> int:
             await _drain(gateway, settings.drain_timeout_s)
         finally:
             await _stop(server, serving)
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            for task in following:
+                task.cancel()
+            await asyncio.gather(*following, return_exceptions=True)
             telemetry.close()
     logger.info("stopped")
     return 0
@@ -73,7 +91,7 @@ def _stop_event() -> asyncio.Event:
 
 
 async def _drain(gateway: Gateway, timeout_s: float) -> None:
-    """Takes nothing new, and waits for what runs."""
+    """Sends callers away, and waits for what runs."""
     gateway.door.is_closing = True
     logger.info("draining", extra={"num_active": gateway.counts.num_active})
     try:

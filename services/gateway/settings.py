@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.common.serving.settings import CommaList, ListeningSettings
+from services.common.serving.settings import CommaList, ListeningSettings, PeerSettings
 
 
-class GatewaySettings(ListeningSettings):
+class GatewaySettings(PeerSettings, ListeningSettings):
     """The front door: OpenAI's HTTP API over the orchestrators of a pair.
 
     It keeps nothing between two requests: any number of them may stand before the same orchestrators.
@@ -24,6 +26,11 @@ class GatewaySettings(ListeningSettings):
     )
     model_name: str = Field(
         "", max_length=256, description="What clients call the model. Made from the names of both models if empty."
+    )
+    keys_file: Path | None = Field(
+        None,
+        description="File of the hashed keys of those that may call. Orchestrators are shown a caller's key as well: "
+        "where they have the file, they hold its tenant to its limits. Without one, everybody may call.",
     )
     default_temperature: float = Field(
         1.0,

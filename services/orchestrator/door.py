@@ -18,10 +18,14 @@ CALLER: ContextVar[Tenant | None] = ContextVar("caller", default=None)
 """The tenant of the call that runs; None where callers need no key."""
 
 _LIMITED = "Generate"
+# Tells which pair is served, to gateways that have no key of their own.
+_OPEN = "GetServerInfo"
 
 
 class KeyDoor:
     """Who may call an orchestrator: whoever shows a key as `authorization` metadata.
+
+    What is served is told to everybody.
 
     Args:
         keys: All keys.
@@ -38,6 +42,9 @@ class KeyDoor:
             Unauthenticated: There is no key, or none that counts.
             CapacityExceeded: The tenant has what it may have.
         """
+        if method == _OPEN:
+            yield
+            return
         header = next((value for name, value in metadata if name == "authorization" and isinstance(value, str)), None)
         tenant = self._keys.tenant_of(header)
         if isinstance(tenant, Refusal):

@@ -29,7 +29,7 @@ def _write(path: Path, keys: list[str]) -> None:
 async def _code(address: str, key: str | None) -> grpc.StatusCode:
     async with AsyncClient(address, api_key=key) as client:
         try:
-            await client.server_info()
+            await client.complete(REQUEST)
         except CallFailed as failure:
             return failure.code
     return grpc.StatusCode.OK

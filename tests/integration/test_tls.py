@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -20,6 +21,7 @@ from services.common.serving.channels import open_channel
 from services.common.serving.tls import ChannelTls, TlsFiles
 from tests.certificates import SERVER_NAME, Authority, Secret
 from tests.integration.forked import fork
+from tests.integration.gateway.door import PATHS, TIMEOUT_S, running_gateway
 from tests.integration.processes import START_TIMEOUT_S, Process
 from tests.scraping import free_port
 from tests.serving import until
@@ -220,3 +222,15 @@ async def _openssl(target: str, ca: Path, *identity: str) -> bool:
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+async def test_gateway_reaches_orchestrators_over_mtls(secured: SecuredPair, tmp_path: Path) -> None:
+    flags = secured.secrets["client"].client_flags
+    target = secured.processes["orchestrator"].target
+    async with (
+        running_gateway(target, *flags, directory=tmp_path / "gateway") as gateway,
+        httpx.AsyncClient(base_url=gateway.url, timeout=TIMEOUT_S) as http,
+    ):
+        answered = await http.post(PATHS["text"], json={"prompt": "Ann starts with", "max_tokens": 8})
+        assert answered.status_code == 200, answered.text
+        assert answered.json()["usage"]["completion_tokens"] <= 8

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from services.client import CallFailed
 from services.gateway.bodies import read_json
 from services.gateway.errors import MODEL_NOT_FOUND, ApiError, invalid, of_call
+from services.gateway.keys import key_of
 from services.gateway.openai.chat import ChatRequest, plan_chat
 from services.gateway.openai.common import with_headers
 from services.gateway.openai.completions import CompletionRequest, plan_completion
@@ -54,7 +55,7 @@ async def _answer(request: Request, make_plan: MakePlan) -> Response:
         raise unknown_model(plan.request.model, pair)
     return CompletionResponse(
         resumed(plan, place) if place else plan,
-        gateway.orchestrators,
+        gateway.orchestrators.with_key(key_of(request)),
         gateway.terms,
         model=pair.model,
         splits_reasoning=plan.separates_reasoning and settings.split_reasoning and pair.has_reasoning,

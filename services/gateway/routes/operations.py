@@ -15,7 +15,7 @@ router = APIRouter(tags=["operations"])
 
 @router.get("/health", responses=error_docs(503))
 async def health(request: Request) -> dict[str, str]:
-    """Whether requests are taken: not before an orchestrator has told which pair is served, nor before the end.
+    """Whether requests are to come here: once an orchestrator has told which pair is served, until the end begins.
 
     An orchestrator that is away later changes nothing: streams wait for it, and may come back through any gateway.
     """

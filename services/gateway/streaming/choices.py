@@ -28,6 +28,9 @@ class Orchestrators(Protocol):
             GenerationFailed: It can't be gone on with.
         """
 
+    def with_key(self, api_key: str | None) -> Orchestrators:
+        """The same in the name of whoever has this key; None for nobody's."""
+
     async def server_info(self) -> pb.OrchestratorServiceGetServerInfoResponse:
         """Describes the pair.
 

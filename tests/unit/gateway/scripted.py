@@ -116,6 +116,7 @@ class ScriptedOrchestrator:
     has_reasoning: bool = True
     is_away: bool = False
     requests: list[pb.GenerateRequest] = field(default_factory=list)
+    api_keys: list[str | None] = field(default_factory=list)
     num_running: int = 0
 
     async def generate(
@@ -128,6 +129,10 @@ class ScriptedOrchestrator:
                 yield response
         finally:
             self.num_running -= 1
+
+    def with_key(self, api_key: str | None) -> ScriptedOrchestrator:
+        self.api_keys.append(api_key)
+        return self
 
     async def server_info(self) -> pb.OrchestratorServiceGetServerInfoResponse:
         if self.is_away:
