@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -39,8 +40,10 @@ class Relay:
         self._flows.set()
 
     @contextlib.asynccontextmanager
-    async def listening(self, host: str, port: int) -> AsyncIterator[asyncio.Server]:
-        """Takes connections while the context is open; ends them with it."""
+    async def listening(
+        self, host: str, port: int, tls: ssl.SSLContext | None = None
+    ) -> AsyncIterator[asyncio.Server]:
+        """Takes connections while the context is open, with TLS if given; ends them with it."""
         tasks: set[asyncio.Task[None]] = set()
 
         async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -49,7 +52,7 @@ class Relay:
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 
-        async with await asyncio.start_server(take, host, port) as server:
+        async with await asyncio.start_server(take, host, port, ssl=tls) as server:
             host, port = server.sockets[0].getsockname()
             self.address = f"{host}:{port}"
             try:

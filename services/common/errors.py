@@ -139,6 +139,18 @@ class CapacityExceeded(TriviumError):
         self.retry_after_s = retry_after_s
 
 
+class Unauthenticated(TriviumError):
+    """The caller shows no key, or none that counts."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+
+
+class NotAllowed(TriviumError):
+    """The caller is known, and may not ask for this."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+
+
 class DeadlineExceeded(TriviumError):
     """The call took longer than calls may that name no deadline of their own."""
 

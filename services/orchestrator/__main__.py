@@ -20,7 +20,7 @@ async def _main(settings: OrchestratorSettings) -> int:
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    return await serve(service, lifecycle, settings)
+    return await serve(service, lifecycle, settings, service.door)
 
 
 def main() -> None:

@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from services.common.access.keys import Keys
+from services.common.access.tenant import Reason
 from services.common.serving.lifecycle import Lifecycle
 from services.common.serving.telemetry import Telemetry
 from services.orchestrator.driver import Driver
 from services.orchestrator.index.prefix_index import PrefixIndex
 
 
-def instrument(telemetry: Telemetry, driver: Driver, index: PrefixIndex, lifecycle: Lifecycle) -> None:
+def instrument(
+    telemetry: Telemetry, driver: Driver, index: PrefixIndex, lifecycle: Lifecycle, keys: Keys | None
+) -> None:
     """Adds all of them."""
+    _callers(telemetry, keys)
     _requests(telemetry, driver, lifecycle)
     _tokens(telemetry, driver)
     _peers(telemetry, driver, index)
+
+
+def _callers(telemetry: Telemetry, keys: Keys | None) -> None:
+    def number(reason: Reason) -> int:
+        return keys.num_refused[reason] if keys else 0
+
+    telemetry.gauge(
+        "trivium_orchestrator_keys_file_current",
+        "1 while the keys in use are those of keys_file; 0 while it holds what can't be used. 1 without one, too.",
+        lambda: keys is None or keys.current,
+    )
+    telemetry.counter(
+        "trivium_orchestrator_denied_calls_total",
+        "Calls refused for their key or their tenant's limits, by reason.",
+        {reason.value: partial(number, reason) for reason in Reason},
+        label="reason",
+    )
 
 
 def _requests(telemetry: Telemetry, driver: Driver, lifecycle: Lifecycle) -> None:

@@ -8,12 +8,14 @@ from functools import partial
 import grpc
 from trivium.v1 import orchestrator_pb2_grpc
 
+from services.common.access.keys import Keys
 from services.common.errors import PeerUnavailable, TriviumError
 from services.common.serving.channels import open_channel
 from services.common.serving.lifecycle import Lifecycle
 from services.common.serving.telemetry import Telemetry
 from services.common.text.tokenizer import load_tokenizer, tokenizer_sha256
 from services.orchestrator import metrics
+from services.orchestrator.door import KeyDoor
 from services.orchestrator.driver import Driver
 from services.orchestrator.index.prefix_index import IndexedPair, PrefixIndex
 from services.orchestrator.index.redis_link import RedisLink
@@ -33,11 +35,13 @@ class OrchestratorService:
         resolve: Looks up the names among the replicas' addresses.
 
     Raises:
-        ValueError: The tokenizer can't be loaded, or the Redis URL can't be read.
+        ValueError: The tokenizer can't be loaded, the Redis URL can't be read, or the keys file can't be used.
     """
 
     def __init__(self, settings: OrchestratorSettings, lifecycle: Lifecycle, resolve: Resolve = resolve_host) -> None:
         self._lifecycle = lifecycle
+        self._keys = Keys(settings.keys_file) if settings.keys_file else None
+        self.door = KeyDoor(self._keys) if self._keys else None
         self._drain_timeout_s = settings.drain_timeout_s
         tokenizer = load_tokenizer(settings.tokenizer, settings.tokenizer_revision)
         self._gate = PairGate(tokenizer_sha256(tokenizer), len(tokenizer), self._on_pair)
@@ -48,7 +52,10 @@ class OrchestratorService:
             gate=self._gate,
             index=self._index,
             open_channel=partial(
-                open_channel, max_message_mb=settings.max_message_mb, keepalive_s=settings.keepalive_s
+                open_channel,
+                max_message_mb=settings.max_message_mb,
+                keepalive_s=settings.keepalive_s,
+                tls=settings.channel_tls,
             ),
             resolve=resolve,
             on_presence=self._on_presence,
@@ -63,6 +70,7 @@ class OrchestratorService:
         )
         self._paired = asyncio.Event()
         self._working: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
         self._server: grpc.aio.Server | None = None
         self._closing: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
@@ -74,10 +82,12 @@ class OrchestratorService:
 
     def instrument(self, telemetry: Telemetry) -> None:
         """Adds the orchestrator's metrics."""
-        metrics.instrument(telemetry, self._driver, self._index, self._lifecycle)
+        metrics.instrument(telemetry, self._driver, self._index, self._lifecycle, self._keys)
 
     async def start(self) -> None:
         """Connects to Redis and all replicas, and waits until the pair is complete."""
+        if self._keys:
+            self._following = asyncio.create_task(self._keys.follow())
         await self._index.start()
         self._working = asyncio.create_task(self._driver.run())
         paired = asyncio.create_task(self._paired.wait())
@@ -100,9 +110,10 @@ class OrchestratorService:
 
     async def stop(self) -> None:
         """Closes all streams."""
-        if self._working:
-            self._working.cancel()
-            await asyncio.gather(self._working, return_exceptions=True)
+        tasks = [task for task in (self._working, self._following) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._index.close()
 
     def _on_pair(self, outcome: ServedPair | TriviumError) -> None:
@@ -128,4 +139,6 @@ def _redis_link(settings: OrchestratorSettings) -> RedisLink | None:
     if settings.redis_url is None:
         return None
     password = settings.redis_password.get_secret_value() if settings.redis_password else None
-    return RedisLink(settings.redis_url.get_secret_value(), settings.redis_timeout_ms / 1000, password)
+    return RedisLink(
+        settings.redis_url.get_secret_value(), settings.redis_timeout_ms / 1000, password, settings.redis_ca_file
+    )

@@ -11,9 +11,12 @@ from collections.abc import AsyncIterator
 from transformers import PreTrainedTokenizerFast
 from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
-from services.common.errors import ModelNotReady
+from services.common.access.keys_file import LossPolicy
+from services.common.access.tenant import Tenant
+from services.common.errors import ModelNotReady, NotAllowed
 from services.common.serving.lifecycle import Lifecycle
 from services.common.text.chat_template import ChatTemplate
+from services.orchestrator.door import CALLER
 from services.orchestrator.driver import Driver
 from services.orchestrator.index.prefix_index import PrefixIndex
 from services.orchestrator.pair.budget import Budget
@@ -31,6 +34,12 @@ _SOURCES = {
     Source.SLM: orchestrator_pb2.TOKEN_SOURCE_SLM,
     Source.LLM: orchestrator_pb2.TOKEN_SOURCE_LLM,
     Source.SLM_FALLBACK: orchestrator_pb2.TOKEN_SOURCE_SLM_FALLBACK,
+}
+_LOSS_POLICIES: dict[int, LossPolicy] = {
+    orchestrator_pb2.LLM_LOSS_POLICY_UNSPECIFIED: "wait",
+    orchestrator_pb2.LLM_LOSS_POLICY_WAIT: "wait",
+    orchestrator_pb2.LLM_LOSS_POLICY_SLM_ONLY: "slm_only",
+    orchestrator_pb2.LLM_LOSS_POLICY_FAIL: "fail",
 }
 _REASONS = {
     FinishReason.STOP: orchestrator_pb2.FINISH_REASON_STOP,
@@ -73,15 +82,21 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     ) -> AsyncIterator[orchestrator_pb2.GenerateResponse]:
         """Streams a completion."""
         pair = self._pair()
-        parsed = parse_request(request, self._prompts, self._limits(pair))
+        caller = CALLER.get()
+        _check_loss_policy(request, caller)
+        namespace = _namespace(caller)
+        parsed = parse_request(request, self._prompts, self._limits(pair, caller), namespace)
         # It may be large, and the answer take long.
         del request
         interval_s = self._settings.stream_interval_ms / 1000
+        request_id = parsed.request_id.removeprefix(namespace)
         async with self._driver.sequence(parsed) as sequence:
+            _charge(caller, len(sequence.task.prompt_token_ids))
             prompt: orchestrator_pb2.PromptInfo | None = _prompt(sequence.task)
             async for part in sequence.answer.parts(interval_s):
                 self._num_client_messages += 1
-                response = _response(parsed.request_id, part, prompt)
+                _charge(caller, len(part.tokens))
+                response = _response(request_id, part, prompt)
                 prompt = None
                 if part.finish is not None:
                     response.finish.CopyFrom(_finish(pair, sequence, part.finish))
@@ -91,7 +106,9 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         self, request: orchestrator_pb2.CancelRequest, context: object
     ) -> orchestrator_pb2.CancelResponse:
         """Cancels a running request."""
-        return orchestrator_pb2.CancelResponse(cancelled=self._driver.cancel(request.request_id))
+        return orchestrator_pb2.CancelResponse(
+            cancelled=self._driver.cancel(f"{_namespace(CALLER.get())}{request.request_id}")
+        )
 
     async def GetServerInfo(
         self, request: orchestrator_pb2.OrchestratorServiceGetServerInfoRequest, context: object
@@ -113,11 +130,11 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             raise ModelNotReady("the pair isn't complete: no SLM, router or LLM has answered yet")
         return self._gate.pair
 
-    def _limits(self, pair: ServedPair) -> GenerationLimits:
+    def _limits(self, pair: ServedPair, caller: Tenant | None) -> GenerationLimits:
         return GenerationLimits(
             context_len=self._driver.context_len,
             vocab_size=pair.vocab_size,
-            budget=Budget.of(pair),
+            budget=Budget.of(pair, caller and caller.limits.routing),
             max_run_ahead_depth=self._settings.max_run_ahead_depth,
         )
 
@@ -143,6 +160,24 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             num_llm_replicas=len(self._driver.llm.links.available),
             max_active_requests=self._settings.max_active_requests,
         )
+
+
+def _namespace(caller: Tenant | None) -> str:
+    """What request ids begin with inside, so that no tenant reaches another's."""
+    return caller.namespace if caller else ""
+
+
+def _charge(caller: Tenant | None, num_tokens: int) -> None:
+    if caller:
+        caller.charge(num_tokens)
+
+
+def _check_loss_policy(request: orchestrator_pb2.GenerateRequest, caller: Tenant | None) -> None:
+    """Raises where a policy is known and not the caller's; what isn't known is refused as such."""
+    policy = _LOSS_POLICIES.get(request.llm_loss_policy)
+    allowed = caller.limits.routing.llm_loss_policies if caller else ()
+    if policy and caller and policy not in allowed:
+        raise NotAllowed(f"llm_loss_policy: {policy} is not allowed with this key; allowed are {', '.join(allowed)}")
 
 
 def _chat_template(template: ChatTemplate) -> orchestrator_pb2.ChatTemplate:

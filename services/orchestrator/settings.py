@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.common.serving.call_limits import MAX_READING, CallLimits
 from services.common.serving.channels import ChannelOptions
-from services.common.serving.settings import CommaList, ProcessSettings
+from services.common.serving.settings import CommaList, PeerSettings, ProcessSettings
+from services.common.serving.tls import TlsFiles
 from services.orchestrator.replicas.discovery import Target
 
 # Of a message that isn't being read.
 _UNREAD_BYTES = 16 * 1024
 
 
-class OrchestratorSettings(ProcessSettings):
+class OrchestratorSettings(PeerSettings, ProcessSettings):
     """The front of a pair: tokenizes, routes token by token, and streams the answer out.
 
     It turns SERVING once an SLM, a router and an LLM answer and are found to belong together.
@@ -58,6 +61,10 @@ class OrchestratorSettings(ProcessSettings):
     redis_password: SecretStr | None = Field(
         None, description="Password of that Redis, where its URL doesn't hold one. Best set in the environment."
     )
+    redis_ca_file: Path | None = Field(
+        None,
+        description="PEM file of the CA of that Redis, for a rediss:// URL. Without one, the system's CAs count.",
+    )
     redis_timeout_ms: int = Field(50, ge=1, description="Longest that a request waits for Redis, in milliseconds.")
     redis_ttl_s: int = Field(3600, ge=1, description="Seconds after which an unused index entry is forgotten.")
     token_log_interval_ms: int = Field(
@@ -67,6 +74,12 @@ class OrchestratorSettings(ProcessSettings):
         12, ge=0, description="Tokens the SLM may draft past the oldest undecided one. 0 waits for every decision."
     )
     max_run_ahead_depth: int = Field(64, ge=0, description="Largest run_ahead_depth that a request may ask for.")
+    keys_file: Path | None = Field(
+        None,
+        description="YAML or JSON file of tenants and the hashes of their keys, which `trivium keys` makes; read "
+        "again when it changes. With one, calls need a key, and reflection is off. What a tenant may take counts for "
+        "each orchestrator by itself.",
+    )
     max_active_requests: int = Field(256, ge=1, description="Requests that run at once.")
     max_waiting_requests: int = Field(
         256,
@@ -124,6 +137,14 @@ class OrchestratorSettings(ProcessSettings):
             raise ValueError("redis_password: there is no redis_url that it is for")
         if self.redis_password and self.redis_url and "@" in self.redis_url.get_secret_value():
             raise ValueError("redis_password: redis_url names a user or holds a password already; give one of both")
+        return self
+
+    @model_validator(mode="after")
+    def _usable_ca_for_redis(self) -> OrchestratorSettings:
+        if self.redis_ca_file:
+            if not (self.redis_url and self.redis_url.get_secret_value().startswith("rediss://")):
+                raise ValueError("redis_ca_file: there is no rediss:// redis_url that it is for")
+            TlsFiles(None, None, self.redis_ca_file, "redis_ca_file").load()
         return self
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ CHART = Path(__file__).parents[2] / "charts" / "trivium"
 PRESET = CHART / "values-reference.yaml"
 NAME = "trivium"
 """The release's name, which is also the first part of its objects' names."""
-COMPONENTS = ("slm", "router", "llm", "orchestrator", "redis")
+COMPONENTS = ("slm", "router", "llm", "orchestrator", "gateway", "redis")
 PORTS = {"orchestrator": 50050, "slm": 50051, "llm": 50052, "router": 50053, "redis": 6379}
 
 

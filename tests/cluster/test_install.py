@@ -25,4 +25,5 @@ def test_preset_installs_passes_its_test_and_leaves_nothing(release: Release, ku
     release.uninstall()
 
     assert "by the SLM" in written
+    assert "over HTTP" in written
     assert left_in(kube, namespace, before) == set()

@@ -165,4 +165,5 @@ def _end_with_parent() -> None:
 
 async def _serve_orchestrator(settings: OrchestratorSettings, hosts: HostsFile) -> int:
     lifecycle = Lifecycle("trivium.v1.OrchestratorService", settings.replica_id)
-    return await serve(OrchestratorService(settings, lifecycle, hosts), lifecycle, settings)
+    service = OrchestratorService(settings, lifecycle, hosts)
+    return await serve(service, lifecycle, settings, service.door)

@@ -5,9 +5,11 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,12 +20,16 @@ from services.orchestrator.index.command_link import Refused
 from services.orchestrator.index.prefix_index import PrefixHits, PrefixIndex
 from services.orchestrator.index.redis_link import RedisLink
 from services.orchestrator.routing.actions import AcceptedToken, Source
+from tests.certificates import Authority, Secret
 from tests.integration.indexes import CALL_LIMIT_S, record, started_index, until_available
 from tests.integration.redis_fixture import RedisServer
+from tests.relay import Relay
 
 pytestmark = pytest.mark.integration
 
 PROMPT = list(range(100))
+# Of a handshake on a busy machine.
+TLS_TIMEOUT_S = 5.0
 TOKENS = [AcceptedToken(7, Source.SLM, 0.25), AcceptedToken(9, Source.LLM, 0.75)]
 
 
@@ -52,8 +58,10 @@ async def assert_knows_nothing(index: PrefixIndex) -> float:
 
 
 @asynccontextmanager
-async def started_link(url: str, timeout_s: float = 1.0, password: str | None = None) -> AsyncIterator[RedisLink]:
-    link = RedisLink(url, timeout_s, password)
+async def started_link(
+    url: str, timeout_s: float = 1.0, password: str | None = None, ca_file: Path | None = None
+) -> AsyncIterator[RedisLink]:
+    link = RedisLink(url, timeout_s, password, ca_file)
     await link.start()
     try:
         yield link
@@ -148,6 +156,50 @@ async def test_something_else_than_redis_is_named() -> None:
         port = server.sockets[0].getsockname()[1]
         async with started_link(f"redis://127.0.0.1:{port}/0") as link:
             assert (link.available, link.problem) == (False, "not a Redis")
+
+
+@asynccontextmanager
+async def _with_tls(server: RedisServer, secret: Secret) -> AsyncIterator[str]:
+    """Puts TLS before a Redis. Yields the URL."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(secret.certificate, secret.key)
+    relay = Relay(f"127.0.0.1:{server.port}")
+    async with relay.listening("127.0.0.1", 0, context):
+        yield f"rediss://{relay.address}/0"
+
+
+async def test_redis_with_a_certificate_of_the_given_ca_is_used(redis_server: RedisServer, tmp_path: Path) -> None:
+    secret = Authority().issue(tmp_path, loopback=True)
+    async with (
+        _with_tls(redis_server, secret) as url,
+        started_link(url, TLS_TIMEOUT_S, ca_file=secret.ca) as link,
+    ):
+        assert (link.available, link.problem) == (True, "")
+        assert await link.run("SET", "a", 1) is True
+
+
+@pytest.mark.parametrize("case", ["of another CA", "for another name", "of a CA that the system does not know"])
+async def test_certificate_that_is_refused_is_named(redis_server: RedisServer, tmp_path: Path, case: str) -> None:
+    secret = Authority().issue(tmp_path, loopback=case != "for another name")
+    other = Authority().issue(tmp_path / "other")
+    ca_file = {"of another CA": other.ca, "of a CA that the system does not know": None}.get(case, secret.ca)
+    async with (
+        _with_tls(redis_server, secret) as url,
+        started_link(url, TLS_TIMEOUT_S, ca_file=ca_file) as link,
+    ):
+        assert (link.available, link.problem) == (False, "certificate refused")
+
+
+async def test_ca_file_that_is_replaced_is_read_again(redis_server: RedisServer, tmp_path: Path) -> None:
+    secret = Authority().issue(tmp_path, loopback=True)
+    wrong = Authority().issue(tmp_path / "wrong").ca
+    async with (
+        _with_tls(redis_server, secret) as url,
+        started_link(url, TLS_TIMEOUT_S, ca_file=wrong) as link,
+    ):
+        assert link.problem == "certificate refused"
+        wrong.write_bytes(secret.ca.read_bytes())
+        await until_available(link, limit_s=10)
 
 
 async def test_nobody_at_the_address_is_unreachable() -> None:

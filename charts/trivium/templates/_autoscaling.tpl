@@ -12,6 +12,7 @@ Waiting work alone is no signal: it is zero as soon as the replicas suffice, and
   llm           sequences with a question   settings.maxBatchSize
   router        drafted tokens              settings.maxBatchRows
   orchestrator  requests                    settings.maxActiveRequests
+  gateway       requests                    autoscaling.requestsPerReplica
 */}}
 
 {{- define "trivium.demandQuery" -}}
@@ -22,6 +23,7 @@ Waiting work alone is no signal: it is zero as soon as the replicas suffice, and
   "llm" (list "trivium_llm_active_sequences" "trivium_llm_waiting_sequences")
   "router" (list "trivium_router_batch_rows" "trivium_router_waiting_rows")
   "orchestrator" (list "trivium_orchestrator_active_requests" "trivium_orchestrator_waiting_requests")
+  "gateway" (list "trivium_gateway_active_requests")
 ) .component -}}
 {{- $terms := list -}}
 {{- range $metrics -}}
@@ -33,7 +35,7 @@ Waiting work alone is no signal: it is zero as soon as the replicas suffice, and
 {{- define "trivium.perReplica" -}}
 {{- $values := get .root.Values .component -}}
 {{- $settings := $values.settings -}}
-{{- $capacity := $settings.maxBatchSize | default $settings.maxBatchRows | default $settings.maxActiveRequests -}}
+{{- $capacity := $settings.maxBatchSize | default $settings.maxBatchRows | default $settings.maxActiveRequests | default $values.autoscaling.requestsPerReplica -}}
 {{- mulf $capacity $values.autoscaling.targetOccupancy | ceil | int64 | max 1 -}}
 {{- end -}}
 

@@ -32,16 +32,33 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- end -}}
 
+{{/* .suffix, where there is one, tells a component's object from another of its kind. */}}
 {{- define "trivium.metadata" -}}
-name: {{ include "trivium.name" . }}
+name: {{ include "trivium.name" . }}{{ .suffix | default "" }}
 namespace: {{ .root.Release.Namespace }}
 labels:
   {{- include "trivium.labels" . | nindent 2 }}
 {{- end -}}
 
-{{/* The gRPC port of a service. */}}
+{{/* The services that run, as a JSON array. */}}
+{{- define "trivium.services" -}}
+{{- $services := list "slm" "router" "llm" "orchestrator" -}}
+{{- toJson (ternary (append $services "gateway") $services .Values.gateway.enabled) -}}
+{{- end -}}
+
+{{/* The port that a component takes calls at: the gateway HTTP, the other services gRPC. */}}
 {{- define "trivium.port" -}}
-{{ get (dict "orchestrator" "50050" "slm" "50051" "llm" "50052" "router" "50053" "redis" "6379") .component }}
+{{ get (dict "orchestrator" "50050" "slm" "50051" "llm" "50052" "router" "50053" "redis" "6379" "gateway" "8000") .component }}
+{{- end -}}
+
+{{/* Name of that port. */}}
+{{- define "trivium.portName" -}}
+{{ ternary "http" "grpc" (eq .component "gateway") }}
+{{- end -}}
+
+{{/* The port of a service's metrics: the gateway's are at its HTTP port. */}}
+{{- define "trivium.metricsPort" -}}
+{{- if eq .component "gateway" }}{{ include "trivium.port" . }}{{ else }}{{ .root.Values.metrics.port }}{{ end -}}
 {{- end -}}
 
 {{/* Where a component is reached, as host:port. Short, so that the first DNS search domain has it. */}}

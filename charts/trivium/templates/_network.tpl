@@ -4,7 +4,7 @@ edges. A component without an edge in a direction can't be reached, or reach any
 any leaves its rule out: Kubernetes takes an empty list for everyone.
 */}}
 
-{{/* Lets .from call .component at its gRPC port. */}}
+{{/* Lets .from call .component at its port. */}}
 {{- define "trivium.ingressEdge" -}}
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -25,6 +25,32 @@ spec:
               {{- include "trivium.selectorLabels" (dict "root" .root "component" .from) | nindent 14 }}
       ports:
         - {protocol: TCP, port: {{ include "trivium.port" . }}}
+{{- end -}}
+
+{{/* Lets the clients call .component at its port, and the pods of `helm test`. */}}
+{{- define "trivium.clientsEdge" -}}
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: {{ include "trivium.fullname" .root }}-clients-to-{{ .component }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "trivium.labels" . | nindent 4 }}
+spec:
+  podSelector:
+    matchLabels:
+      {{- include "trivium.selectorLabels" . | nindent 6 }}
+  policyTypes: [Ingress]
+  ingress:
+    - ports:
+        - {protocol: TCP, port: {{ include "trivium.port" . }}}
+      {{- with .root.Values.networkPolicy.clients }}
+      from:
+        {{- toYaml . | nindent 8 }}
+        - podSelector:
+            matchLabels:
+              {{- include "trivium.selectorLabels" (dict "root" $.root "component" "test") | nindent 14 }}
+      {{- end }}
 {{- end -}}
 
 {{/*

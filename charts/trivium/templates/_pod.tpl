@@ -72,9 +72,29 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
+{{/* The kind of model cache that a component mounts: the gateway loads nothing. */}}
+{{- define "trivium.cacheKind" -}}
+{{ ternary "none" .root.Values.modelCache.kind (eq .component "gateway") }}
+{{- end -}}
+
+{{/* Secrets that a component has as files, by the names of their volumes. */}}
+{{- define "trivium.secretMounts" -}}
+{{- $values := .root.Values -}}
+{{- if and $values.tls.enabled (ne .component "labeler") }}
+tls: {secretName: {{ include "trivium.tlsSecret" . }}, path: {{ include "trivium.tlsPath" . }}}
+{{- end }}
+{{- if and (eq .component "orchestrator") (eq $values.redis.mode "external") $values.redis.external.caSecret.name }}
+redis-ca: {secretName: {{ $values.redis.external.caSecret.name }}, path: /etc/trivium/redis}
+{{- end }}
+{{- if and $values.keys.secretName (has .component (list "gateway" "orchestrator")) }}
+keys: {secretName: {{ $values.keys.secretName }}, path: /etc/trivium/keys}
+{{- end }}
+{{- end -}}
+
 {{- define "trivium.volumes" -}}
 {{- $values := get .root.Values .component -}}
 {{- $cache := .root.Values.modelCache -}}
+{{- $kind := include "trivium.cacheKind" . -}}
 - name: tmp
   emptyDir:
     sizeLimit: {{ $values.tmpSize }}
@@ -85,19 +105,27 @@ topologySpreadConstraints:
     medium: Memory
     sizeLimit: {{ $values.shmSize }}
 {{- end }}
-{{- if eq $cache.kind "hostPath" }}
+{{- if eq $kind "hostPath" }}
 - name: models
   hostPath:
     path: {{ $cache.hostPath }}
     type: Directory
-{{- else if eq $cache.kind "existingClaim" }}
+{{- else if eq $kind "existingClaim" }}
 - name: models
   persistentVolumeClaim:
     claimName: {{ $cache.existingClaim }}
-{{- else if eq $cache.kind "claim" }}
+{{- else if eq $kind "claim" }}
 - name: models
   persistentVolumeClaim:
     claimName: {{ include "trivium.fullname" .root }}-models
+{{- end }}
+{{- with include "trivium.secretMounts" . | fromYaml }}
+{{- range $name, $secret := . }}
+- name: {{ $name }}
+  secret:
+    secretName: {{ $secret.secretName }}
+    defaultMode: 0440
+{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -108,8 +136,13 @@ topologySpreadConstraints:
 {{- if $values.shmSize }}
 - {name: shm, mountPath: /dev/shm}
 {{- end }}
-{{- if ne $cache.kind "none" }}
+{{- if ne (include "trivium.cacheKind" .) "none" }}
 - {name: models, mountPath: {{ $cache.mountPath }}}
+{{- end }}
+{{- with include "trivium.secretMounts" . | fromYaml }}
+{{- range $name, $secret := . }}
+- {name: {{ $name }}, mountPath: {{ $secret.path }}, readOnly: true}
+{{- end }}
 {{- end }}
 {{- end -}}
 

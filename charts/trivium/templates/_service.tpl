@@ -1,5 +1,6 @@
 {{/*
-The objects of a gRPC service: slm, router, llm and orchestrator differ in their environment and their values alone.
+The objects of a service: slm, router, llm, orchestrator and gateway differ in their environment and their values alone,
+and the gateway in that it is probed over HTTP.
 */}}
 
 {{/*
@@ -17,26 +18,47 @@ Connections of clients, which hear nothing of endpoints, get too old meanwhile; 
 {{ add (int (include "trivium.leavePeriod" .)) (ceil $values.settings.drainTimeoutS) (int .root.Values.shutdown.marginS) }}
 {{- end -}}
 
+{{/* The port of health checks over gRPC. */}}
+{{- define "trivium.probePort" -}}
+{{ include (ternary "trivium.healthPort" "trivium.port" .root.Values.tls.enabled) . }}
+{{- end -}}
+
+{{/* Whether the process answers, not whether it takes calls: waiting for peers is no reason to kill it. */}}
+{{- define "trivium.isAlive" -}}
+{{- if eq .component "gateway" -}}
+httpGet: {path: /live, port: {{ include "trivium.portName" . }}}
+{{- else -}}
+grpc: {port: {{ include "trivium.probePort" . }}, service: liveness}
+{{- end -}}
+{{- end -}}
+
+{{/* Whether the process takes calls. */}}
+{{- define "trivium.isReady" -}}
+{{- if eq .component "gateway" -}}
+httpGet: {path: /health, port: {{ include "trivium.portName" . }}}
+{{- else -}}
+grpc: {port: {{ include "trivium.probePort" . }}}
+{{- end -}}
+{{- end -}}
+
 {{- define "trivium.probes" -}}
 {{- $values := get .root.Values .component -}}
-{{- $port := include "trivium.port" . -}}
 {{- /*
-A model service has started once its model is loaded. The orchestrator has once it answers: how long it then waits for
-a complete pair isn't in its hands, and a restart wouldn't help.
+A model service has started once its model is loaded. Orchestrator and gateway have once they answer: how long they then
+wait for those behind them isn't in their hands, and a restart wouldn't help.
 */}}
 startupProbe:
-  grpc: {port: {{ $port }}{{ if eq .component "orchestrator" }}, service: liveness{{ end }}}
+  {{- include (ternary "trivium.isAlive" "trivium.isReady" (has .component (list "orchestrator" "gateway"))) . | nindent 2 }}
   periodSeconds: 5
   timeoutSeconds: 3
   failureThreshold: {{ max 1 (div (add (int $values.startupTimeoutS) 4) 5) }}
 readinessProbe:
-  grpc: {port: {{ $port }}}
+  {{- include "trivium.isReady" . | nindent 2 }}
   periodSeconds: 3
   timeoutSeconds: 3
   failureThreshold: 2
-{{- /* Whether the process answers, not whether it takes calls: waiting for peers is no reason to kill it. */}}
 livenessProbe:
-  grpc: {port: {{ $port }}, service: liveness}
+  {{- include "trivium.isAlive" . | nindent 2 }}
   periodSeconds: 20
   timeoutSeconds: 5
   failureThreshold: 3
@@ -76,7 +98,7 @@ spec:
         {{- $annotations := dict "kubectl.kubernetes.io/default-container" .component }}
         {{- if and .root.Values.metrics.enabled .root.Values.metrics.annotations }}
         {{- $_ := set $annotations "prometheus.io/scrape" "true" }}
-        {{- $_ := set $annotations "prometheus.io/port" (toString .root.Values.metrics.port) }}
+        {{- $_ := set $annotations "prometheus.io/port" (include "trivium.metricsPort" .) }}
         {{- $_ := set $annotations "prometheus.io/path" "/metrics" }}
         {{- end }}
         {{- merge (dict) $values.podAnnotations $annotations | toYaml | nindent 8 }}
@@ -98,10 +120,16 @@ spec:
             {{- with .env }}
             {{- . | nindent 12 }}
             {{- end }}
+            {{- if .root.Values.tls.enabled }}
+            {{- include "trivium.tlsEnv" . | nindent 12 }}
+            {{- end }}
+            {{- if and .root.Values.keys.secretName (has .component (list "gateway" "orchestrator")) }}
+            - {name: TRIVIUM_{{ upper .component }}_KEYS_FILE, value: /etc/trivium/keys/{{ .root.Values.keys.file }}}
+            {{- end }}
             {{- include "trivium.libraryEnv" . | nindent 12 }}
           ports:
-            - {name: grpc, containerPort: {{ include "trivium.port" . }}}
-            {{- if .root.Values.metrics.enabled }}
+            - {name: {{ include "trivium.portName" . }}, containerPort: {{ include "trivium.port" . }}}
+            {{- if and .root.Values.metrics.enabled (ne .component "gateway") }}
             - {name: metrics, containerPort: {{ .root.Values.metrics.port }}}
             {{- end }}
           {{- include "trivium.probes" . | nindent 10 }}
@@ -119,7 +147,12 @@ spec:
         {{- include "trivium.volumes" . | nindent 8 }}
 {{- end -}}
 
-{{/* Headless: the orchestrator looks up every replica and chooses among them itself. */}}
+{{/* What gRPC is on the wire, for whoever stands before a Service. */}}
+{{- define "trivium.grpcProtocol" -}}
+{{ ternary "https" "kubernetes.io/h2c" .Values.tls.enabled }}
+{{- end -}}
+
+{{/* Headless: its callers look up every replica and choose among them themselves. */}}
 {{- define "trivium.headlessService" -}}
 apiVersion: v1
 kind: Service
@@ -130,7 +163,7 @@ spec:
   selector:
     {{- include "trivium.selectorLabels" . | nindent 4 }}
   ports:
-    - {name: grpc, port: {{ include "trivium.port" . }}, targetPort: grpc, appProtocol: kubernetes.io/h2c}
+    - {name: grpc, port: {{ include "trivium.port" . }}, targetPort: grpc, appProtocol: {{ include "trivium.grpcProtocol" .root }}}
 {{- end -}}
 
 {{- define "trivium.serviceAccount" -}}

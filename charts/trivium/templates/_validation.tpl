@@ -4,7 +4,7 @@ What the schema can't see: values that each are right and don't fit together. Al
 
 {{- define "trivium.validate" -}}
 {{- $problems := list -}}
-{{- range $component := list "slm" "router" "llm" "orchestrator" -}}
+{{- range $component := include "trivium.services" . | fromJsonArray -}}
 {{- $context := dict "root" $ "component" $component -}}
 {{- $problems = concat $problems (include "trivium.validateDevice" $context | fromJsonArray) -}}
 {{- $problems = concat $problems (include "trivium.validateModels" $context | fromJsonArray) -}}
@@ -128,6 +128,42 @@ What the schema can't see: values that each are right and don't fit together. Al
 {{- end -}}
 {{- if and $values.metrics.podMonitor.enabled (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1")) -}}
 {{- $found = append $found "metrics.podMonitor.enabled is true, but this cluster has no monitoring.coreos.com/v1: install the Prometheus operator, or leave it to metrics.annotations" -}}
+{{- end -}}
+{{- if and $values.test.keySecret.name (not $values.keys.secretName) -}}
+{{- $found = append $found "test.keySecret.name is set, but keys.secretName isn't: there is nobody who asks for a key" -}}
+{{- end -}}
+{{- if $values.tls.enabled -}}
+{{- $issuer := $values.tls.certManager.issuerRef.name -}}
+{{- $missing := list -}}
+{{- range include "trivium.services" . | fromJsonArray -}}
+{{- if not (or $issuer $values.tls.secretName (get $values.tls.secretNames .)) -}}
+{{- $missing = append $missing . -}}
+{{- end -}}
+{{- end -}}
+{{- with $missing -}}
+{{- $found = append $found (printf "tls.enabled is true, but there are no certificates for %s: set tls.certManager.issuerRef.name, tls.secretName or tls.secretNames" (join ", " .)) -}}
+{{- end -}}
+{{- if and $issuer (not ($.Capabilities.APIVersions.Has "cert-manager.io/v1")) -}}
+{{- $found = append $found "tls.certManager.issuerRef.name is set, but this cluster has no cert-manager.io/v1: install cert-manager, or set tls.secretName" -}}
+{{- end -}}
+{{- if and $values.metrics.enabled (eq (toString $values.metrics.port) (include "trivium.healthPort" .)) -}}
+{{- $found = append $found (printf "metrics.port is %v, which health is checked at: set another" $values.metrics.port) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $enabled := dict "ingress" $values.gateway.ingress.enabled "httpRoute" $values.gateway.httpRoute.enabled -}}
+{{- if and $enabled (not $values.gateway.enabled) -}}
+{{- $found = append $found (printf "gateway.%s.enabled is true, but gateway.enabled is false: there is nothing that it leads to" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $route := dict "gateway.httpRoute" $values.gateway.httpRoute "orchestrator.grpcRoute" $values.orchestrator.grpcRoute -}}
+{{- if $route.enabled -}}
+{{- if not ($.Capabilities.APIVersions.Has "gateway.networking.k8s.io/v1") -}}
+{{- $found = append $found (printf "%s.enabled is true, but this cluster has no gateway.networking.k8s.io/v1: install the Gateway API, or leave the route out" $name) -}}
+{{- end -}}
+{{- if not $route.parentRefs -}}
+{{- $found = append $found (printf "%s.enabled is true: set %s.parentRefs to the Gateways that it hangs on" $name $name) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- if and $values.labeler.gpus (ne $values.labeler.image "gpu") -}}
 {{- $found = append $found (printf "labeler.gpus is %d: the image %s has no CUDA, set labeler.image to gpu" (int $values.labeler.gpus) $values.labeler.image) -}}

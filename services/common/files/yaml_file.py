@@ -39,19 +39,7 @@ def read_yaml(path: Path, schema: type[S], error_type: type[ValueError]) -> S:
         ValueError: Of `error_type`, a line for each mistake: the file can't be read, isn't YAML, or has a wrong key
             or value.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise error_type(f"{path}: larger than {MAX_BYTES} bytes")
-        text = data.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise error_type(f"{path}: can't be read: {error}") from error
-    try:
-        content = yaml.load(text, _BoundedLoader)
-    except (yaml.YAMLError, ValueError) as error:
-        # What looks like a date or a number needn't be one.
-        raise error_type(f"{path}: not YAML: {error}") from error
+    content = read_yaml_content(path, error_type)
     if not isinstance(content, dict):
         keys = ", ".join(schema.model_fields)
         raise error_type(f"{path}: expected the keys {keys}, found {type(content).__name__}")
@@ -60,6 +48,36 @@ def read_yaml(path: Path, schema: type[S], error_type: type[ValueError]) -> S:
     except ValidationError as error:
         lines = (_explain(schema, mistake) for mistake in error.errors(include_url=False))
         raise error_type("\n".join(f"{path}: {line}" for line in lines)) from error
+
+
+def read_yaml_content(path: Path, error_type: type[ValueError], *, quotes: bool = True) -> Any:
+    """Reads a YAML file that is within the bounds.
+
+    Args:
+        path: The file.
+        error_type: What is raised.
+        quotes: Whether messages may quote the file; those of one that holds secrets may not.
+
+    Raises:
+        ValueError: Of `error_type`: the file can't be read, or isn't YAML.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise error_type(f"{path}: larger than {MAX_BYTES} bytes")
+        text = data.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error if quotes else type(error).__name__
+        raise error_type(f"{path}: can't be read: {reason}") from (error if quotes else None)
+    try:
+        return yaml.load(text, _BoundedLoader)
+    except (yaml.YAMLError, ValueError) as error:
+        # What looks like a date or a number needn't be one.
+        if quotes:
+            raise error_type(f"{path}: not YAML: {error}") from error
+        mark = getattr(error, "problem_mark", None)
+        raise error_type(f"{path}: not YAML{f' in line {mark.line + 1}' if mark else ''}") from None
 
 
 class _BoundedLoader(yaml.SafeLoader):

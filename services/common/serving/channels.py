@@ -5,7 +5,12 @@ Owns the options of both ends of a connection, so that keepalive and message lim
 
 from __future__ import annotations
 
+from functools import partial
+
 import grpc
+
+from services.common.serving.renewing import RenewingChannel
+from services.common.serving.tls import ChannelTls
 
 ChannelOptions = list[tuple[str, int | str]]
 
@@ -61,6 +66,7 @@ def open_channel(
     max_message_mb: int = DEFAULT_MAX_MESSAGE_MB,
     keepalive_s: float = DEFAULT_KEEPALIVE_S,
     spread: bool = False,
+    tls: ChannelTls | None = None,
 ) -> grpc.aio.Channel:
     """Opens a channel to a peer. It connects with the first call, and again by itself after a loss.
 
@@ -69,6 +75,7 @@ def open_channel(
         max_message_mb: Largest message in or out, in MiB.
         keepalive_s: Seconds between pings on a quiet connection.
         spread: Calls go to all addresses of the target in turn, instead of to the first that answers.
+        tls: What the connections are encrypted with; None for plain ones.
     """
     options = [
         *_shared_options(max_message_mb, keepalive_s),
@@ -83,4 +90,8 @@ def open_channel(
         ("grpc.min_reconnect_backoff_ms", 2000),
         *(_SPREAD if spread else ()),
     ]
-    return grpc.aio.insecure_channel(target, options=options)
+    if tls is None:
+        return grpc.aio.insecure_channel(target, options=options)
+    return RenewingChannel(
+        tls.credentials, partial(grpc.aio.secure_channel, target, options=[*options, *tls.options])
+    )

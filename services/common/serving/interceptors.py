@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -31,6 +31,19 @@ ALWAYS_TAKEN = frozenset({"GetServerInfo", "Cancel"})
 """Methods that are answered for as long as the server listens: they end work or describe it, and start none."""
 
 
+class Door(Protocol):
+    """Who may call, by what comes before a call's message."""
+
+    def enter(
+        self, method: str, metadata: Iterable[tuple[str, str | bytes]]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Is a context for as long as the call runs; what it sets in context variables, the call sees.
+
+        Raises:
+            TriviumError: The call isn't taken.
+        """
+
+
 class _Failure(NamedTuple):
     """What a call ends with."""
 
@@ -45,10 +58,12 @@ class CallGuard(grpc.aio.ServerInterceptor):
     Args:
         lifecycle: Tells whether new calls are taken.
         limits: What calls may take.
+        door: Who may call; anybody if None.
     """
 
-    def __init__(self, lifecycle: Lifecycle, limits: CallLimits | None = None) -> None:
+    def __init__(self, lifecycle: Lifecycle, limits: CallLimits | None = None, door: Door | None = None) -> None:
         self._lifecycle = lifecycle
+        self._door = door
         self._limits = limits or CallLimits()
         self._reader = MessageReader()
         self._num_limited_calls = 0
@@ -56,6 +71,11 @@ class CallGuard(grpc.aio.ServerInterceptor):
         self.idle = asyncio.Event()
         """Set while no call runs."""
         self.idle.set()
+
+    @property
+    def has_door(self) -> bool:
+        """Whether not everybody may call."""
+        return self._door is not None
 
     async def intercept_service(
         self,
@@ -71,7 +91,8 @@ class CallGuard(grpc.aio.ServerInterceptor):
         if handler is None:
             return None
         service_name, _, method = handler_call_details.method.lstrip("/").partition("/")
-        guard = self._guarded(method) if service_name == self._lifecycle.service_name else contextlib.nullcontext
+        is_own = service_name == self._lifecycle.service_name
+        guard = self._guarded(method, handler_call_details) if is_own else contextlib.nullcontext
 
         async def call(messages: AsyncIterator[bytes], context: _Context) -> None:
             failure = await run(messages, context)
@@ -100,16 +121,20 @@ class CallGuard(grpc.aio.ServerInterceptor):
 
         return grpc.stream_stream_rpc_method_handler(call, None, handler.response_serializer)
 
-    def _guarded(self, method: str) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    def _guarded(
+        self, method: str, details: grpc.HandlerCallDetails
+    ) -> Callable[[], contextlib.AbstractContextManager[None]]:
         @contextlib.contextmanager
         def guard() -> Iterator[None]:
-            is_limited = method not in ALWAYS_TAKEN
-            self._count(1, is_limited)
-            try:
-                self._refuse(is_limited)
-                yield
-            finally:
-                self._count(-1, is_limited)
+            # First of all: whoever isn't let in must not take the place of another.
+            with self._door.enter(method, details.invocation_metadata) if self._door else contextlib.nullcontext():
+                is_limited = method not in ALWAYS_TAKEN
+                self._count(1, is_limited)
+                try:
+                    self._refuse(is_limited)
+                    yield
+                finally:
+                    self._count(-1, is_limited)
 
         return guard
 

@@ -18,11 +18,12 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from services.common.serving.interceptors import CallGuard
+from services.common.serving.interceptors import CallGuard, Door
 from services.common.serving.lifecycle import Lifecycle
 from services.common.serving.logs import configure_logging
 from services.common.serving.settings import ProcessSettings
 from services.common.serving.telemetry import Telemetry
+from services.common.serving.tls import server_credentials
 
 logger = logging.getLogger(__name__)
 
@@ -60,25 +61,30 @@ class Service(Protocol):
         """Frees everything. Called after `start` was, whether or not that succeeded."""
 
 
-async def serve(service: Service, lifecycle: Lifecycle, settings: ProcessSettings) -> int:
+async def serve(service: Service, lifecycle: Lifecycle, settings: ProcessSettings, door: Door | None = None) -> int:
     """Runs a service until SIGTERM or SIGINT.
 
     Args:
         service: What to serve.
         lifecycle: The state of this process, shared with the service.
         settings: Settings of this process.
+        door: Who may call; anybody if None.
 
     Returns:
         The exit code: 0 after a drain; 1 where the port is taken, the service can't start, or its work or its drain
         failed.
     """
     configure_logging(settings.log_level, service=lifecycle.service_name, replica_id=lifecycle.replica_id)
-    guard = CallGuard(lifecycle, settings.call_limits)
+    guard = CallGuard(lifecycle, settings.call_limits, door)
     server = create_server(service, lifecycle, guard, settings)
+    probed = _health_server(lifecycle, settings)
     try:
-        port = server.add_insecure_port(f"{settings.host}:{settings.port}")
+        port = listen(server, settings)
+        if probed:
+            probed.add_insecure_port(f"{settings.host}:{settings.health_port}")
     except RuntimeError as error:
-        sys.stderr.write(f"can't listen on {settings.host}:{settings.port}: is the port taken? ({error})\n")
+        where = " or ".join(f"{settings.host}:{port}" for port in (settings.port, settings.health_port) if port)
+        sys.stderr.write(f"can't listen on {where}: is the port taken? ({error})\n")
         return 1
     try:
         telemetry = _serve_metrics(service, lifecycle, settings)
@@ -89,6 +95,8 @@ async def serve(service: Service, lifecycle: Lifecycle, settings: ProcessSetting
     stopping = _stop_event()
     await lifecycle.publish()
     await server.start()
+    if probed:
+        await probed.start()
     logger.info("listening", extra={"host": settings.host, "port": port, "metrics_port": settings.metrics_port})
     if settings.port_file:
         write_port(settings.port_file, port)
@@ -97,6 +105,8 @@ async def serve(service: Service, lifecycle: Lifecycle, settings: ProcessSetting
     finally:
         await server.stop(_CLOSE_GRACE_S)
         await service.stop()
+        if probed:
+            await probed.stop(None)
         if telemetry:
             await asyncio.to_thread(telemetry.close)
     logger.info("stopped", extra={"exit_code": exit_code})
@@ -117,9 +127,31 @@ def create_server(
     server = grpc.aio.server(interceptors=[guard], options=settings.server_options)
     service.register(server)
     health_pb2_grpc.add_HealthServicer_to_server(lifecycle.health, server)
-    if settings.reflection:
+    # Strangers aren't told what there is.
+    if settings.reflection and not guard.has_door:
         names = (lifecycle.service_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
+    return server
+
+
+def listen(server: grpc.aio.Server, settings: ProcessSettings) -> int:
+    """Has a server listen where the settings say, with TLS where they have a certificate. Returns its port.
+
+    Raises:
+        RuntimeError: The port is taken.
+        ValueError: The TLS files can't be used.
+    """
+    address = f"{settings.host}:{settings.port}"
+    if settings.tls_files is None:
+        return server.add_insecure_port(address)
+    return server.add_secure_port(address, server_credentials(settings.tls_files))
+
+
+def _health_server(lifecycle: Lifecycle, settings: ProcessSettings) -> grpc.aio.Server | None:
+    if not settings.health_port:
+        return None
+    server = grpc.aio.server(options=settings.server_options)
+    health_pb2_grpc.add_HealthServicer_to_server(lifecycle.health, server)
     return server
 
 

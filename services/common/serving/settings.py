@@ -14,14 +14,15 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn, TypeVar
+from typing import Annotated, Literal, NoReturn, Self, TypeVar
 from uuid import uuid4
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, CliSettingsSource, NoDecode, SettingsConfigDict, SettingsError
 
 from services.common.serving.call_limits import CallLimits
 from services.common.serving.channels import ChannelOptions, server_options
+from services.common.serving.tls import ChannelTls, TlsFiles
 
 _SERVICE_LINK = re.compile(r"(_SERVICE_(HOST|PORT)|_PORT)(_|$)")
 
@@ -41,6 +42,46 @@ CommaList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 def random_id() -> str:
     """Returns a name that no other process has."""
     return uuid4().hex[:12]
+
+
+class IdentitySettings(BaseSettings):
+    """The certificate by which a process is known to those that it talks with."""
+
+    tls_cert_file: Path | None = Field(
+        default=None,
+        description="PEM file of this process's certificate, such as tls.crt of a cert-manager Secret. Like the "
+        "other TLS files, it is read again for new connections when it has changed. Without one, all is plain text.",
+    )
+    tls_key_file: Path | None = Field(default=None, description="PEM file of that certificate's private key.")
+
+
+class PeerSettings(IdentitySettings):
+    """How a process reaches those that it calls. They are shown its certificate, if it has one."""
+
+    tls_ca_file: Path | None = Field(
+        default=None,
+        description="PEM file of the CA whose certificates the services have to show that this one calls. Without "
+        "one, it calls them in plain text.",
+    )
+    tls_server_name: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Name that their certificates have to be for, since they are called by IP address.",
+    )
+
+    @property
+    def channel_tls(self) -> ChannelTls | None:
+        """TLS of the channels to those services; None for plain ones."""
+        if self.tls_ca_file is None:
+            return None
+        return ChannelTls(TlsFiles(self.tls_cert_file, self.tls_key_file, self.tls_ca_file), self.tls_server_name)
+
+    @model_validator(mode="after")
+    def _usable_for_channels(self) -> Self:
+        if self.tls_server_name and not self.tls_ca_file:
+            raise ValueError("tls_ca_file: it is missing, and tls_server_name is of no use without it")
+        _ = self.channel_tls
+        return self
 
 
 class ListeningSettings(BaseSettings):
@@ -82,7 +123,7 @@ class ListeningSettings(BaseSettings):
     )
 
 
-class ProcessSettings(ListeningSettings):
+class ProcessSettings(IdentitySettings, ListeningSettings):
     """Settings of every gRPC process."""
 
     metrics_port: int = Field(
@@ -92,12 +133,38 @@ class ProcessSettings(ListeningSettings):
     keepalive_s: float = Field(
         default=20.0, ge=1, description="Seconds between keepalive pings on a quiet connection."
     )
+    tls_client_ca_file: Path | None = Field(
+        default=None,
+        description="PEM file of the CA whose certificates clients have to show. Without one, any may connect.",
+    )
+    health_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="TCP port that answers gRPC health checks, and nothing else, in plain text: for probes that "
+        "can't do TLS. 0 opens none.",
+    )
     reflection: bool = Field(default=True, description="Answer gRPC server reflection, for grpcurl and the like.")
 
     @property
     def server_options(self) -> ChannelOptions:
         """Options of the gRPC server."""
         return server_options(self.max_message_mb, self.keepalive_s)
+
+    @property
+    def tls_files(self) -> TlsFiles | None:
+        """What the server's connections are encrypted with; None for plain ones."""
+        if self.tls_cert_file is None and self.tls_key_file is None and self.tls_client_ca_file is None:
+            return None
+        return TlsFiles(self.tls_cert_file, self.tls_key_file, self.tls_client_ca_file, "tls_client_ca_file")
+
+    @model_validator(mode="after")
+    def _usable_for_the_server(self) -> Self:
+        if self.tls_client_ca_file and not self.tls_cert_file:
+            raise ValueError("tls_cert_file: it is missing, and tls_client_ca_file is of no use without it")
+        if self.tls_files is not None:
+            self.tls_files.load()
+        return self
 
     @property
     def call_limits(self) -> CallLimits:

@@ -1,1 +1,1 @@
-"""The page at /: one file, which asks nobody but this gateway."""
+"""The page at /: a file for its structure, its looks and what it does, and no request to anybody but this gateway."""

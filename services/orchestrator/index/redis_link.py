@@ -14,6 +14,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from redis import exceptions
@@ -48,6 +49,7 @@ return redis.call('GETRANGE', KEYS[1], 0, 1)
 """
 _PROBE: tuple[Command, ...] = (("SET", _PROBE_KEY, 1, "EX", 60), ("EVAL", _PROBE_SCRIPT, 1, _PROBE_KEY))
 
+_CERTIFICATE_REFUSED = "certificate refused"
 _PROBLEMS: tuple[tuple[type[Exception], str], ...] = (
     (exceptions.AuthenticationError, "wrong password"),
     (exceptions.NoPermissionError, "no permission"),
@@ -69,6 +71,7 @@ _PROBLEM_TEXTS = (
     ("can't access at least one of the keys", "no permission"),
     ("-READONLY", "read-only"),
     ("-OOM", "out of memory"),
+    ("CERTIFICATE_VERIFY_FAILED", _CERTIFICATE_REFUSED),
 )
 
 _FAULTS = tuple(kind for kind, _ in _PROBLEMS)
@@ -97,11 +100,13 @@ class RedisLink:
         url: `redis://`, `rediss://` or `unix://`.
         timeout_s: Longest that `run` waits, and longest that Redis may take for a round trip.
         password: For a URL that holds none.
+        ca_file: PEM file of the CA that Redis's certificate is of, for a `rediss://` URL; None for the system's.
 
     Attributes:
         available: True while Redis can be used.
         problem: Why it can't: "unreachable", "wrong password", "password required", "no permission", "read-only",
-            "out of memory", "loading its data", "refuses commands" or "not a Redis". Empty while it can.
+            "out of memory", "loading its data", "refuses commands", "not a Redis" or "certificate refused". Empty
+            while it can.
         num_commands: Round trips since the start, probes not counted.
         num_failures: Times that Redis was found unavailable, if only for one command.
 
@@ -109,11 +114,12 @@ class RedisLink:
         ValueError: The URL can't be read. The message doesn't repeat it, because it may hold a password.
     """
 
-    def __init__(self, url: str, timeout_s: float, password: str | None = None) -> None:
+    def __init__(self, url: str, timeout_s: float, password: str | None = None, ca_file: Path | None = None) -> None:
         try:
             pool = ConnectionPool.from_url(
                 url,
                 password=password,
+                **({"ssl_ca_certs": str(ca_file)} if ca_file else {}),
                 socket_connect_timeout=timeout_s,
                 # Round trips are bounded below.
                 socket_timeout=None,
@@ -273,6 +279,9 @@ class RedisLink:
                 # In words of our own: a server's message may repeat what it was sent.
                 _log.warning("prefix index: Redis at %s is away: %s; going on without", self._name, problem)
                 warned = problem
+            if problem == _CERTIFICATE_REFUSED:
+                # New connections read the CA file again, which may have been replaced.
+                self._client.connection_pool.reset()  # type: ignore[no-untyped-call]
             await asyncio.sleep(_PROBE_INTERVAL_S)
         self.available, self.problem = True, ""
         if warned or not first:

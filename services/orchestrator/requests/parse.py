@@ -87,7 +87,7 @@ class ParsedRequest:
 
 
 def parse_request(
-    request: orchestrator_pb2.GenerateRequest, prompts: PromptReader, limits: GenerationLimits
+    request: orchestrator_pb2.GenerateRequest, prompts: PromptReader, limits: GenerationLimits, namespace: str = ""
 ) -> ParsedRequest:
     """Checks a request as far as that is cheap, and resolves what it leaves open.
 
@@ -95,12 +95,19 @@ def parse_request(
     it are recognised. A chat is rendered by the tokenizer's chat template up to where the assistant speaks; special
     tokens that are written out in it are text.
 
+    Args:
+        request: As received.
+        prompts: Reads prompts.
+        limits: What is allowed.
+        namespace: What the task's request id begins with, before the client's.
+
     Raises:
         InvalidRequest: A field can't be used; the message begins with its name.
         ContextLengthExceeded: The prompt can't leave room for one token.
         SweepMissing: There is a target, and the router carries no sweep.
+        NotAllowed: The caller may not have that routing.
     """
-    request_id = _request_id(request)
+    request_id = f"{namespace}{_request_id(request)}"
     max_new_tokens = _max_new_tokens(request, default=limits.context_len)
     resume_from = request.resume_from if request.HasField("resume_from") else None
     _check_resume_from(resume_from, max_new_tokens)

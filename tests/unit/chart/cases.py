@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tests.unit.chart.helm import KEDA, PROMETHEUS_OPERATOR, Values, values
+from tests.unit.chart.helm import CERT_MANAGER, GATEWAY_API, KEDA, PROMETHEUS_OPERATOR, SECURE, Values, values
 
 _ROUTER = "router.settings.checkpoint=/models/routers/mine"
 _R1 = "values-r1-1.5b-32b"
 _QWEN3 = "values-qwen3-0.6b-32b"
 _QWEN3_8B = "llm.settings.model=Qwen/Qwen3-8B,llm.settings.tpSize=1,llm.gpus=1,labeler.gpus=1"
-_COMPONENTS = ("slm", "router", "llm", "orchestrator")
+_COMPONENTS = ("slm", "router", "llm", "orchestrator", "gateway")
 
 
 def _each(setting: str) -> tuple[str, ...]:
@@ -48,7 +48,8 @@ CASES: dict[str, Values] = {
         apis=(KEDA, PROMETHEUS_OPERATOR),
     ),
     "several replicas": values(
-        "slm.replicas=2,router.replicas=2,llm.replicas=3,orchestrator.replicas=2", preset="values-reference"
+        "slm.replicas=2,router.replicas=2,llm.replicas=3,orchestrator.replicas=2,gateway.replicas=2",
+        preset="values-reference",
     ),
     "gpus without devices": values("llm.gpus=2,slm.gpus=1", preset="values-reference"),
     "hpa on CPUs": values(*_each("autoscaling.kind=hpa"), preset="values-reference"),
@@ -136,10 +137,67 @@ slm: {settings: {draftHoldMs: 0.5, maxPendingMb: 128, reflection: false, logLeve
 router: {settings: {maxWaitingRows: 4096, keepaliveS: 10}}
 orchestrator: {settings: {tokenizer: Qwen/Qwen3-0.6B, tokenizerRevision: main, redisTimeoutMs: 20, llmGraceS: 1.5}}
 llm: {env: {NCCL_DEBUG: WARN, OMP_NUM_THREADS: 4}}
+gateway: {settings: {modelName: mine, corsOrigins: [https://a.example.com, https://b.example.com], playground: false,
+  splitReasoning: false, maxN: 4, maxPrompts: 8, maxBodyMb: 0.5, bodyTimeoutS: 5, headerTimeoutS: 5,
+  defaultTemperature: 0}}
 """
     ),
     "load balancer": values(
         text="orchestrator: {service: {type: LoadBalancer, annotations: {example.com/internal: 'true'}}}"
+    ),
+    "no gateway": values("gateway.enabled=false"),
+    "gateway on a port of its own": values(
+        text="gateway: {service: {type: NodePort, port: 8080, annotations: {example.com/internal: 'true'}}}"
+    ),
+    "ingress": values(
+        text="""
+gateway:
+  ingress:
+    enabled: true
+    className: nginx
+    host: llm.example.com
+    tlsSecret: llm-example-com
+    annotations: {nginx.ingress.kubernetes.io/proxy-read-timeout: "600"}
+"""
+    ),
+    "ingress for every name": values("gateway.ingress.enabled=true"),
+    "routes of the Gateway API": values(
+        text="""
+gateway:
+  httpRoute:
+    enabled: true
+    parentRefs: [{name: public, namespace: gateways}]
+    hostnames: [llm.example.com]
+    requestTimeout: 600s
+orchestrator:
+  grpcRoute:
+    enabled: true
+    parentRefs: [{name: public, namespace: gateways}]
+    hostnames: [grpc.llm.example.com]
+    annotations: {example.com/note: "yes"}
+""",
+        apis=(GATEWAY_API,),
+    ),
+    "TLS by cert-manager": values(
+        "tls.enabled=true,tls.certManager.issuerRef.name=trivium-ca,tls.certManager.issuerRef.kind=ClusterIssuer",
+        apis=(CERT_MANAGER,),
+    ),
+    "TLS with one Secret": values("tls.enabled=true,tls.secretName=shared,tls.serverName=trivium.internal"),
+    "TLS with some Secrets": values(
+        "tls.enabled=true,tls.secretNames.llm=mine,tls.certManager.issuerRef.name=trivium-ca",
+        apis=(CERT_MANAGER,),
+    ),
+    "secure": values("test.keySecret.name=trivium-test-key", preset=SECURE, apis=(CERT_MANAGER,)),
+    "keys alone": values("keys.secretName=trivium-keys,keys.file=keys"),
+    "external redis with TLS": values(
+        text="""
+redis:
+  mode: external
+  external:
+    urlSecret: {name: shared-redis}
+    caSecret: {name: redis-ca}
+    peers: [{ipBlock: {cidr: 10.3.0.0/16}}]
+"""
     ),
     "another name": values("fullnameOverride=demo-trivium,user=1000660000"),
     "metrics": values("metrics.enabled=true"),

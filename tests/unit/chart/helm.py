@@ -14,8 +14,12 @@ import yaml
 
 CHART = Path(__file__).parents[3] / "charts" / "trivium"
 PRESETS = ("values-reference", "values-r1-1.5b-32b", "values-qwen3-0.6b-32b")
+SECURE = "values-secure"
+"""Goes beside one of the others."""
 KEDA = "keda.sh/v1alpha1"
 PROMETHEUS_OPERATOR = "monitoring.coreos.com/v1"
+GATEWAY_API = "gateway.networking.k8s.io/v1"
+CERT_MANAGER = "cert-manager.io/v1"
 RELEASE, NAMESPACE = "demo", "routing"
 
 Manifest = dict[str, Any]

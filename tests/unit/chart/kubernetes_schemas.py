@@ -18,7 +18,7 @@ from tests.unit.chart.helm import Manifest
 
 Schema: TypeAlias = bool | Mapping[str, Any]
 
-CUSTOM = ("keda.sh/", "monitoring.coreos.com/")
+CUSTOM = ("keda.sh/", "monitoring.coreos.com/", "gateway.networking.k8s.io/", "cert-manager.io/")
 """Groups that Kubernetes has no schemas of."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from pydantic_settings import BaseSettings
 
 from router_service.serving.settings import RouterSettings
 from services.common.serving.settings import read_settings
+from services.gateway.settings import GatewaySettings
 from services.llm.settings import LlmSettings
 from services.orchestrator.settings import OrchestratorSettings
 from services.slm.settings import SlmSettings
+from tests.certificates import Authority
 from tests.unit.chart.cases import CASES, HOST_PATH
 from tests.unit.chart.helm import Helm, Manifest, container, of_kind, pods
 from tests.unit.chart.kubernetes_schemas import CUSTOM, problems
@@ -23,10 +26,25 @@ SETTINGS: dict[str, type[BaseSettings]] = {
     "router": RouterSettings,
     "llm": LlmSettings,
     "orchestrator": OrchestratorSettings,
+    "gateway": GatewaySettings,
 }
 FOREIGN = {"HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN", "REDIS_PASSWORD", "NCCL_DEBUG", "OMP_NUM_THREADS"}
 
+KEYS = f"tenants: {{mine: {{}}}}\nkeys: [{{tenant: mine, sha256: {'ab' * 32}}}]\n"
+
 every_case = pytest.mark.parametrize("case", CASES)
+
+
+@pytest.fixture(scope="session")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like /etc/trivium, where the chart mounts Secrets: settings look at what the files hold."""
+    folder = tmp_path_factory.mktemp("trivium")
+    for name in ("tls", "redis"):
+        Authority().issue(folder / name)
+    (folder / "keys").mkdir()
+    for name in ("keys", "keys.yaml"):
+        (folder / "keys" / name).write_text(KEYS, encoding="utf-8")
+    return folder
 
 
 @every_case
@@ -79,17 +97,20 @@ def test_containers_start_without_a_shell(helm: Helm, case: str) -> None:
             assert not any("exec" in hook for hook in [*hooks, *item.get("lifecycle", {}).values()]), name
 
 
-@every_case
-@pytest.mark.parametrize("component", SETTINGS)
+@pytest.mark.parametrize(
+    ("case", "component"),
+    [(case, name) for case in CASES for name in SETTINGS if (case, name) != ("no gateway", "gateway")],
+)
 def test_variables_are_settings_that_the_process_accepts(
-    helm: Helm, case: str, component: str, monkeypatch: pytest.MonkeyPatch
+    helm: Helm, case: str, component: str, secrets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix = f"TRIVIUM_{component.upper()}_"
     variables = container(helm.render(CASES[case]), component)["env"]
     names = [item["name"] for item in variables]
     assert len(names) == len(set(names))
     assert {name for name in names if not name.startswith(prefix)} <= FOREIGN
-    environ = {name: value for name, value in _values(variables).items() if name.startswith(prefix)}
+    found = {name: value for name, value in _values(variables).items() if name.startswith(prefix)}
+    environ = {name: value.replace("/etc/trivium", str(secrets)) for name, value in found.items()}
     assert {name.removeprefix(prefix).lower() for name in environ} <= set(SETTINGS[component].model_fields)
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
@@ -102,7 +123,8 @@ def test_scraped_pods_say_where_and_serve_there(helm: Helm, case: str) -> None:
         pod = deployment["spec"]["template"]
         [item] = pod["spec"]["containers"]
         ports = {port["name"]: str(port["containerPort"]) for port in item["ports"]}
-        assert pod["metadata"]["annotations"].get("prometheus.io/port", ports.get("metrics")) == ports.get("metrics")
+        served = ports.get("metrics", ports.get("http"))
+        assert pod["metadata"]["annotations"].get("prometheus.io/port", served) == served
 
 
 def _problems(helm: Helm, case: str, version: str) -> list[str]:
@@ -114,6 +136,6 @@ def _values(variables: list[Manifest]) -> dict[str, str]:
     """The values as a container sees them; those from Secrets are made up."""
     found: dict[str, str] = {}
     for item in variables:
-        value: Any = item.get("value", "redis://10.0.0.1:6379/0")
+        value: Any = item.get("value", "rediss://10.0.0.1:6379/0")
         found[item["name"]] = re.sub(r"\$\((\w+)\)", lambda match: found[match[1]], value)
     return found

@@ -98,6 +98,12 @@ def test_requirements_asked_for_are_extras_of_the_package(name: str, requirement
     assert any(item.startswith("torch") for item in found) == (name != "light")
 
 
+def test_light_image_holds_what_the_gateway_serves_http_with(requirements: ModuleType) -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    found = {re.split(r"[<>=\[]", item)[0] for item in requirements.requirements(pyproject["project"], [])}
+    assert {"fastapi", "uvicorn", "httptools"} <= found
+
+
 def test_build_context_holds_what_the_builds_copy() -> None:
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     kept = {line.removeprefix("!") for line in ignored if line.startswith("!")}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.chart.helm import CHART, PROMETHEUS_OPERATOR, Helm, Manifest, named, of_kind, values
+from tests.unit.chart.helm import CHART, PROMETHEUS_OPERATOR, Helm, Manifest, container, named, of_kind, values
 
-COMPONENTS = ("slm", "router", "llm", "orchestrator")
+COMPONENTS = ("slm", "router", "llm", "orchestrator", "gateway")
 
 
 def _annotations(manifests: list[Manifest], component: str) -> dict[str, str]:
@@ -20,7 +20,8 @@ def test_annotations_name_the_port(helm: Helm, component: str) -> None:
     manifests = helm.render(values("metrics.enabled=true,metrics.port=9999"))
     assert _annotations(manifests, component) == {
         "prometheus.io/scrape": "true",
-        "prometheus.io/port": "9999",
+        # The gateway's are where the rest of its HTTP is.
+        "prometheus.io/port": "8000" if component == "gateway" else "9999",
         "prometheus.io/path": "/metrics",
     }
 
@@ -45,7 +46,10 @@ def test_pod_monitor_finds_every_service_by_its_port_name(helm: Helm) -> None:
     manifests = helm.render(values(text=text, apis=(PROMETHEUS_OPERATOR,)))
     [monitor] = of_kind(manifests, "PodMonitor")
     assert monitor["metadata"]["labels"]["release"] == "prom"
-    assert monitor["spec"]["podMetricsEndpoints"] == [{"port": "metrics", "path": "/metrics", "interval": "5s"}]
+    endpoints = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoints == [{"port": port, "path": "/metrics", "interval": "5s"} for port in ("metrics", "http")]
     wanted = monitor["spec"]["selector"]["matchLabels"].items()
     for component in COMPONENTS:
         assert wanted <= named(manifests, "Deployment", component)["spec"]["template"]["metadata"]["labels"].items()
+        ports = [item["name"] for item in container(manifests, component)["ports"]]
+        assert len({"metrics", "http"}.intersection(ports)) == 1

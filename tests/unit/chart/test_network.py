@@ -8,8 +8,16 @@ from tests.unit.chart.cases import CASES
 from tests.unit.chart.helm import NAMESPACE, Helm, Manifest, of_kind, values
 
 STRANGER = "stranger"
-PORTS = {"orchestrator": 50050, "slm": 50051, "llm": 50052, "router": 50053, "redis": 6379}
-CALLS = {("orchestrator", "slm"), ("orchestrator", "router"), ("orchestrator", "llm"), ("orchestrator", "redis")}
+PORTS = {"orchestrator": 50050, "slm": 50051, "llm": 50052, "router": 50053, "redis": 6379, "gateway": 8000}
+CALLS = {
+    ("gateway", "orchestrator"),
+    ("orchestrator", "slm"),
+    ("orchestrator", "router"),
+    ("orchestrator", "llm"),
+    ("orchestrator", "redis"),
+}
+FRONT_DOORS = {"gateway", "orchestrator"}
+METRICS_PORTS = {name: 9464 for name in PORTS if name not in ("redis", "gateway")}
 
 
 def _pods(manifests: list[Manifest]) -> dict[str, dict[str, str]]:
@@ -61,9 +69,10 @@ def _graph(manifests: list[Manifest], ports: dict[str, int]) -> set[tuple[str, s
 @pytest.mark.parametrize("case", [case for case in CASES if case not in ("no network policies", "another name")])
 def test_connections_are_the_edges_of_the_call_graph(helm: Helm, case: str) -> None:
     manifests = helm.render(CASES[case])
-    clients = set() if case == "clients of one namespace" else {(STRANGER, "orchestrator")}
-    calls = CALLS if "redis" in _pods(manifests) else CALLS - {("orchestrator", "redis")}
-    assert _graph(manifests, PORTS) == calls | clients
+    running = _pods(manifests).keys()
+    doors = set() if case == "clients of one namespace" else FRONT_DOORS & running
+    calls = {(source, target) for source, target in CALLS if {source, target} <= running}
+    assert _graph(manifests, PORTS) == calls | {(STRANGER, door) for door in doors}
 
 
 def test_without_policies_all_connections_pass(helm: Helm) -> None:
@@ -78,14 +87,21 @@ def test_ports_beside_grpc_are_closed(helm: Helm) -> None:
 
 def test_metrics_are_open_to_prometheus_alone(helm: Helm) -> None:
     text = "{metrics: {enabled: true}, networkPolicy: {prometheus: [{podSelector: {matchLabels: {app: other}}}]}}"
-    ports = {name: 9464 for name in PORTS if name != "redis"}
-    assert _graph(helm.render(values(text=text)), ports) == {(STRANGER, name) for name in ports}
-    assert _graph(helm.render(values("metrics.enabled=true")), ports) == set()
+    assert _graph(helm.render(values(text=text)), METRICS_PORTS) == {(STRANGER, name) for name in METRICS_PORTS}
+    assert _graph(helm.render(values("metrics.enabled=true")), METRICS_PORTS) == set()
 
 
-def test_test_pod_may_call_where_clients_are_listed(helm: Helm) -> None:
+@pytest.mark.parametrize(("scrapers", "may"), [("other", True), ("nobody", False)])
+def test_prometheus_scrapes_the_gateway_where_clients_are_listed(helm: Helm, scrapers: str, may: bool) -> None:
+    clients = "clients: [{podSelector: {matchLabels: {app: mine}}}]"
+    text = f"networkPolicy: {{{clients}, prometheus: [{{podSelector: {{matchLabels: {{app: {scrapers}}}}}}}]}}"
+    assert ((STRANGER, "gateway") in _graph(helm.render(values(text=text)), PORTS)) == may
+
+
+@pytest.mark.parametrize("door", sorted(FRONT_DOORS))
+def test_test_pods_may_call_where_clients_are_listed(helm: Helm, door: str) -> None:
     policies = of_kind(helm.render(CASES["clients of one namespace"]), "NetworkPolicy")
-    [policy] = [item for item in policies if item["metadata"]["name"].endswith("clients-to-orchestrator")]
+    [policy] = [item for item in policies if item["metadata"]["name"].endswith(f"clients-to-{door}")]
     [rule] = policy["spec"]["ingress"]
     assert rule["from"][-1]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "test"
 
@@ -115,13 +131,13 @@ def test_empty_lists_of_peers_let_no_one_through(helm: Helm) -> None:
     manifests = helm.render(CASES["no peers"])
     rules = [rule for policy in of_kind(manifests, "NetworkPolicy") for rule in policy["spec"].get("egress", [])]
     assert {item["port"] for rule in rules for item in rule["ports"]} == {PORTS[target] for _, target in CALLS}
-    assert _graph(manifests, {name: 9464 for name in PORTS if name != "redis"}) == set()
+    assert _graph(manifests, METRICS_PORTS) == set()
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "external redis"])
 def test_rules_name_their_peers_but_for_clients(helm: Helm, case: str) -> None:
     policies = of_kind(helm.render(CASES[case]), "NetworkPolicy")
-    named = [policy for policy in policies if not policy["metadata"]["name"].endswith("clients-to-orchestrator")]
+    named = [policy for policy in policies if "-clients-to-" not in policy["metadata"]["name"]]
     rules = [rule for policy in named for key in ("ingress", "egress") for rule in policy["spec"].get(key, [])]
     assert all(rule.get("from") or rule.get("to") for rule in rules)
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.unit.chart.helm import CHART, KEDA, Helm, Refused, Values, values
+from tests.unit.chart.helm import CERT_MANAGER, CHART, GATEWAY_API, KEDA, Helm, Refused, Values, values
 
 _R1 = "values-r1-1.5b-32b"
 _ROUTER = "router.settings.checkpoint=/models/r"
@@ -29,6 +29,9 @@ BAD: dict[str, tuple[Values, str]] = {
         values(text="llm: {resources: {limits: {nvidia.com/gpu: 2}}}"),
         "additional properties 'nvidia.com/gpu' not allowed",
     ),
+    "GPU for the gateway": (values("gateway.gpus=1"), "additional properties 'gpus' not allowed"),
+    "host with a path": (values("gateway.ingress.host=llm.example.com/v1"), "/gateway/ingress/host"),
+    "timeout without a unit": (values(text="gateway: {httpRoute: {requestTimeout: '600'}}"), "/gateway/httpRoute"),
     "no replicas": (values("orchestrator.replicas=0"), "/orchestrator/replicas"),
     "both autoscalers": (values("llm.autoscaling.kind=keda+hpa"), "'none', 'keda', 'hpa'"),
     "unknown image": (values("slm.image=light"), "'cpu', 'gpu'"),
@@ -119,6 +122,42 @@ BAD: dict[str, tuple[Values, str]] = {
     "update that can't begin": (
         values("llm.rollout.maxSurge=0%"),
         "llm.rollout.maxSurge and maxUnavailable are both 0: an update could never begin",
+    ),
+    "key for a test that nobody asks for": (
+        values("test.keySecret.name=mine"),
+        "test.keySecret.name is set, but keys.secretName isn't",
+    ),
+    "TLS without certificates": (
+        values("tls.enabled=true,tls.secretNames.llm=mine"),
+        "there are no certificates for slm, router, orchestrator, gateway: set tls.certManager.issuerRef.name",
+    ),
+    "certificates without cert-manager": (
+        values("tls.enabled=true,tls.certManager.issuerRef.name=ca"),
+        "this cluster has no cert-manager.io/v1: install cert-manager, or set tls.secretName",
+    ),
+    "metrics at the port for health": (
+        values("tls.enabled=true,tls.secretName=shared,metrics.port=50059"),
+        "metrics.port is 50059, which health is checked at: set another",
+    ),
+    "lifetime without a unit": (
+        values("tls.certManager.issuerRef.name=ca,tls.certManager.duration=90", apis=(CERT_MANAGER,)),
+        "/tls/certManager/duration",
+    ),
+    "ingress to no gateway": (
+        values("gateway.enabled=false,gateway.ingress.enabled=true"),
+        "gateway.ingress.enabled is true, but gateway.enabled is false",
+    ),
+    "route to no gateway": (
+        values("gateway.enabled=false,gateway.httpRoute.enabled=true", apis=(GATEWAY_API,)),
+        "gateway.httpRoute.enabled is true, but gateway.enabled is false",
+    ),
+    "route without the Gateway API": (
+        values("gateway.httpRoute.enabled=true,gateway.httpRoute.parentRefs[0].name=public"),
+        "gateway.httpRoute.enabled is true, but this cluster has no gateway.networking.k8s.io/v1",
+    ),
+    "route that hangs on nothing": (
+        values("orchestrator.grpcRoute.enabled=true", apis=(GATEWAY_API,)),
+        "set orchestrator.grpcRoute.parentRefs to the Gateways that it hangs on",
     ),
     "no router": (values(preset=_R1, apis=(KEDA,)), "router.settings.checkpoint is empty"),
     "gated models without a token": (values("huggingFace.gated=true"), "set huggingFace.tokenSecret.name"),

@@ -14,12 +14,14 @@ from pydantic_settings import BaseSettings
 from typer.testing import CliRunner
 
 from services.cli.__main__ import app
-from tests.unit.chart.helm import CHART, NAMESPACE, PRESETS, RELEASE, Helm, named, of_kind, values
+from tests.unit.chart.helm import CHART, NAMESPACE, PRESETS, RELEASE, SECURE, Helm, named, of_kind, values
 from tests.unit.chart.test_every_case import SETTINGS
 
 # Those that follow from where a pod runs, and the one that comes from a Secret.
 CHARTS_OWN = {
-    "host", "port", "portFile", "replicaId", "metricsPort", "slm", "router", "llm", "redisUrl", "redisPassword",
+    "host", "port", "portFile", "replicaId", "metricsPort", "slm", "router", "llm", "orchestrator", "redisUrl",
+    "redisPassword", "redisCaFile", "tlsCertFile", "tlsKeyFile", "tlsClientCaFile", "tlsCaFile", "tlsServerName",
+    "healthPort", "keysFile",
 }  # fmt: skip
 
 
@@ -33,9 +35,11 @@ def _camel(name: str) -> str:
     return head + "".join(part.capitalize() for part in tail)
 
 
-@pytest.mark.parametrize("preset", ["values", *PRESETS])
+@pytest.mark.parametrize("preset", ["values", *PRESETS, SECURE])
 def test_lint_is_strict_and_silent(helm: Helm, preset: str) -> None:
-    settings = ["--set", "router.settings.checkpoint=/models/r"]
+    # Which APIs a cluster has can't be told to lint.
+    certificates = "tls.secretName=shared,tls.certManager.issuerRef.name="
+    settings = ["--set", "router.settings.checkpoint=/models/r", "--set", certificates]
     kinds = [f"{name}.autoscaling.kind=none" for name in SETTINGS]
     text = helm.run(
         "lint", "--strict", "--quiet", str(CHART), "--values", str(CHART / f"{preset}.yaml"), *settings,
@@ -63,12 +67,55 @@ def test_notes_name_the_next_commands(helm: Helm) -> None:
     text = helm.run("install", RELEASE, str(CHART), "--namespace", NAMESPACE, "--dry-run=client")
     notes = text[text.index("NOTES:") :]
     for command in (
-        f"kubectl -n {NAMESPACE} rollout status deployment/demo-trivium-orchestrator",
+        f"kubectl -n {NAMESPACE} rollout status deployment/demo-trivium-gateway",
         f"helm test -n {NAMESPACE} {RELEASE}",
         f"kubectl -n {NAMESPACE} port-forward service/demo-trivium-orchestrator 50050",
         "trivium generate --address 127.0.0.1:50050",
+        f"http://demo-trivium-gateway.{NAMESPACE}.svc/v1 ",
+        f"kubectl -n {NAMESPACE} port-forward service/demo-trivium-gateway 8000:80",
+        "curl http://127.0.0.1:8000/v1/chat/completions",
     ):
         assert command in notes
+
+
+def test_notes_without_a_gateway_speak_of_grpc_alone(helm: Helm) -> None:
+    text = helm.run("install", RELEASE, str(CHART), "--dry-run=client", "--set", "gateway.enabled=false")
+    notes = text[text.index("NOTES:") :]
+    assert "rollout status deployment/demo-trivium-orchestrator" in notes
+    assert "curl" not in notes
+
+
+OPEN, PLAIN = "THE DOOR IS OPEN", "NOTHING IS ENCRYPTED"
+HTTP, REDIS = "The gateway itself speaks plain HTTP", "The way to the bundled Redis is not encrypted"
+WAY_OUT = "values-secure.yaml has what closes it"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ((), {OPEN, PLAIN, WAY_OUT}),
+        (("keys.secretName=keys",), {PLAIN, WAY_OUT}),
+        (("tls.enabled=true,tls.secretName=shared",), {OPEN, HTTP, REDIS, WAY_OUT}),
+        (("keys.secretName=keys,tls.enabled=true,tls.secretName=shared",), {HTTP, REDIS}),
+        (
+            ("keys.secretName=keys,tls.enabled=true,tls.secretName=shared,redis.mode=none,gateway.enabled=false",),
+            set(),
+        ),
+    ],
+)
+def test_notes_say_what_is_open(helm: Helm, settings: tuple[str, ...], said: set[str]) -> None:
+    text = helm.run(
+        "install", RELEASE, str(CHART), "--dry-run=client", *(part for item in settings for part in ("--set", item))
+    )
+    notes = text[text.index("NOTES:") :]
+    assert {warning for warning in (OPEN, PLAIN, HTTP, REDIS, WAY_OUT) if warning in notes} == said
+
+
+def test_notes_say_whom_the_open_door_is_open_to(helm: Helm) -> None:
+    install = ("install", RELEASE, str(CHART), "--dry-run=client")
+    assert "whoever reaches these addresses is served" in helm.run(*install)
+    some = ("--set", "networkPolicy.clients[0].podSelector.matchLabels.app=mine")
+    assert "whom networkPolicy.clients lets through is served" in helm.run(*install, *some)
 
 
 def test_notes_say_where_to_read_how_a_router_gets_into_the_volume(helm: Helm) -> None:
@@ -118,7 +165,7 @@ def test_values_name_every_key_of_the_schema_but_optional_settings() -> None:
     schema = _schema()
     properties = schema["properties"]
     assert set(defaults) == set(properties) - {"global"}
-    for name in defaults.keys() & {"slm", "router", "llm", "orchestrator", "redis", "labeler", "images"}:
+    for name in defaults.keys() & {*SETTINGS, "redis", "labeler", "images"}:
         assert set(defaults[name]) == set(properties[name]["properties"]), name
 
 

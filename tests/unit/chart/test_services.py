@@ -1,4 +1,4 @@
-"""templates/slm, router, llm and orchestrator: deployments, services, budgets, accounts."""
+"""templates/slm, router, llm, orchestrator and gateway: deployments, services, budgets, accounts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.chart.helm import CHART, PRESETS, Helm, Values, container, environment, named, of_kind, pods, values
 
-COMPONENTS = ("slm", "router", "llm", "orchestrator")
+COMPONENTS = ("slm", "router", "llm", "orchestrator", "gateway")
 SLM = "templates/slm/deployment.yaml"
 R1 = ("router.settings.checkpoint=/models/routers/mine", *(f"{name}.autoscaling.kind=none" for name in COMPONENTS))
 
@@ -18,6 +18,7 @@ R1 = ("router.settings.checkpoint=/models/routers/mine", *(f"{name}.autoscaling.
         ("router", "router_service", "trivium-cpu:0.1.0"),
         ("llm", "services.llm", "trivium-cpu:0.1.0"),
         ("orchestrator", "services.orchestrator", "trivium-light:0.1.0"),
+        ("gateway", "services.gateway", "trivium-light:0.1.0"),
     ],
 )
 def test_deployment_runs_the_module_in_its_image(helm: Helm, component: str, module: str, image: str) -> None:
@@ -68,7 +69,7 @@ def test_selectors_find_the_pods_of_one_component(helm: Helm, component: str) ->
     assert named(manifests, "Service", component)["spec"]["selector"].items() <= labels.items()
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("component", COMPONENTS[:4])
 def test_probes_are_grpc_and_liveness_has_a_name_of_its_own(helm: Helm, component: str) -> None:
     manifests = helm.render(values())
     item = container(manifests, component)

@@ -11,10 +11,12 @@ import grpc
 from transformers import PreTrainedTokenizerFast
 from trivium.v1 import orchestrator_pb2_grpc
 
+from services.common.access.keys import Keys
 from services.common.serving.channels import open_channel
 from services.common.serving.interceptors import CallGuard
 from services.common.serving.lifecycle import Lifecycle
 from services.common.serving.server import create_server
+from services.orchestrator.door import KeyDoor
 from services.orchestrator.index.prefix_index import PrefixIndex
 from services.orchestrator.servicer import OrchestratorServicer
 from services.orchestrator.settings import OrchestratorSettings
@@ -32,6 +34,7 @@ class Front:
     guard: CallGuard
     target: str
     channel: grpc.aio.Channel
+    keys: Keys | None
 
     @property
     def stub(self) -> orchestrator_pb2_grpc.OrchestratorServiceAsyncStub:
@@ -66,7 +69,8 @@ async def running_front(
             index=PrefixIndex(None),
             tokenizer=tokenizer or make_tokenizer(),
         )
-        guard = CallGuard(lifecycle, served.call_limits)
+        keys = Keys(served.keys_file) if served.keys_file else None
+        guard = CallGuard(lifecycle, served.call_limits, KeyDoor(keys) if keys else None)
         server = create_server(_Registered(servicer), lifecycle, guard, served)  # type: ignore[arg-type]
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
@@ -74,7 +78,7 @@ async def running_front(
         try:
             target = f"127.0.0.1:{port}"
             async with open_channel(target) as channel:
-                yield Front(cluster, lifecycle, guard, target, channel)
+                yield Front(cluster, lifecycle, guard, target, channel, keys)
         finally:
             await server.stop(0)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from pydantic import ValidationError
 from services.common.serving.call_limits import MAX_READING, CallLimits
 from services.common.serving.settings import read_settings
 from services.orchestrator.settings import OrchestratorSettings
+from tests.certificates import Authority
 
 
 def _settings(**fields: Any) -> OrchestratorSettings:
@@ -82,3 +84,26 @@ def test_settings_that_do_not_fit_together_are_told_without_their_secrets(
     written = capsys.readouterr().err
     assert "redis_password: there is no redis_url" in written
     assert "secret" not in written
+
+
+def test_replicas_are_called_with_tls_where_there_is_a_ca(tmp_path: Path) -> None:
+    secret = Authority().issue(tmp_path)
+    assert _settings().channel_tls is None
+    # The orchestrator's own door may have a certificate, and its replicas none.
+    assert _settings(tls_cert_file=secret.certificate, tls_key_file=secret.key).channel_tls is None
+    assert _settings(tls_ca_file=secret.ca).channel_tls is not None
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"tls_server_name": "trivium"}, "tls_ca_file: it is missing"),
+        ({"tls_ca_file": "/none/ca.crt"}, "tls_ca_file: /none/ca.crt can't be read"),
+        ({"redis_url": "redis://r", "redis_ca_file": "/none/ca.crt"}, "redis_ca_file: there is no rediss://"),
+        ({"redis_ca_file": "/none/ca.crt"}, "redis_ca_file: there is no rediss://"),
+        ({"redis_url": "rediss://r", "redis_ca_file": "/none/ca.crt"}, "redis_ca_file: /none/ca.crt can't be read"),
+    ],
+)
+def test_tls_setting_that_cannot_be_used_is_refused_by_its_name(fields: dict[str, str], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        _settings(**fields)

@@ -23,5 +23,10 @@
 - name: TRIVIUM_ORCHESTRATOR_REDIS_URL
   valueFrom:
     secretKeyRef: {name: {{ .Values.redis.external.urlSecret.name }}, key: {{ .Values.redis.external.urlSecret.key }}}
+{{- with .Values.redis.external.caSecret }}
+{{- if .name }}
+- {name: TRIVIUM_ORCHESTRATOR_REDIS_CA_FILE, value: /etc/trivium/redis/{{ .key }}}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- end -}}

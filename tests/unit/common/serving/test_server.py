@@ -24,6 +24,7 @@ from services.common.serving.channels import open_channel
 from services.common.serving.lifecycle import LIVENESS, Lifecycle
 from services.common.serving.server import serve
 from services.common.serving.telemetry import Telemetry
+from tests.certificates import Authority
 from tests.scraping import free_port, scrape
 from tests.serving import ServingSettings, error_of, read, until
 
@@ -87,6 +88,10 @@ class _Echo(router_pb2_grpc.RouterServiceServicer):
             self.num_open -= 1
 
 
+async def _health_of(channel: grpc.aio.Channel, name: str = "") -> health_pb2.HealthCheckResponse.ServingStatus:
+    return (await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=name))).status
+
+
 class _Running:
     def __init__(self, echo: _Echo, exit_code: asyncio.Task[int], channel: grpc.aio.Channel) -> None:
         self.echo = echo
@@ -95,8 +100,7 @@ class _Running:
         self.stub = router_pb2_grpc.RouterServiceStub(channel)
 
     async def health(self, name: str = "") -> health_pb2.HealthCheckResponse.ServingStatus:
-        stub = health_pb2_grpc.HealthStub(self.channel)
-        return (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status
+        return await _health_of(self.channel, name)
 
     async def become_ready(self) -> None:
         self.echo.may_start.set()
@@ -356,6 +360,37 @@ async def test_message_over_the_limit_ends_its_stream_only(tmp_path: Path, capfd
         assert (await read(other)).batch_id == 5
         assert await running.health() == SERVING
     assert "Traceback" not in capfd.readouterr().err
+
+
+async def test_health_port_answers_in_plain_text_beside_a_door_with_tls(tmp_path: Path) -> None:
+    secret = Authority().issue(tmp_path)
+    tls = {"tls_cert_file": secret.certificate, "tls_key_file": secret.key, "tls_client_ca_file": secret.ca}
+    health_port = free_port()
+    async with (
+        _running(tmp_path, health_port=health_port, **tls) as running,
+        open_channel(f"127.0.0.1:{health_port}") as plain,
+    ):
+        assert await _health_of(plain) == NOT_SERVING
+        await running.become_ready()
+        assert await _health_of(plain) == SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await running.health()
+        assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await router_pb2_grpc.RouterServiceStub(plain).GetServerInfo(INFO)
+        assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_health_port_that_is_taken_ends_the_process_with_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        lifecycle = Lifecycle(NAME, "r1")
+        assert await serve(_Echo(lifecycle), lifecycle, ServingSettings(health_port=port)) == 1
+    assert f"127.0.0.1:{port}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("reflection", [True, False])

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import Field, ValidationError
 from pydantic_settings import SettingsConfigDict
 
 from services.common.serving.settings import CommaList, ProcessSettings, read_settings
+from tests.certificates import Authority
 
 
 class _Settings(ProcessSettings):
@@ -94,3 +97,42 @@ def test_help_names_every_field_and_the_example(capsys: pytest.CaptureFixture[st
 
 def test_every_setting_is_described() -> None:
     assert all(field.description for field in _Settings.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("given", "setting"),
+    [
+        (["cert"], "tls_key_file: it is missing"),
+        (["key"], "tls_cert_file: it is missing"),
+        (["client-ca"], "tls_cert_file: it is missing"),
+    ],
+)
+def test_half_of_tls_exits_2_naming_the_setting_that_is_missing(
+    given: list[str], setting: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = Authority().issue(tmp_path)
+    files = {"cert": secret.certificate, "key": secret.key, "client-ca": secret.ca}
+    flags = [part for name in given for part in (f"--tls-{name}-file", str(files[name]))]
+    with pytest.raises(SystemExit) as exit_info:
+        _read("--model", "x", *flags)
+    assert exit_info.value.code == 2
+    assert setting in capsys.readouterr().err
+
+
+def test_tls_file_that_is_not_there_exits_2_naming_its_setting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = Authority().issue(tmp_path)
+    secret.ca.unlink()
+    with pytest.raises(SystemExit) as exit_info:
+        _read("--model", "x", *secret.server_flags)
+    assert exit_info.value.code == 2
+    assert f"tls_client_ca_file: {secret.ca} can't be read" in capsys.readouterr().err
+
+
+def test_process_with_a_certificate_serves_tls_and_one_without_serves_plain_text(tmp_path: Path) -> None:
+    secret = Authority().issue(tmp_path)
+    files = _read("--model", "x", *secret.server_flags).tls_files
+    assert files is not None
+    assert (files.certificate, files.key, files.authority) == (secret.certificate, secret.key, secret.ca)
+    assert _read("--model", "x").tls_files is None

@@ -1,9 +1,13 @@
+import dataclasses
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from trivium.v1 import orchestrator_pb2, router_pb2
 
-from services.common.errors import InvalidRequest, SweepMissing
+from services.common.access.keys_file import RoutingLimits
+from services.common.errors import InvalidRequest, NotAllowed, SweepMissing
 from services.common.model_sizes import ModelSizes
 from services.common.threshold_table import SLM_ONLY_THRESHOLD
 from services.orchestrator.pair.budget import Budget
@@ -80,3 +84,45 @@ def test_budget_of_a_pair_prefers_usage_while_decoding() -> None:
     served = router(decoded_llm_usage_rate=0.5)
     budget = Budget.of(check_pair(make_slm(), make_llm(), served, tokenizer_sha256=SHA, num_tokenizer_ids=100))
     assert budget.sweep == ((0.25, 0.5),)
+
+
+def _allowed(**limits: float) -> Budget:
+    return dataclasses.replace(BUDGET, allowed=RoutingLimits(**limits))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("limits", "fields"),
+    [
+        # Of the sweep, a usage of 0.1 is a threshold of 0.75.
+        ({"max_llm_usage": 0.1}, {"threshold": 0.7}),
+        ({"max_llm_usage": 0.1}, {"target_llm_usage": 0.2}),
+        ({"max_llm_usage": 0.1}, {"target_avg_params_b": 33.0}),
+        ({"min_llm_usage": 0.2}, {"target_llm_usage": 0.1}),
+        ({"min_threshold": 0.7}, {"target_llm_usage": 0.3}),
+        ({"max_threshold": 0.3}, {"target_llm_usage": 0.1}),
+    ],
+)
+def test_routing_beyond_what_is_allowed_is_denied_however_it_is_asked_for(
+    limits: dict[str, float], fields: dict[str, float]
+) -> None:
+    with pytest.raises(NotAllowed, match=f"^{next(iter(fields))}: "):
+        threshold(_allowed(**limits), **fields)
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_target_within_what_is_allowed_is_served_as_asked(first: float, second: float, third: float) -> None:
+    least, asked, most = sorted((first, second, third))
+    budget = _allowed(min_llm_usage=least, max_llm_usage=most)
+    assert threshold(budget, target_llm_usage=asked) == threshold(BUDGET, target_llm_usage=asked)
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, 0.7, 0.9])
+def test_bound_itself_is_allowed_though_a_request_holds_it_as_float32(value: float) -> None:
+    assert threshold(_allowed(min_threshold=value, max_threshold=value), threshold=value) == pytest.approx(value)
+
+
+def test_default_moves_to_what_is_allowed_and_the_ends_need_no_sweep() -> None:
+    assert threshold(_allowed(max_llm_usage=0.1)) == pytest.approx(0.75)
+    assert threshold(_allowed(max_threshold=0.5)) == 0.5
+    without_sweep = dataclasses.replace(_allowed(max_llm_usage=0.0), sweep=())
+    assert threshold(without_sweep) == SLM_ONLY_THRESHOLD
