@@ -19,7 +19,7 @@ QUESTION: Any = {
     "model": MODEL,
     "messages": [{"role": "user", "content": "Tom starts with 14 apples. He wins 8 apples. How many apples has he?"}],
     "temperature": 0,
-    "max_tokens": 24,
+    "max_tokens": 300,
 }
 
 
@@ -30,7 +30,9 @@ def options(door: Gateway) -> Any:
 @pytest.fixture(scope="module")
 def answer(door: Gateway) -> str:
     with openai.OpenAI(**options(door)) as client:
-        return client.chat.completions.create(**QUESTION).choices[0].message.content  # type: ignore[no-any-return]
+        content = client.chat.completions.create(**QUESTION).choices[0].message.content
+    assert "The answer is" in content
+    return str(content)
 
 
 def test_sync_client_streams_the_answer(door: Gateway, answer: str) -> None:
@@ -38,7 +40,7 @@ def test_sync_client_streams_the_answer(door: Gateway, answer: str) -> None:
         chunks = list(client.chat.completions.create(**QUESTION, stream=True, stream_options={"include_usage": True}))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == answer
     assert chunks[-1].usage is not None
-    assert chunks[-1].usage.completion_tokens == 24
+    assert chunks[-1].usage.completion_tokens > 20
     assert "llm_usage_rate" in (chunks[-1].usage.model_extra or {})
 
 

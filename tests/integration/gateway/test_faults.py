@@ -114,6 +114,42 @@ async def test_orchestrators_killed_under_streams_are_a_pause_and_nothing_else(
         tell("answers through three kills", num_answers)
 
 
+@pytest.mark.parametrize("num_events", [2, 5])
+async def test_stream_that_broke_goes_on_after_its_last_event(
+    pair: RunningPair, door: Gateway, references: list[Reference], num_events: int
+) -> None:
+    reference = max(references, key=lambda each: len(each.completion))
+    body = {"prompt": list(reference.prompt_token_ids), "stream": True, "temperature": 1.0} | {"max_tokens": 200}
+
+    def texts(events: list[str]) -> str:
+        data = [event.rpartition("data: ")[2] for event in events]
+        choices = [choice for each in data if each.startswith("{") for choice in json.loads(each)["choices"]]
+        return "".join(choice["text"] for choice in choices)
+
+    async with httpx.AsyncClient(base_url=door.url, timeout=TIMEOUT_S) as http:
+        read: list[str] = []
+        async with http.stream("POST", PATHS["text"], json=body) as response:
+            text = ""
+            async for piece in response.aiter_text():
+                text += piece
+                read = text.split("\n\n")[:-1]
+                if len(read) >= num_events:
+                    break
+        last_id = read[-1].partition("\n")[0].removeprefix("id: ")
+        beginning = f"{last_id.partition(':')[0]}:0"
+
+        async def gone_on(event_id: str, **fields: Any) -> httpx.Response:
+            return await http.post(PATHS["text"], json=body | fields, headers={"Last-Event-ID": event_id})
+
+        rest, whole = [(await gone_on(event_id)).text.split("\n\n") for event_id in (last_id, beginning)]
+        other = await gone_on(last_id, prompt=[5, 6])
+    assert rest[-2:] == ["data: [DONE]", ""]
+    assert texts(rest)
+    # Its noise has no seed but that of the request's id.
+    assert texts(read) + texts(rest) == texts(whole)
+    assert other.status_code < 500
+
+
 VALUES: list[Any] = [
     None, True, False, 0, 1, -1, 0.5, -0.5, 1e308, 2**31, 2**32, 2**63, 2**64, 10**30, "", "a", "none", "auto", "\0",
     "<|im_end|>", "x" * 2000, [], [None], [1], ["a"], [[1]], [[]], {}, {"a": 1}, {"type": "text"}, [{}],
