@@ -160,7 +160,7 @@ def of_call(failure: CallFailed, prompt_param: str) -> ApiError:
         return ApiError(INTERNAL, "internal error")
     # Where orchestrators are is nobody's business.
     param, message = None, failure.message if failure.kind != "Unreachable" else "no orchestrator answers now"
-    if kind.status == 400 and (found := _PATH.match(message)):
+    if kind.status in (400, 403) and (found := _PATH.match(message)):
         param = _renamed(found[1], prompt_param)
         message = f"{param}: {message[found.end() :]}"
     return ApiError(kind, message or failure.code.name, param, retry_after_s=failure.retry_after_s)

@@ -225,7 +225,8 @@ async def _openssl(target: str, ca: Path, *identity: str) -> bool:
 
 
 async def test_gateway_reaches_orchestrators_over_mtls(secured: SecuredPair, tmp_path: Path) -> None:
-    flags = secured.secrets["client"].client_flags
+    client = secured.secrets["client"]
+    flags = (*client.identity_flags, *client.client_flags)
     target = secured.processes["orchestrator"].target
     async with (
         running_gateway(target, *flags, directory=tmp_path / "gateway") as gateway,
