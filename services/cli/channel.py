@@ -22,7 +22,7 @@ class ConnectionSettings(PeerSettings):
 
     model_config = SettingsConfigDict(env_prefix="TRIVIUM_")
 
-    api_key: SecretStr | None = Field(None, description="Key that an orchestrator asks for.")
+    api_key: SecretStr | None = Field(default=None, description="Key that an orchestrator asks for.")
 
 
 _of_its_own: list[ConnectionSettings] = []

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import logging
 import random
 import uuid
@@ -43,7 +42,7 @@ class AsyncClient:
         retry_s: Seconds of failures without any progress after which a request is given up.
         keepalive_s: Seconds between pings on a quiet connection: an orchestrator that is frozen is found within two.
         open_channel: Opens the channels.
-        api_key: Sent with every call.
+        api_key: Sent with every call that brings none of its own.
         draw: Where the jitter of the pauses comes from.
     """
 
@@ -64,9 +63,10 @@ class AsyncClient:
         self._targets = Targets(names, open_channel, keepalive_s)
         self._timeout_s = timeout_s
         self._retry_s = retry_s
-        self._metadata = _metadata(api_key)
+        self._api_key = api_key
         self._draw = draw or random.Random()
-        self._streams: dict[str, set[_Stream]] = {}
+        self._streams: dict[tuple[str | None, str], set[_Stream]] = {}
+        self._has_reached = False
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -79,7 +79,12 @@ class AsyncClient:
         await self._targets.close()
 
     async def generate(
-        self, request: pb.GenerateRequest, *, timeout_s: float | None = None, on_retry: OnRetry | None = None
+        self,
+        request: pb.GenerateRequest,
+        *,
+        timeout_s: float | None = None,
+        on_retry: OnRetry | None = None,
+        api_key: str | None = None,
     ) -> AsyncGenerator[pb.GenerateResponse, None]:
         """Streams an answer: without a gap, and no token twice.
 
@@ -87,6 +92,7 @@ class AsyncClient:
             request: What to generate; it isn't changed. One without a request_id gets one.
             timeout_s: Seconds that the answer may take; the client's if None.
             on_retry: Told of each pause. May not block.
+            api_key: Sent with all attempts; the client's if None.
 
         Yields:
             The messages as they arrive; the last one carries `finish`, whose usage is that of the whole answer.
@@ -99,6 +105,7 @@ class AsyncClient:
         sent.CopyFrom(request)
         sent.request_id = request.request_id or uuid.uuid4().hex
         stream = _Stream(sent, self._retries(sent), self._timeout_s if timeout_s is None else timeout_s)
+        stream.api_key = api_key or self._api_key
         # Closed when this is: a generator that is only let go of would end its request some time later.
         with self._known(stream):
             async with contextlib.aclosing(self._stream(stream, on_retry or (lambda _failure: None))) as responses:
@@ -106,7 +113,12 @@ class AsyncClient:
                     yield response
 
     async def complete(
-        self, request: pb.GenerateRequest, *, timeout_s: float | None = None, on_retry: OnRetry | None = None
+        self,
+        request: pb.GenerateRequest,
+        *,
+        timeout_s: float | None = None,
+        on_retry: OnRetry | None = None,
+        api_key: str | None = None,
     ) -> Completion:
         """Waits for a whole answer.
 
@@ -114,29 +126,39 @@ class AsyncClient:
             GenerationFailed: As `generate`.
         """
         completion = Completion()
-        async with contextlib.aclosing(self.generate(request, timeout_s=timeout_s, on_retry=on_retry)) as responses:
+        generating = self.generate(request, timeout_s=timeout_s, on_retry=on_retry, api_key=api_key)
+        async with contextlib.aclosing(generating) as responses:
             async for response in responses:
                 completion.add(response)
         return completion
 
-    async def cancel(self, request_id: str) -> bool:
-        """Ends a request, whoever sent it, on whichever orchestrator it runs. Returns False if none knew it."""
-        streams = list(self._streams.get(request_id, ()))
+    async def cancel(self, request_id: str, *, api_key: str | None = None) -> bool:
+        """Ends a request, whoever sent it, on whichever orchestrator it runs. Returns False if none knew it.
+
+        Args:
+            request_id: Its name; with keys, of a request of the same tenant.
+            api_key: Sent with the calls; the client's if None.
+        """
+        key = api_key or self._api_key
+        streams = list(self._streams.get((key, request_id), ()))
         for stream in streams:
             stream.cancel()
         request = pb.CancelRequest(request_id=request_id)
         async with contextlib.AsyncExitStack() as stack:
             replies = await asyncio.gather(
                 *(
-                    target.stub.Cancel(request, timeout=_INFO_TIMEOUT_S, metadata=self._metadata)
+                    target.stub.Cancel(request, timeout=_INFO_TIMEOUT_S, metadata=_metadata(key))
                     for target in await self._targets.every_one(stack)
                 ),
                 return_exceptions=True,
             )
         return bool(streams) or any(isinstance(reply, pb.CancelResponse) and reply.cancelled for reply in replies)
 
-    async def server_info(self) -> pb.OrchestratorServiceGetServerInfoResponse:
+    async def server_info(self, *, api_key: str | None = None) -> pb.OrchestratorServiceGetServerInfoResponse:
         """Asks an orchestrator what is served.
+
+        Args:
+            api_key: Sent with the call; the client's if None.
 
         Raises:
             CallFailed: None answers.
@@ -147,22 +169,14 @@ class AsyncClient:
                 if target is None:
                     raise self._nobody_listens()
                 return await target.stub.GetServerInfo(
-                    pb.OrchestratorServiceGetServerInfoRequest(), timeout=_INFO_TIMEOUT_S, metadata=self._metadata
+                    pb.OrchestratorServiceGetServerInfoRequest(),
+                    timeout=_INFO_TIMEOUT_S,
+                    metadata=_metadata(api_key or self._api_key),
                 )
         except TimeoutError:
             raise CallFailed(_CODE.DEADLINE_EXCEEDED, f"no answer within {_INFO_TIMEOUT_S:g} s") from None
         except grpc.aio.AioRpcError as error:
             raise CallFailed.of(error) from error
-
-    def with_key(self, api_key: str | None) -> AsyncClient:
-        """This client for another caller: over the same connections, which it doesn't close.
-
-        Args:
-            api_key: Sent with its calls; None sends none.
-        """
-        view = copy.copy(self)
-        view._metadata = _metadata(api_key)
-        return view
 
     # --- one request
 
@@ -177,14 +191,14 @@ class AsyncClient:
     @contextlib.contextmanager
     def _known(self, stream: _Stream) -> Iterator[None]:
         """Keeps it findable for `cancel`."""
-        request_id = stream.request.request_id
-        self._streams.setdefault(request_id, set()).add(stream)
+        name = (stream.api_key, stream.request.request_id)
+        self._streams.setdefault(name, set()).add(stream)
         try:
             yield
         finally:
-            self._streams[request_id].discard(stream)
-            if not self._streams[request_id]:
-                del self._streams[request_id]
+            self._streams[name].discard(stream)
+            if not self._streams[name]:
+                del self._streams[name]
 
     async def _stream(self, stream: _Stream, on_retry: OnRetry) -> AsyncGenerator[pb.GenerateResponse, None]:
         loop = asyncio.get_running_loop()
@@ -194,7 +208,7 @@ class AsyncClient:
             began = loop.time()
             if target is None:
                 failure = self._nobody_listens()
-                if not self._targets.has_reached:
+                if not self._has_reached:
                     stream.fail(failure)
             else:
                 try:
@@ -226,12 +240,12 @@ class AsyncClient:
         except TimeoutError:
             stream.fail(stream.too_late())
         stream.check()
-        self._targets.has_reached |= target is not None
+        self._has_reached = self._has_reached or target is not None
         return target
 
     async def _attempt(self, stream: _Stream, target: Target) -> AsyncGenerator[pb.GenerateResponse, None]:
         remaining_s = max(stream.deadline - asyncio.get_running_loop().time(), 0.0)
-        call = target.stub.Generate(stream.next_request(), timeout=remaining_s, metadata=self._metadata)
+        call = target.stub.Generate(stream.next_request(), timeout=remaining_s, metadata=_metadata(stream.api_key))
         stream.call = call
         try:
             async for response in call:
@@ -272,6 +286,7 @@ class _Stream:
         self.retries = retries
         self.deadline = asyncio.get_running_loop().time() + timeout_s
         self.continuity = Continuity(request)
+        self.api_key: str | None = None
         self.call: grpc.aio.UnaryStreamCall[pb.GenerateRequest, pb.GenerateResponse] | None = None
         self.last_failure: CallFailed | None = None
         self._timeout_s = timeout_s

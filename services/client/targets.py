@@ -66,8 +66,6 @@ class Targets:
     def __init__(self, names: Sequence[str], open_channel: OpenChannel, keepalive_s: float) -> None:
         self._open_channel = open_channel
         self._keepalive_s = keepalive_s
-        self.has_reached = False
-        """Whether there ever was somebody at any of them."""
         self._targets = [Target(name, self._open(name)) for name in names]
         self._turn = itertools.count()
 

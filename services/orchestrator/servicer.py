@@ -134,7 +134,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         return GenerationLimits(
             context_len=self._driver.context_len,
             vocab_size=pair.vocab_size,
-            budget=Budget.of(pair, caller and caller.limits.routing),
+            budget=Budget.of(pair, caller.limits.routing if caller else None),
             max_run_ahead_depth=self._settings.max_run_ahead_depth,
         )
 

@@ -12,6 +12,7 @@ import pytest
 
 from evaluation.exactness import Reference
 from evaluation.reference.pair import WEIGHTS_DIR
+from services.common.access.tenant import Reason
 from tests.integration.completions import client, cycled, generate, request_for
 from tests.integration.pair import Replica, RunningPair, running
 from tests.scraping import Scrape, documented, free_port, scrape, served
@@ -60,8 +61,9 @@ def _assert_labels_tell_nothing_of_what_is_written(pages: list[Scrape]) -> None:
     values = {value for page in pages for value in page.label_values}
     buckets = {value for value in values if re.fullmatch(r"[\d.]+|\+Inf", value)}
     names = {"slm", "llm", "slm_fallback", "router", *(f"trivium.v1.{name.title()}Service" for name in SERVICES)}
+    reasons = {reason.value for reason in Reason}
     # Besides, the id of each replica.
-    assert len(values - buckets - names) == len(SERVICES)
+    assert len(values - buckets - names - reasons) == len(SERVICES)
 
 
 async def test_metrics_move_with_the_load_and_agree_with_what_answers_say(

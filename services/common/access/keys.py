@@ -77,8 +77,7 @@ class Keys:
         """Reads the file again whenever it has changed, until cancelled. The event loop is left free."""
         while True:
             await asyncio.sleep(FOLLOW_INTERVAL_S)
-            if self._stat() != self._signature:
-                signature = self._stat()
+            if (signature := self._stat()) != self._signature:
                 self._take_over(signature, await asyncio.to_thread(_try_to_read, self._path))
 
     def refresh(self) -> None:

@@ -7,13 +7,13 @@ doesn't belong.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -56,8 +56,14 @@ def _day_begins(value: object) -> object:
     return value
 
 
+def _read_digest(value: object) -> bytes:
+    if not (isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value)):
+        raise ValueError("expected the SHA-256 of a key, in 64 hexadecimal digits")
+    return bytes.fromhex(value)
+
+
 TenantName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$"), AfterValidator(bytes.fromhex)]
+Digest = Annotated[bytes, BeforeValidator(_read_digest)]
 
 
 class _Section(BaseModel):
@@ -67,11 +73,11 @@ class _Section(BaseModel):
 class RoutingLimits(_Section):
     """Which routing a tenant may ask for. A request that asks for none gets the closest to the default."""
 
-    min_threshold: float = Field(0.0, ge=0)
-    max_threshold: float | None = Field(None, ge=0)
-    min_llm_usage: float = Field(0.0, ge=0, le=1)
-    max_llm_usage: float = Field(1.0, ge=0, le=1)
-    llm_loss_policies: tuple[LossPolicy, ...] = Field(("wait", "slm_only", "fail"), min_length=1)
+    min_threshold: float = Field(default=0.0, ge=0)
+    max_threshold: float | None = Field(default=None, ge=0)
+    min_llm_usage: float = Field(default=0.0, ge=0, le=1)
+    max_llm_usage: float = Field(default=1.0, ge=0, le=1)
+    llm_loss_policies: tuple[LossPolicy, ...] = Field(default=("wait", "slm_only", "fail"), min_length=1)
 
     @model_validator(mode="after")
     def _has_room(self) -> Self:
@@ -85,8 +91,8 @@ class RoutingLimits(_Section):
 class TenantLimits(_Section):
     """What a tenant may take of one process; None is without end."""
 
-    max_concurrent_requests: int | None = Field(None, ge=1)
-    tokens_per_minute: int | None = Field(None, ge=1)
+    max_concurrent_requests: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
     routing: RoutingLimits = RoutingLimits()
 
 

@@ -55,12 +55,13 @@ async def _answer(request: Request, make_plan: MakePlan) -> Response:
         raise unknown_model(plan.request.model, pair)
     return CompletionResponse(
         resumed(plan, place) if place else plan,
-        gateway.orchestrators.with_key(key_of(request)),
+        gateway.orchestrators,
         gateway.terms,
         model=pair.model,
         splits_reasoning=plan.separates_reasoning and settings.split_reasoning and pair.has_reasoning,
         counts=gateway.counts,
         resumed=place,
+        api_key=key_of(request),
     )
 
 

@@ -20,16 +20,13 @@ class Orchestrators(Protocol):
     """What the gateway asks: `services.client.AsyncClient`, or what stands in for it in tests."""
 
     def generate(
-        self, request: pb.GenerateRequest, *, timeout_s: float | None = None
+        self, request: pb.GenerateRequest, *, timeout_s: float | None = None, api_key: str | None = None
     ) -> AsyncGenerator[pb.GenerateResponse, None]:
-        """Streams one completion.
+        """Streams one completion, in the name of whoever has the key.
 
         Raises:
             GenerationFailed: It can't be gone on with.
         """
-
-    def with_key(self, api_key: str | None) -> Orchestrators:
-        """The same in the name of whoever has this key; None for nobody's."""
 
     async def server_info(self) -> pb.OrchestratorServiceGetServerInfoResponse:
         """Describes the pair.
@@ -68,14 +65,20 @@ class RunningChoices:
         orchestrators: Who is asked.
         requests: What for, one for each choice.
         timeout_s: Seconds that each may take.
+        api_key: The caller's; None where it showed none.
     """
 
     def __init__(
-        self, orchestrators: Orchestrators, requests: Sequence[pb.GenerateRequest], timeout_s: float
+        self,
+        orchestrators: Orchestrators,
+        requests: Sequence[pb.GenerateRequest],
+        timeout_s: float,
+        api_key: str | None = None,
     ) -> None:
         self._orchestrators = orchestrators
         self._requests = requests
         self._timeout_s = timeout_s
+        self._api_key = api_key
         # A reader that is slow slows its own streams down, and fills no memory.
         self._arrived: asyncio.Queue[Message | _Ended] = asyncio.Queue(_WAITING_PER_CHOICE * len(requests))
         self._num_open = len(requests)
@@ -123,7 +126,9 @@ class RunningChoices:
     async def _run(self, index: int) -> None:
         error = None
         try:
-            stream = self._orchestrators.generate(self._requests[index], timeout_s=self._timeout_s)
+            stream = self._orchestrators.generate(
+                self._requests[index], timeout_s=self._timeout_s, api_key=self._api_key
+            )
             async with contextlib.aclosing(stream) as responses:
                 async for response in responses:
                     await self._arrived.put(Message(index, response))

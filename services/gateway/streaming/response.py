@@ -55,6 +55,7 @@ class CompletionResponse(Response):
         splits_reasoning: What is thought is told apart.
         counts: Where it is counted.
         resumed: Where the client's last stream broke.
+        api_key: The client's; None where it showed none.
     """
 
     def __init__(
@@ -67,12 +68,13 @@ class CompletionResponse(Response):
         splits_reasoning: bool,
         counts: Counts,
         resumed: Place | None = None,
+        api_key: str | None = None,
     ) -> None:
         super().__init__()
         self._plan = plan
         self._terms = terms
         self._counts = counts
-        self._running = RunningChoices(orchestrators, plan.requests, terms.timeout_s)
+        self._running = RunningChoices(orchestrators, plan.requests, terms.timeout_s, api_key)
         self._shape = CHAT if plan.is_chat else TEXT
         self._envelope = Envelope(self._shape, plan.request_id, int(time.time()), model)
         self._resumed = resumed

@@ -58,6 +58,8 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
 
     calls: deque[Call] = field(default_factory=deque)
     requests: list[pb.GenerateRequest] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
+    """What the calls of `requests` showed."""
     cancelled_ids: list[str] = field(default_factory=list)
     num_running: int = 0
     target: str = ""
@@ -65,6 +67,7 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
 
     async def Generate(self, request: pb.GenerateRequest, context: Any) -> AsyncIterator[pb.GenerateResponse]:
         self.requests.append(request)
+        self.keys.append(dict(context.invocation_metadata()).get("authorization"))
         call = self.calls.popleft() if self.calls else Call()
         self.num_running += 1
         try:

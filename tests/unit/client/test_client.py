@@ -98,6 +98,24 @@ async def test_request_is_sent_as_given_and_stays_as_it_is() -> None:
     assert second == request
 
 
+async def test_key_of_a_call_is_sent_with_all_of_its_attempts_and_the_clients_with_other_calls() -> None:
+    orchestrator = calls(Call(3, LOST))
+    async with client_of(orchestrator, api_key="own") as client:
+        await client.complete(pb.GenerateRequest(text="x"), api_key="caller")
+        await client.complete(pb.GenerateRequest(text="x"))
+    assert orchestrator.keys == ["Bearer caller", "Bearer caller", "Bearer own"]
+
+
+async def test_stream_of_another_key_is_not_cancelled_for_its_name() -> None:
+    orchestrator = calls()
+    async with client_of(orchestrator) as client:
+        stream = client.generate(pb.GenerateRequest(text="x", request_id="r"), api_key="a")
+        await anext(stream)
+        # The orchestrator of this test asks for no key, and knows the name: the client alone tells them apart.
+        await client.cancel("r", api_key="b")
+        assert [part async for part in stream][-1].HasField("finish")
+
+
 async def test_requests_take_turns_and_go_on_at_the_other_orchestrator() -> None:
     first, second = calls(), calls()
     async with client_of(first, second) as client:

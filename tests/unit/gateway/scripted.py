@@ -120,8 +120,9 @@ class ScriptedOrchestrator:
     num_running: int = 0
 
     async def generate(
-        self, request: pb.GenerateRequest, *, timeout_s: float | None = None
+        self, request: pb.GenerateRequest, *, timeout_s: float | None = None, api_key: str | None = None
     ) -> AsyncGenerator[pb.GenerateResponse, None]:
+        self.api_keys.append(api_key)
         self.requests.append(request)
         self.num_running += 1
         try:
@@ -129,10 +130,6 @@ class ScriptedOrchestrator:
                 yield response
         finally:
             self.num_running -= 1
-
-    def with_key(self, api_key: str | None) -> ScriptedOrchestrator:
-        self.api_keys.append(api_key)
-        return self
 
     async def server_info(self) -> pb.OrchestratorServiceGetServerInfoResponse:
         if self.is_away:

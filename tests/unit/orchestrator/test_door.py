@@ -40,7 +40,8 @@ async def _front(tmp_path: Path, *, acme: dict[str, Any] | None = None, **settin
 
 
 def _request(**fields: Any) -> pb.GenerateRequest:
-    return pb.GenerateRequest(**{"token_ids": pb.TokenIds(token_ids=[1, 2, 3]), "max_new_tokens": 8} | fields)
+    defaults: dict[str, Any] = {"token_ids": pb.TokenIds(token_ids=[1, 2, 3]), "max_new_tokens": 8}
+    return pb.GenerateRequest(**(defaults | fields))
 
 
 async def _answer(front: Front, tenant: str, **fields: Any) -> list[pb.GenerateResponse]:
@@ -62,7 +63,7 @@ def _retry_after_s(error: grpc.aio.AioRpcError) -> float:
     assert status is not None
     info = error_details_pb2.RetryInfo()
     assert status.details[0].Unpack(info)
-    return info.retry_delay.ToMilliseconds() / 1000
+    return float(info.retry_delay.ToMilliseconds() / 1000)
 
 
 class _Call:

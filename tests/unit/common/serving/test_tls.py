@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -91,14 +91,14 @@ async def test_peers_with_certificates_of_one_ca_talk(tmp_path: Path) -> None:
 )
 async def test_a_client_that_may_not_connect_is_refused(tmp_path: Path, client: str) -> None:
     secret = OLD.issue(tmp_path / "server")
-    tls = {
+    kinds: dict[str, Callable[[], ChannelTls | None]] = {
         "plain text": lambda: None,
         "no certificate": lambda: _client(secret, known=False),
         "certificate of another CA": lambda: _client(NEW.issue(tmp_path / "other", trusted=OLD.pem)),
         "distrusts the server": lambda: _client(OLD.issue(tmp_path / "distrusting", trusted=NEW.pem)),
-    }[client]()
+    }
     async with _serving(_server(secret)) as (address, _):
-        assert await _refused(address, tls)
+        assert await _refused(address, kinds[client]())
 
 
 async def test_a_server_without_client_ca_takes_clients_without_certificate(tmp_path: Path) -> None:
