@@ -7,7 +7,7 @@ import signal
 import pytest
 from hypothesis import settings
 
-from tests.cluster.options import add_options, add_prometheus_option
+from tests.cluster.harness.options import add_options, add_prometheus_option
 from tests.parallel import pytest_collection_modifyitems, pytest_runtest_protocol, pytest_xdist_make_scheduler
 
 __all__ = [

@@ -68,7 +68,7 @@ def group_of(nodeid: str) -> str:
 
 @cache
 def _uses_the_running_pair(module: str) -> bool:
-    return "from tests.integration.pair import" in (ROOT / module).read_text(encoding="utf-8")
+    return "from tests.integration.harness.pair import" in (ROOT / module).read_text(encoding="utf-8")
 
 
 def _rank(nodeid: str) -> int:

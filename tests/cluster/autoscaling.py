@@ -27,14 +27,14 @@ from evaluation.in_process import SLM_ONLY
 from evaluation.records.commit import code_commit
 from evaluation.reference.pair import load_pair
 from services.cli.console import err
-from tests.cluster.access import Access, way_in
-from tests.cluster.load import Load
-from tests.cluster.namespaces import new_namespace
-from tests.cluster.options import add_options, add_prometheus_option
-from tests.cluster.release import NAME, PORTS, Release, image_settings, light_image
-from tests.cluster.scaling import PodCount, Prometheus, ScaledComponent
-from tests.cluster.scaling_figure import draw
-from tests.cluster.scaling_record import Record, Sample
+from tests.cluster.harness.access import Access, way_in
+from tests.cluster.harness.load import Load
+from tests.cluster.harness.namespaces import new_namespace
+from tests.cluster.harness.options import add_options, add_prometheus_option
+from tests.cluster.harness.release import NAME, PORTS, Release, image_settings, light_image
+from tests.cluster.harness.scaling import PodCount, Prometheus, ScaledComponent
+from tests.cluster.harness.scaling_figure import draw
+from tests.cluster.harness.scaling_record import Record, Sample
 
 logger = logging.getLogger(__name__)
 

@@ -17,11 +17,11 @@ from kubernetes import client, config
 from evaluation.exactness import Reference, reference_decodings, suite_prompts
 from evaluation.in_process import SLM_ONLY
 from evaluation.reference.pair import LoadedPair
-from tests.cluster.access import Access, way_in
-from tests.cluster.namespaces import new_namespace
-from tests.cluster.release import Release, image_settings, light_image
-from tests.cluster.replicas import Replicas
-from tests.integration.completions import reference_pair
+from tests.cluster.harness.access import Access, way_in
+from tests.cluster.harness.namespaces import new_namespace
+from tests.cluster.harness.release import Release, image_settings, light_image
+from tests.cluster.harness.replicas import Replicas
+from tests.integration.harness.completions import reference_pair
 
 __all__ = ["reference_pair"]
 

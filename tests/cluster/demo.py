@@ -23,12 +23,12 @@ from services.cli.console import out
 from services.cli.doctor.options import QUESTION
 from services.cli.figures import summary
 from services.client import Options, chat_request
-from tests.cluster import pods
-from tests.cluster.access import Access, way_in
-from tests.cluster.commands import run
-from tests.cluster.namespaces import left_in, new_namespace, objects_in
-from tests.cluster.options import add_options
-from tests.cluster.release import COMPONENTS, NAME, PORTS, Release, image_settings, light_image
+from tests.cluster.harness import pods
+from tests.cluster.harness.access import Access, way_in
+from tests.cluster.harness.commands import run
+from tests.cluster.harness.namespaces import left_in, new_namespace, objects_in
+from tests.cluster.harness.options import add_options
+from tests.cluster.harness.release import COMPONENTS, NAME, PORTS, Release, image_settings, light_image
 
 _IMAGES_TIMEOUT_S = 30.0
 """Nodes tell which images they hold with their status, every few seconds."""

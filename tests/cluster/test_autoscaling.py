@@ -8,10 +8,10 @@ import pytest
 from kubernetes import client
 from rich.progress import Progress
 
-from tests.cluster.access import Access
 from tests.cluster.autoscaling import check, measure, prometheus_service, references
-from tests.cluster.release import Release
-from tests.integration.completions import tell
+from tests.cluster.harness.access import Access
+from tests.cluster.harness.release import Release
+from tests.integration.harness.completions import tell
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from kubernetes import client
 
-from tests.cluster.release import Release
+from tests.cluster.harness.release import Release
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

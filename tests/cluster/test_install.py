@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from kubernetes import client
 
-from tests.cluster import pods
-from tests.cluster.namespaces import left_in, objects_in
-from tests.cluster.release import COMPONENTS, Release
+from tests.cluster.harness import pods
+from tests.cluster.harness.namespaces import left_in, objects_in
+from tests.cluster.harness.release import COMPONENTS, Release
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from kubernetes import client
 
-from tests.cluster import pods
-from tests.cluster.commands import CommandFailed, run
-from tests.cluster.labelling import (
+from tests.cluster.harness import pods
+from tests.cluster.harness.commands import CommandFailed, run
+from tests.cluster.harness.labelling import (
     TIMEOUT_S,
     Command,
     Labeler,

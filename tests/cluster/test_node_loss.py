@@ -16,13 +16,13 @@ from kubernetes import client
 
 from evaluation.exactness import Reference
 from evaluation.reference.pair import LoadedPair
-from tests.cluster import pods
-from tests.cluster.access import Access
-from tests.cluster.commands import run
-from tests.cluster.release import PORTS, Release
-from tests.cluster.replicas import load_of
-from tests.integration.clients import Clients
-from tests.integration.completions import tell
+from tests.cluster.harness import pods
+from tests.cluster.harness.access import Access
+from tests.cluster.harness.commands import run
+from tests.cluster.harness.release import PORTS, Release
+from tests.cluster.harness.replicas import load_of
+from tests.integration.harness.clients import Clients
+from tests.integration.harness.completions import tell
 from tests.serving import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]

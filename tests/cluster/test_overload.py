@@ -9,9 +9,9 @@ from trivium.v1 import orchestrator_pb2_grpc
 
 from evaluation.exactness import Reference
 from services.common.serving.channels import open_channel
-from tests.cluster.replicas import Replicas, load_of
-from tests.integration.completions import cycled, tell
-from tests.integration.overload import send_at_once
+from tests.cluster.harness.replicas import Replicas, load_of
+from tests.integration.harness.completions import cycled, tell
+from tests.integration.harness.overload import send_at_once
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

@@ -11,10 +11,10 @@ import pytest
 
 from evaluation.exactness import Reference, compare
 from evaluation.reference.pair import LoadedPair
-from tests.cluster.killer import Killer
-from tests.cluster.replicas import Replicas
-from tests.integration.clients import Clients
-from tests.integration.completions import tell
+from tests.cluster.harness.killer import Killer
+from tests.cluster.harness.replicas import Replicas
+from tests.integration.harness.clients import Clients
+from tests.integration.harness.completions import tell
 from tests.serving import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]

@@ -12,11 +12,11 @@ from kubernetes.client.exceptions import ApiException
 
 from evaluation.exactness import Reference
 from evaluation.reference.pair import LoadedPair
-from tests.cluster import pods
-from tests.cluster.release import NAME, PORTS
-from tests.cluster.replicas import NUM_REPLICAS, Replicas
-from tests.integration.clients import Clients
-from tests.integration.completions import tell
+from tests.cluster.harness import pods
+from tests.cluster.harness.release import NAME, PORTS
+from tests.cluster.harness.replicas import NUM_REPLICAS, Replicas
+from tests.integration.harness.clients import Clients
+from tests.integration.harness.completions import tell
 from tests.serving import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]

@@ -30,9 +30,9 @@ from redis.asyncio import Redis
 from evaluation.exactness import Reference, reference_decodings, suite_prompts
 from evaluation.reference.pair import load_pair
 from services.client import AsyncClient, CallFailed
-from tests.integration.completions import Completion, assert_is_reference, request_for
-from tests.integration.finished_logs import logged_tokens
-from tests.integration.pair import Replica, RunningPair, front_info, llm_info, slm_load
+from tests.integration.harness.completions import Completion, assert_is_reference, request_for
+from tests.integration.harness.finished_logs import logged_tokens
+from tests.integration.harness.pair import Replica, RunningPair, front_info, llm_info, slm_load
 from tests.serving import until
 
 _WARM_S = 60.0

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.integration.up import RunningUp, running_up, trivium
+from tests.integration.harness.up import RunningUp, running_up, trivium
 
 QUESTION = "Ann starts with 24 stones. On Monday she buys 6 stones. How many stones does Ann have now?"
 

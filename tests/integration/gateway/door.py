@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.forked import fork
-from tests.integration.pair import RunningPair
-from tests.integration.processes import START_TIMEOUT_S, Process
+from tests.integration.harness.forked import fork
+from tests.integration.harness.pair import RunningPair
+from tests.integration.harness.processes import START_TIMEOUT_S, Process
 from tests.serving import until
 
 MODEL = "pair"

@@ -12,8 +12,8 @@ from trivium.v1 import orchestrator_pb2
 from evaluation.exactness import Reference
 from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, draw_sample
 from evaluation.reference.pair import LoadedPair
-from tests.integration.completions import FIRST_HELD_OUT, NUM_PROMPTS, Completion, assert_is_reference
 from tests.integration.gateway.door import TIMEOUT_S, Answer, Gateway, ask
+from tests.integration.harness.completions import FIRST_HELD_OUT, NUM_PROMPTS, Completion, assert_is_reference
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 

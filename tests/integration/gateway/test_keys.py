@@ -12,7 +12,7 @@ import pytest
 
 from services.common.access.keys_file import key_line, new_key
 from tests.integration.gateway.door import MODEL, PATHS, TIMEOUT_S, running_gateway
-from tests.integration.pair import RunningPair
+from tests.integration.harness.pair import RunningPair
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
