@@ -9,5 +9,5 @@ The paths that are for clients, as a JSON array of [path, whether it stands for 
 for the cluster.
 */}}
 {{- define "trivium.clientPaths" -}}
-{{- list (list "/v1" true) (list "/" false) (list "/health" false) (list "/openapi.json" false) | toJson -}}
+{{- list (list "/v1" true) (list "/" false) (list "/playground" true) (list "/health" false) (list "/openapi.json" false) | toJson -}}
 {{- end -}}

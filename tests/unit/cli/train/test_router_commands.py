@@ -182,6 +182,7 @@ class PricedOrchestrator(FakeOrchestrator):
             token_ids=[1] * 1000,
             sources=[orchestrator_pb2.TOKEN_SOURCE_SLM] * 1000,
             divergence_probabilities=[0.0] * 1000,
+            text_lengths=[0] * 1000,
         )
         yield orchestrator_pb2.GenerateResponse(
             finish=orchestrator_pb2.Finish(reason=orchestrator_pb2.FINISH_REASON_STOP, usage=usage)
