@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import sys
 from functools import partial
 
@@ -13,7 +12,7 @@ from services.common.access.keys import Keys
 from services.common.access.keys_file import KeysFileError
 from services.common.serving.channels import open_channel
 from services.common.serving.logs import configure_logging
-from services.common.serving.server import write_port
+from services.common.serving.server import stop_event, write_port
 from services.common.serving.telemetry import Telemetry
 from services.gateway.app import anyone, create_app
 from services.gateway.http_server import HttpServer, create_server, listening_socket
@@ -49,7 +48,7 @@ async def serve(settings: GatewaySettings) -> int:
         sys.stderr.write(f"can't listen on {settings.host}:{settings.port}: is the port taken? ({error})\n")
         return 1
     port = listener.getsockname()[1]
-    stopping = _stop_event()
+    stopping = stop_event()
     counts = Counts()
     telemetry = Telemetry(NAME, settings.replica_id)
     instrument(telemetry, counts)
@@ -80,14 +79,6 @@ async def serve(settings: GatewaySettings) -> int:
             telemetry.close()
     logger.info("stopped")
     return 0
-
-
-def _stop_event() -> asyncio.Event:
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    return stopping
 
 
 async def _drain(gateway: Gateway, timeout_s: float) -> None:

@@ -92,7 +92,7 @@ async def serve(service: Service, lifecycle: Lifecycle, settings: ProcessSetting
         address = f"{settings.host}:{settings.metrics_port}"
         sys.stderr.write(f"can't serve metrics_port on {address}: is the port taken? ({error})\n")
         return 1
-    stopping = _stop_event()
+    stopping = stop_event()
     await lifecycle.publish()
     await server.start()
     if probed:
@@ -172,7 +172,8 @@ def write_port(path: Path, port: int) -> None:
     unfinished.replace(path)
 
 
-def _stop_event() -> asyncio.Event:
+def stop_event() -> asyncio.Event:
+    """Returns what SIGTERM and SIGINT set from now on."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
