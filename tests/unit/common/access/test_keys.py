@@ -59,6 +59,9 @@ def test_key_leads_to_its_tenant(tmp_path: Path) -> None:
     "header",
     [None, "", "Bearer", "Bearer ", ACME, f"Basic {ACME}", f"Bearer {ACME}x", f"Bearer {ACME[:-1]}",
      "Bearer " + "x" * 100_000, f"Bearer {key_digest(ACME).hex()}", "Bearer \udcff"],
+    # Keys are drawn anew in each process.
+    ids=["none", "empty", "no key", "blank key", "no scheme", "other scheme", "longer", "shorter", "long", "digest",
+         "surrogate"],
 )  # fmt: skip
 def test_anything_else_is_refused_without_quoting_it(tmp_path: Path, header: str | None) -> None:
     keys = Keys(_write(tmp_path / "keys", {"acme": ACME}))
