@@ -39,7 +39,8 @@ def status_table(children: Sequence[Supervised], probes: Sequence[Probe], footer
         notes.append(f"[yellow]redis: {escape(problem)}[/]")
     table = Table(caption="\n".join([*notes, footer]), caption_justify="left")
     for column in ("service", "pid", "port", "health", "restarts", "serves", "load"):
-        table.add_column(column)
+        # A line a service: what doesn't fit is cut, and all of it is seen on a screen of 24 lines.
+        table.add_column(column, no_wrap=True)
     if not any(isinstance(one.child, RedisServer) for one in children):
         table.add_row(
             "redis", "", "", _index_health(answers.get("orchestrator")), "", "prefix index (--redis-url)", ""

@@ -118,7 +118,7 @@ def test_up_listens_on_the_services_own_ports_alone(up: RunningUp) -> None:
 
 
 def test_up_second_one_in_the_same_place_is_refused(up: RunningUp) -> None:
-    ended = trivium(up.state_dir, "up", "--port", "0")
+    ended = trivium(up.state_dir, "up", "--port", "0", "--http-port", "0")
     assert ended.returncode == 1
     assert f"pid {up.process.pid}" in ended.stderr
     assert up.state.ready
@@ -181,7 +181,7 @@ def test_up_whose_terminal_is_closed_leaves_no_process(tmp_path: Path) -> None:
         "import fcntl, os, sys, termios as t; fcntl.ioctl(0, t.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", script, *command(tmp_path, "up", "--port", "0")],
+        [sys.executable, "-c", script, *command(tmp_path, "up", "--port", "0", "--http-port", "0")],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -205,7 +205,7 @@ def test_up_whose_terminal_is_closed_leaves_no_process(tmp_path: Path) -> None:
 def test_up_port_taken_says_so_before_anything_is_started(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        ended = trivium(tmp_path, "up", "--port", port)
+        ended = trivium(tmp_path, "up", "--port", port, "--http-port", "0")
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"error: can't listen on 127.0.0.1:{port}")
     assert list(tmp_path.iterdir()) == []
@@ -220,7 +220,7 @@ def test_up_service_that_can_not_start_is_named_with_its_reason_in_one_line(tmp_
         f"name: broken\ndescription: Its LLM is damaged.\nslm: {{model: {WEIGHTS_DIR / 'slm'}}}\n"
         f"llm: {{model: {llm}}}\nrouter: {{checkpoint: {WEIGHTS_DIR / 'router'}}}\n"
     )
-    ended = trivium(tmp_path / "state", "up", "--port", "0", "--pair", str(pair))
+    ended = trivium(tmp_path / "state", "up", "--port", "0", "--http-port", "0", "--pair", str(pair))
     assert ended.returncode == 1
     [error] = ended.stderr.splitlines()
     assert re.match(r"error: llm \(pid \d+\) ended with exit code 1: can't start: .*model\.safetensors", error)
