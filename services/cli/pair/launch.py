@@ -12,7 +12,7 @@ from pathlib import PurePath
 from services.cli.errors import CliError
 from services.common.pair import ModelSection, Pair
 
-DRAIN_TIMEOUT_S = 0.7
+DRAIN_TIMEOUT_S = 0.4
 """Seconds that running answers may take after Ctrl-C."""
 
 

@@ -33,8 +33,8 @@ from services.common.pair import Pair
 _POLL_S = 0.1
 _PROBE_TIMEOUT_S = 1.0
 # Whoever pressed Ctrl-C is back at the prompt within 3 s: time for answers, then for the processes to end.
-_ANSWERS_TIMEOUT_S = DRAIN_TIMEOUT_S + 0.6
-_END_TIMEOUT_S = 0.5
+_ANSWERS_TIMEOUT_S = DRAIN_TIMEOUT_S + 0.5
+_END_TIMEOUT_S = 0.4
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,7 @@ def endless_streams(address: str, reference: Reference, pair: LoadedPair) -> Ite
             assert error.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+@pytest.mark.alone
 def test_up_interrupted_under_streams_says_so_at_once_and_ends_within_3_s(
     up: RunningUp, routed_references: list[Reference], reference_pair: LoadedPair
 ) -> None:

@@ -135,7 +135,8 @@ def test_guard_whose_parent_has_ended_starts_nothing() -> None:
 
 def test_service_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from tests.integration import test_service_process as test; "
+        "import sys, time; from pathlib import Path; "
+        "from tests.integration.services import test_service_process as test; "
         "service = test.listening('stubborn', Path(sys.argv[1])); print(service.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
