@@ -5,11 +5,9 @@ from __future__ import annotations
 import grpc
 from starlette.requests import Request
 
-from services.common.access.keys import Keys
+from services.common.access.keys import Keys, shown_key
 from services.common.access.tenant import Refusal
 from services.gateway.errors import BY_CODE, ApiError
-
-_SCHEME = "bearer "
 
 
 class KeyCheck:
@@ -35,5 +33,4 @@ class KeyCheck:
 
 def key_of(request: Request) -> str | None:
     """The key that a request shows, whether or not it counts; None where it shows none."""
-    header = request.headers.get("authorization", "")
-    return header[len(_SCHEME) :].strip() or None if header[: len(_SCHEME)].lower() == _SCHEME else None
+    return shown_key(request.headers.get("authorization", "")) or None

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from services.common.access.keys_file import KeyEntry, KeysFile, KeysFileError, key_digest, read_keys_file
 from services.common.access.tenant import Reason, Refusal, Tenant
+from services.common.files.changes import file_signature
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class Keys:
         self._entries: dict[bytes, list[KeyEntry]] = {}
         self.current = True
         self.num_refused: Counter[Reason] = Counter()
-        self._signature = self._stat()
+        self._signature = file_signature(path)
         self._use(read_keys_file(path))
 
     def tenant_of(self, header: str | None) -> Tenant | Refusal:
@@ -77,12 +78,12 @@ class Keys:
         """Reads the file again whenever it has changed, until cancelled. The event loop is left free."""
         while True:
             await asyncio.sleep(FOLLOW_INTERVAL_S)
-            if (signature := self._stat()) != self._signature:
+            if (signature := file_signature(self._path)) != self._signature:
                 self._take_over(signature, await asyncio.to_thread(_try_to_read, self._path))
 
     def refresh(self) -> None:
         """Reads the file again if it has changed."""
-        if (signature := self._stat()) != self._signature:
+        if (signature := file_signature(self._path)) != self._signature:
             self._take_over(signature, _try_to_read(self._path))
 
     def _take_over(self, signature: object, content: KeysFile | KeysFileError) -> None:
@@ -108,9 +109,10 @@ class Keys:
     def _find(self, header: str | None) -> Tenant | Refusal:
         if not header:
             return Refusal(Reason.UNKNOWN_KEY, "authorization: there is no key; send `Bearer` and one")
-        if header[: len(_SCHEME)].lower() != _SCHEME or len(header) > len(_SCHEME) + _MAX_KEY_LEN:
+        key = shown_key(header)
+        if key is None or len(header) > len(_SCHEME) + _MAX_KEY_LEN:
             return Refusal(Reason.UNKNOWN_KEY, "authorization: expected `Bearer` and a key")
-        digest = key_digest(header[len(_SCHEME) :].strip())
+        digest = key_digest(key)
         for entry in self._entries.get(digest[:_NUM_INDEX_BYTES], ()):
             if hmac.compare_digest(entry.sha256, digest):
                 if entry.expires is not None and self._now() >= entry.expires:
@@ -118,12 +120,10 @@ class Keys:
                 return self._tenants[entry.tenant]
         return Refusal(Reason.UNKNOWN_KEY, "authorization: the key is unknown")
 
-    def _stat(self) -> object:
-        try:
-            found = self._path.stat()
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_ino, found.st_size
+
+def shown_key(header: str) -> str | None:
+    """The key in an `authorization` header, whether or not it counts; None where there is no `Bearer` before it."""
+    return header[len(_SCHEME) :].strip() if header[: len(_SCHEME)].lower() == _SCHEME else None
 
 
 def _try_to_read(path: Path) -> KeysFile | KeysFileError:

@@ -15,6 +15,8 @@ from typing import Any
 
 import grpc
 
+from services.common.files.changes import file_signature
+
 logger = logging.getLogger(__name__)
 
 
@@ -64,7 +66,7 @@ class TlsFiles:
 
     def signature(self) -> tuple[object, ...]:
         """Differs from an earlier one if a file was changed or replaced."""
-        return tuple(_signature(path) for path in (self.certificate, self.key, self.authority))
+        return tuple(path and file_signature(path) for path in (self.certificate, self.key, self.authority))
 
 
 class LivePem:
@@ -184,11 +186,3 @@ def _check_key(certificate: Path, key: Path) -> None:
         raise ValueError(
             f"tls_key_file: {key} isn't the key of {certificate} in PEM form, or it has a password"
         ) from None
-
-
-def _signature(path: Path | None) -> object:
-    try:
-        found = path.stat() if path else None
-    except OSError:
-        return None
-    return found and (found.st_mtime_ns, found.st_ino, found.st_size)
