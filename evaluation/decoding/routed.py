@@ -24,6 +24,7 @@ from services.engines.factory import create_llm_engine, create_slm_engine
 from services.orchestrator.routing.actions import Action, AskLlm, Emit, Finish, GrantSlm, OpenSlm, RewindSlm, Source
 from services.orchestrator.routing.core import Ending, RoutingCore
 from services.orchestrator.routing.depth import RunAhead
+from services.rules.decider import Threshold
 
 _WAITING_SHARE = 0.5
 """The LLM runs once this share of the open sequences waits for it."""
@@ -129,7 +130,7 @@ class _Decoding:
             prompt = self._prompts[number]
             core = RoutingCore(
                 prompt,
-                threshold=self._threshold,
+                decider=Threshold(self._threshold),
                 ending=Ending(self._eos_token_ids, min(len(prompt) + self._max_new_tokens, context_len)),
                 run_ahead=RunAhead(_RUN_AHEAD_DEPTH),
             )
@@ -194,7 +195,7 @@ class _Decoding:
                     response = self._responses[number]
                     response.token_ids += [token.token_id for token in tokens]
                     response.from_llm += [token.source is Source.LLM for token in tokens]
-                    response.scores += [token.divergence_probability for token in tokens]
+                    response.scores += [token.score for token in tokens]
                 case Finish():
                     self._slm.close(number)
                     self._llm.release(number)

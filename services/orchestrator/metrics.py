@@ -62,11 +62,13 @@ def _tokens(telemetry: Telemetry, driver: Driver) -> None:
     counts = driver.counts
     telemetry.counter(
         "trivium_orchestrator_tokens_total",
-        "Tokens of answers by who wrote them; slm_fallback is the SLM where the LLM was due and lost.",
+        "Tokens of answers by who wrote them; slm_fallback is the SLM where the LLM was due and lost, "
+        "slm_confirmed the SLM where the LLM would have written the same.",
         {
             "slm": lambda: counts.num_slm_tokens,
             "llm": lambda: counts.num_llm_tokens,
             "slm_fallback": lambda: counts.num_fallback_tokens,
+            "slm_confirmed": lambda: counts.num_confirmed_tokens,
         },
         label="author",
     )

@@ -34,6 +34,7 @@ _SOURCES = {
     Source.SLM: orchestrator_pb2.TOKEN_SOURCE_SLM,
     Source.LLM: orchestrator_pb2.TOKEN_SOURCE_LLM,
     Source.SLM_FALLBACK: orchestrator_pb2.TOKEN_SOURCE_SLM_FALLBACK,
+    Source.SLM_CONFIRMED: orchestrator_pb2.TOKEN_SOURCE_SLM_CONFIRMED,
 }
 _LOSS_POLICIES: dict[int, LossPolicy] = {
     orchestrator_pb2.LLM_LOSS_POLICY_UNSPECIFIED: "wait",
@@ -198,7 +199,7 @@ def _response(
         text="".join(part.texts),
         token_ids=[token.token_id for token in part.tokens],
         sources=[_SOURCES[token.source] for token in part.tokens],
-        divergence_probabilities=[token.divergence_probability for token in part.tokens],
+        divergence_probabilities=[token.score for token in part.tokens],
         text_lengths=[len(text) for text in part.texts[: len(part.tokens)]],
         prompt=prompt,
     )
@@ -206,14 +207,16 @@ def _response(
 
 def _finish(pair: ServedPair, sequence: RunningSequence, finish: Finish) -> orchestrator_pb2.Finish:
     num_completion, num_llm = len(sequence.completion), sequence.answer.count(Source.LLM)
+    num_llm_decisions = num_llm + sequence.answer.count(Source.SLM_CONFIRMED)
     num_prompt = len(sequence.task.prompt_token_ids)
-    usage_rate = num_llm / num_completion if num_completion else 0.0
+    num_tokens = max(num_completion, 1)
     usage = orchestrator_pb2.Usage(
         num_prompt_tokens=num_prompt,
         num_completion_tokens=num_completion,
         num_llm_tokens=num_llm,
-        llm_usage_rate=usage_rate,
-        avg_activated_params_b=pair.sizes.avg_activated_params_b(usage_rate),
+        num_llm_decisions=num_llm_decisions,
+        llm_usage_rate=num_llm / num_tokens,
+        avg_activated_params_b=pair.sizes.avg_activated_params_b(num_llm_decisions / num_tokens),
         num_slm_tokens_reused=min(sequence.slm_prefill.num_reused, num_prompt),
         num_llm_tokens_reused=min(sequence.llm_prefill.num_reused, num_prompt),
         num_slm_tokens_prefilled=sequence.slm_prefill.num_prefilled,

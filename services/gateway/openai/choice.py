@@ -19,6 +19,7 @@ _AUTHORS = {
     pb.TOKEN_SOURCE_SLM: "slm",
     pb.TOKEN_SOURCE_LLM: "llm",
     pb.TOKEN_SOURCE_SLM_FALLBACK: "slm_fallback",
+    pb.TOKEN_SOURCE_SLM_CONFIRMED: "slm_confirmed",
 }
 
 

@@ -101,7 +101,7 @@ def pack_tokens(tokens: Iterable[AcceptedToken], check: bytes) -> tuple[bytes, b
     (value,) = _CHECK.unpack(check)
     records = bytearray()
     for token in tokens:
-        record = _TOKEN.pack(token.token_id, token.source.value, token.divergence_probability)
+        record = _TOKEN.pack(token.token_id, token.source.value, token.score)
         value = crc32(record, value)
         records += record + _CHECK.pack(value)
     return bytes(records), _CHECK.pack(value)

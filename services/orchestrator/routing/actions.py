@@ -14,6 +14,8 @@ class Source(Enum):
     LLM = 2
     SLM_FALLBACK = 3
     """The SLM at a routed position, since no LLM was left and the caller goes on without."""
+    SLM_CONFIRMED = 4
+    """The SLM, and the LLM was asked and would have written the same."""
 
 
 class FinishReason(Enum):
@@ -31,12 +33,13 @@ class AcceptedToken:
     Args:
         token_id: The token.
         source: Who wrote it.
-        divergence_probability: The router's score of the SLM's draft at this position, in [0, 1].
+        score: What the rule's evidence said of the SLM's draft at this position: the router's is a divergence
+            probability, in [0, 1].
     """
 
     token_id: int
     source: Source
-    divergence_probability: float
+    score: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,15 @@
 
 For a prefix x of prompt and accepted tokens, the next token y is
 
-    s = SLM(x)                  the small model's draft
-    p = router(features of s)   its divergence probability
-    y = s  if p < threshold  else  LLM(x)
+    s = SLM(x)                              the small model's draft
+    y = s  if accept(x, s)  else  LLM(x)    accept is the rule's; the router's is p(features of s) < threshold
 
 repeated until an end. Run one token at a time, that is the *reference decoding*. `RoutingCore` decodes the same
 tokens while the three models work at the same time, on one sequence, in any order of messages, through the loss of
 any peer.
 
 The idea: `tokens` is a hypothesis, the prompt and all that is drafted so far. Each undecided position has a slot. A
-slot is *decided* by a score below the threshold, or by the LLM's answer, always given that the tokens before it
+slot is *decided* by the rule's verdict on its score, or by the LLM's answer, always given that the tokens before it
 stand. An answer that differs from the draft replaces it and drops every slot after it, because those were drafted
 after another prefix. Decided slots leave from the front, in order, as accepted tokens: those never change.
 
@@ -46,6 +45,7 @@ from services.orchestrator.routing.actions import (
     TextReader,
 )
 from services.orchestrator.routing.depth import RunAhead
+from services.rules.decider import Decider, Draft, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +65,17 @@ class Ending:
 
 @dataclass(slots=True)
 class _Slot:
-    """An undecided or not yet accepted position. Flagged: scored, and not decided."""
+    """An undecided or not yet accepted position. Flagged: the LLM is to be asked, and hasn't answered."""
 
     token_id: int
     epoch: int
-    probability: float | None = None
+    score: float | None = None
+    verdict: Verdict | None = None
     decided_by: Source | None = None
 
     @property
     def flagged(self) -> bool:
-        return self.probability is not None and self.decided_by is None
+        return self.verdict is not None and self.decided_by is None
 
 
 class RoutingCore:
@@ -82,7 +83,7 @@ class RoutingCore:
 
     Args:
         prompt_token_ids: The prompt, at least one token.
-        threshold: Route when the divergence probability is at least this. 0 is LLM only, above 1 is SLM only.
+        decider: The rule, for this sequence alone.
         ending: When the sequence ends.
         run_ahead: How far the SLM may draft past the oldest undecided position.
         resumed: Tokens accepted in an earlier life of the sequence.
@@ -92,7 +93,7 @@ class RoutingCore:
         self,
         prompt_token_ids: Sequence[int],
         *,
-        threshold: float,
+        decider: Decider,
         ending: Ending,
         run_ahead: RunAhead,
         resumed: Sequence[AcceptedToken] = (),
@@ -101,7 +102,7 @@ class RoutingCore:
             raise ValueError("prompt_token_ids: at least one token")
         self.num_drafts_dropped = 0
         self.num_answers_dropped = 0
-        self._threshold = threshold
+        self._decider = decider
         self._ending = ending
         self._run_ahead = run_ahead
         self._tokens = [*prompt_token_ids, *(token.token_id for token in resumed)]
@@ -118,6 +119,8 @@ class RoutingCore:
         self._pass_id = 0
         self._pass_queries: tuple[int, ...] = ()
         self._resumed_texts = tuple(self._read(token.token_id) for token in resumed)
+        for token in resumed:
+            self._tell_decider(token)
         if len(self._tokens) >= ending.max_len:
             self._finish_reason = self._finish_reason or FinishReason.LENGTH
 
@@ -196,22 +199,20 @@ class RoutingCore:
 
     # --- events: the router
 
-    def scored(self, position: int, probability: float, epoch: int) -> list[Action]:
-        """The router scored the draft of `epoch` at `position`."""
+    def scored(self, position: int, score: float, epoch: int) -> list[Action]:
+        """The draft of `epoch` at `position` has its score."""
         slot = self._slot(position)
-        if slot is None or slot.epoch != epoch or slot.probability is not None:
+        if slot is None or slot.epoch != epoch or slot.score is not None:
             return []
-        slot.probability = probability
-        if probability < self._threshold:
-            slot.decided_by = Source.SLM
-        elif self._llm_absent:
-            slot.decided_by = Source.SLM_FALLBACK
+        slot.score = score
+        if not self._decider.in_order:
+            self._judge(slot, position, score)
         return self._advance()
 
     def scores_lost(self) -> list[Action]:
         """Scores that were asked for won't come. The SLM drafts again from the first position without one."""
         for index, slot in enumerate(self._slots):
-            if slot.probability is None:
+            if slot.score is None:
                 position = self.accepted_len + index
                 self._truncate(position)
                 return self._rewind(position, ())
@@ -263,8 +264,9 @@ class RoutingCore:
         for index, (position, token_id) in enumerate(zip(queries, token_ids, strict=False)):
             # A queried position stays flagged, and in its place, until it is answered or truncated.
             slot = self._slots[position - self.accepted_len]
-            slot.decided_by = Source.LLM
-            if token_id != slot.token_id:
+            agrees = token_id == slot.token_id
+            slot.decided_by = Source.SLM_CONFIRMED if agrees and slot.verdict is Verdict.CONFIRM else Source.LLM
+            if not agrees:
                 self.num_answers_dropped += len(queries) - index - 1
                 return self._replace(position, token_id)
         return self._advance()
@@ -319,15 +321,32 @@ class RoutingCore:
         texts: list[str] = []
         while self._slots and not self._finish_reason:
             slot = self._slots[0]
-            if slot.decided_by is None or slot.probability is None:
+            if slot.score is None:
+                break
+            if slot.verdict is None:
+                self._judge(slot, self.accepted_len, slot.score)
+            if slot.decided_by is None:
                 break
             self._slots.popleft()
-            accepted.append(AcceptedToken(slot.token_id, slot.decided_by, slot.probability))
+            token = AcceptedToken(slot.token_id, slot.decided_by, slot.score)
+            accepted.append(token)
+            self._tell_decider(token)
             texts.append(self._read(slot.token_id))
             if self.accepted_len >= self._ending.max_len:
                 self._finish_reason = self._finish_reason or FinishReason.LENGTH
         self._run_ahead.accepted(len(accepted))
         return tuple(accepted), tuple(texts)
+
+    def _judge(self, slot: _Slot, position: int, score: float) -> None:
+        slot.verdict = self._decider.verdict(Draft(position, slot.token_id, score))
+        if slot.verdict is Verdict.ACCEPT:
+            slot.decided_by = Source.SLM
+        elif self._llm_absent:
+            slot.decided_by = Source.SLM_FALLBACK
+
+    def _tell_decider(self, token: AcceptedToken) -> None:
+        if self._decider.in_order:
+            self._decider.accepted(token.token_id, by_llm=token.source is Source.LLM, score=token.score)
 
     def _read(self, token_id: int) -> str:
         """Reads a token that is final. Returns the text that became final with it."""

@@ -18,6 +18,7 @@ class RequestCounts:
         num_slm_tokens: Accepted tokens that the SLM wrote.
         num_llm_tokens: Those that the LLM wrote.
         num_fallback_tokens: Those that the SLM wrote at routed positions, since no LLM was left.
+        num_confirmed_tokens: Those that the SLM wrote and the LLM, when it was asked, as well.
         num_drafts_dropped: Drafts that were in vain, of requests that have ended.
         num_answers_dropped: Answers of the LLM that were in vain, of requests that have ended.
     """
@@ -26,13 +27,14 @@ class RequestCounts:
     num_slm_tokens: int = 0
     num_llm_tokens: int = 0
     num_fallback_tokens: int = 0
+    num_confirmed_tokens: int = 0
     num_drafts_dropped: int = 0
     num_answers_dropped: int = 0
 
     @property
     def num_tokens_accepted(self) -> int:
         """Accepted tokens, whoever wrote them."""
-        return self.num_slm_tokens + self.num_llm_tokens + self.num_fallback_tokens
+        return self.num_slm_tokens + self.num_llm_tokens + self.num_fallback_tokens + self.num_confirmed_tokens
 
     def accepted(self, tokens: Sequence[AcceptedToken]) -> None:
         """Tokens became final."""
@@ -41,6 +43,8 @@ class RequestCounts:
                 self.num_slm_tokens += 1
             elif token.source is Source.LLM:
                 self.num_llm_tokens += 1
+            elif token.source is Source.SLM_CONFIRMED:
+                self.num_confirmed_tokens += 1
             else:
                 self.num_fallback_tokens += 1
 

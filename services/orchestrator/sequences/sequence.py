@@ -29,6 +29,7 @@ from services.orchestrator.routing.core import Ending, RoutingCore
 from services.orchestrator.routing.depth import RunAhead
 from services.orchestrator.sequences.answer import Answer
 from services.orchestrator.sequences.counts import RequestCounts
+from services.rules.decider import Threshold
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class RunningSequence:
         self.answer = Answer(self.task.resume_from or 0)
         self.core = RoutingCore(
             self.task.prompt_token_ids,
-            threshold=self.task.threshold,
+            decider=Threshold(self.task.threshold),
             ending=Ending(self.eos_token_ids, self.max_len, self.reader),
             run_ahead=self.run_ahead,
             resumed=self.resumed,

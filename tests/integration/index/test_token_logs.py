@@ -100,7 +100,7 @@ async def test_batch_after_what_the_log_doesnt_hold_is_refused(index: PrefixInde
 
 
 async def test_batch_of_another_life_of_the_request_is_refused(index: PrefixIndex) -> None:
-    other = [replace(TOKENS[0], divergence_probability=0.5), *TOKENS[1:]]
+    other = [replace(TOKENS[0], score=0.5), *TOKENS[1:]]
     await append(index, TOKENS[:5])
 
     assert await append(index, other[5:9], after=other[:5]) is False

@@ -26,8 +26,12 @@ from services.orchestrator.routing.actions import (
 )
 from services.orchestrator.routing.core import Ending, RoutingCore
 from services.orchestrator.routing.depth import RunAhead
+from services.rules.decider import Always, Decider, Draft, Threshold, Verdict
+from services.rules.shipped import RandomRule
 
 EOS = 0
+RATE, SEED = 0.3, 7
+PATIENCE = 5
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,54 @@ class PairReader:
         return "held"
 
 
+class Impatient:
+    """A rule that keeps state: asks at a threshold, and when the LLM hasn't written one of the last few tokens."""
+
+    in_order = True
+
+    def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
+        self._num_since = 0
+
+    def verdict(self, draft: Draft) -> Verdict:
+        asks = draft.score >= self._threshold or self._num_since >= PATIENCE
+        return Verdict.ASK if asks else Verdict.ACCEPT
+
+    def accepted(self, token_id: int, *, by_llm: bool, score: float) -> None:
+        self._num_since = 0 if by_llm else self._num_since + 1
+
+
+class Checked:
+    """Notices a core that breaks the promises that `Decider` makes to deciders with state."""
+
+    in_order = True
+
+    def __init__(self, decider: Decider, next_position: int) -> None:
+        self._decider = decider
+        self._next = next_position
+        self._was_asked = False
+
+    def verdict(self, draft: Draft) -> Verdict:
+        assert draft.position == self._next, "the tokens before it are not final"
+        assert not self._was_asked, "it has decided about this position"
+        self._was_asked = True
+        return self._decider.verdict(draft)
+
+    def accepted(self, token_id: int, *, by_llm: bool, score: float) -> None:
+        self._next, self._was_asked = self._next + 1, False
+        self._decider.accepted(token_id, by_llm=by_llm, score=score)
+
+
+RULES: dict[str, Callable[[Case], Decider]] = {
+    "threshold": lambda case: Threshold(case.threshold),
+    "lossless": lambda case: Always(Verdict.CONFIRM),
+    "slm": lambda case: Always(Verdict.ACCEPT),
+    "llm": lambda case: Always(Verdict.ASK),
+    "random": lambda case: RandomRule().decider({"rate": RATE, "seed": SEED}),
+    "impatient": lambda case: Checked(Impatient(case.threshold), len(case.prompt)),
+}
+
+
 @dataclass(frozen=True)
 class Case:
     """One sequence to decode."""
@@ -85,22 +137,48 @@ class Case:
     threshold: float
     max_len: int
     stop_pair: tuple[int, int] | None = None
+    rule: str = "threshold"
+
+    def decider(self) -> Decider:
+        """The rule, as the core has it."""
+        return RULES[self.rule](self)
 
     def ending(self) -> Ending:
         """Ends at EOS, at `max_len`, or when the two tokens of `stop_pair` follow each other."""
         return Ending(frozenset({EOS}), self.max_len, PairReader(self.stop_pair))
 
 
+def lawful_token(case: Case, tokens: Sequence[int], written: Sequence[AcceptedToken]) -> AcceptedToken:
+    """What the rule's law says after a prefix, written without deciders.
+
+    Args:
+        case: Whose rule and models.
+        tokens: The prefix, prompt included.
+        written: Its completion.
+    """
+    draft, answer = case.models.slm(tokens), case.models.llm(tokens)
+    score = case.models.router(tokens, draft)
+    asks = score >= case.threshold
+    if case.rule == "random":
+        digest = hashlib.blake2b(SEED.to_bytes(8, "little") + len(tokens).to_bytes(8, "little"), digest_size=8)
+        asks = int.from_bytes(digest.digest(), "little") < RATE * 2**64
+    elif case.rule == "impatient":
+        asks |= len(written) >= PATIENCE and all(token.source is not Source.LLM for token in written[-PATIENCE:])
+    elif case.rule == "lossless":
+        return AcceptedToken(answer, Source.SLM_CONFIRMED if draft == answer else Source.LLM, score)
+    elif case.rule in ("slm", "llm"):
+        asks = case.rule == "llm"
+    return AcceptedToken(answer, Source.LLM, score) if asks else AcceptedToken(draft, Source.SLM, score)
+
+
 def reference_decoding(case: Case) -> tuple[list[AcceptedToken], FinishReason]:
     """The loop of `services.orchestrator.routing.core`'s docstring, one token at a time."""
-    tokens, accepted, ending = list(case.prompt), [], case.ending()
+    tokens, ending = list(case.prompt), case.ending()
+    accepted: list[AcceptedToken] = []
     while True:
-        draft = case.models.slm(tokens)
-        probability = case.models.router(tokens, draft)
-        routed = probability >= case.threshold
-        token_id = case.models.llm(tokens) if routed else draft
+        accepted.append(lawful_token(case, tokens, accepted))
+        token_id = accepted[-1].token_id
         tokens.append(token_id)
-        accepted.append(AcceptedToken(token_id, Source.LLM if routed else Source.SLM, probability))
         if token_id == EOS or ending.text.push(token_id)[1]:
             return accepted, FinishReason.STOP
         if len(tokens) == case.max_len:
@@ -159,7 +237,7 @@ class Simulation:
         self.rng = rng
         self.faults = faults
         self.run_ahead = RunAhead(depth)
-        self.core = RoutingCore(case.prompt, threshold=case.threshold, ending=case.ending(), run_ahead=self.run_ahead)
+        self.core = RoutingCore(case.prompt, decider=case.decider(), ending=case.ending(), run_ahead=self.run_ahead)
         self.emitted: list[AcceptedToken] = []
         self.finish: FinishReason | None = None
         self.slm: SimulatedSlm | None = None
@@ -179,17 +257,12 @@ class Simulation:
 
     def assert_follows_the_rule(self) -> None:
         """Each token is what the rule says after the tokens before it; fallbacks only where there was no LLM."""
-        models, tokens = self.case.models, list(self.case.prompt)
-        for token in self.emitted:
-            draft = models.slm(tokens)
-            probability = models.router(tokens, draft)
-            if probability < self.case.threshold:
-                expected = AcceptedToken(draft, Source.SLM, probability)
-            elif token.source is Source.SLM_FALLBACK:
+        tokens = list(self.case.prompt)
+        for index, token in enumerate(self.emitted):
+            expected = lawful_token(self.case, tokens, self.emitted[:index])
+            if expected.source is not Source.SLM and token.source is Source.SLM_FALLBACK:
                 assert len(tokens) in self.unrouted, "there was an LLM to ask"
-                expected = AcceptedToken(draft, Source.SLM_FALLBACK, probability)
-            else:
-                expected = AcceptedToken(models.llm(tokens), Source.LLM, probability)
+                expected = AcceptedToken(self.case.models.slm(tokens), Source.SLM_FALLBACK, expected.score)
             assert token == expected
             tokens.append(token.token_id)
 

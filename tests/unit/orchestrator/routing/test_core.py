@@ -17,7 +17,16 @@ from services.orchestrator.routing.actions import (
 )
 from services.orchestrator.routing.core import Ending, RoutingCore
 from services.orchestrator.routing.depth import RunAhead
-from tests.unit.orchestrator.routing.simulation import EOS, Case, Models, PairReader, Simulation, reference_decoding
+from services.rules.decider import Threshold
+from tests.unit.orchestrator.routing.simulation import (
+    EOS,
+    RULES,
+    Case,
+    Models,
+    PairReader,
+    Simulation,
+    reference_decoding,
+)
 
 NUM_SCHEDULES = max(500, settings().max_examples)
 
@@ -34,6 +43,7 @@ cases = st.builds(
     threshold=st.sampled_from([0.0, 0.3, 0.8, 1.0, 1.5]),
     max_len=st.integers(9, 60),
     stop_pair=st.none() | st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    rule=st.sampled_from(sorted(RULES)),
 )
 
 
@@ -79,7 +89,7 @@ def test_core_resumed_from_any_point_continues_the_reference(
     simulation = Simulation(case, depth=depth, rng=random.Random(seed))
     simulation.core = RoutingCore(
         case.prompt,
-        threshold=case.threshold,
+        decider=case.decider(),
         ending=case.ending(),
         run_ahead=simulation.run_ahead,
         resumed=reference[:num_known],
@@ -94,7 +104,8 @@ def test_core_resumed_from_any_point_continues_the_reference(
 def test_core_depth_zero_asks_for_each_routed_token_once_and_drops_nothing(case: Case, seed: int) -> None:
     simulation = Simulation(case, depth=0, rng=random.Random(seed))
     simulation.run()
-    assert simulation.num_queries == sum(token.source is Source.LLM for token in simulation.emitted)
+    asked = (Source.LLM, Source.SLM_CONFIRMED)
+    assert simulation.num_queries == sum(token.source in asked for token in simulation.emitted)
     assert simulation.core.num_drafts_dropped == 0
     assert simulation.core.num_answers_dropped == 0
 
@@ -122,7 +133,7 @@ def emit(*tokens: AcceptedToken) -> Emit:
 def make_core(threshold: float = 0.5, depth: int = 4, max_len: int = 100) -> RoutingCore:
     core = RoutingCore(
         [7, 8],
-        threshold=threshold,
+        decider=Threshold(threshold),
         ending=Ending(frozenset({EOS}), max_len, PairReader(None)),
         run_ahead=RunAhead(depth),
     )
@@ -330,6 +341,6 @@ def test_finished_core_awaits_nothing() -> None:
 def test_resumed_tokens_come_with_their_text_and_may_be_all_there_is() -> None:
     resumed = [AcceptedToken(11, Source.SLM, 0.1), AcceptedToken(EOS, Source.LLM, 0.9)]
     ending = Ending(frozenset({EOS}), 100, PairReader(None))
-    core = RoutingCore([7, 8], threshold=0.5, ending=ending, run_ahead=RunAhead(4), resumed=resumed)
+    core = RoutingCore([7, 8], decider=Threshold(0.5), ending=ending, run_ahead=RunAhead(4), resumed=resumed)
     assert core.begin() == [emit(*resumed), Finish(FinishReason.STOP, "held")]
     assert core.slm_ready() == []
