@@ -4,7 +4,7 @@
 
 const THRESHOLDS = { slm: 2, llm: 0 };
 const TITLES = { routed: "Routed", slm: "Small model only", llm: "Large model only" };
-const AUTHORS = { slm: "small model", llm: "large model", slm_fallback: "small model, since the large one was lost" };
+const AUTHORS = { slm: "small model", llm: "large model", slm_fallback: "small model, since the large one was lost", slm_confirmed: "small model, and the large one would have written the same" };
 const $ = (id) => document.getElementById(id);
 
 // --- the wire

@@ -74,7 +74,7 @@ def test_log_of_another_request_or_pair_is_whole_but_doesnt_belong() -> None:
     [
         struct.pack("<IBf", VOCAB_SIZE, 1, 0.5),
         struct.pack("<IBf", 1, 0, 0.5),
-        struct.pack("<IBf", 1, 4, 0.5),
+        struct.pack("<IBf", 1, 5, 0.5),
         struct.pack("<IBf", 1, 1, 1.0001),
         struct.pack("<IBf", 1, 1, -0.0001),
         struct.pack("<IBf", 1, 1, float("nan")),
