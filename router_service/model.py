@@ -13,6 +13,13 @@ from services.engines.base import TOP_LOGITS
 
 InputName = Literal["hidden_state", "top_logits", "token_embedding"]
 ALL_INPUTS: tuple[InputName, ...] = get_args(InputName)
+Layout = Literal["all_projected", "logits_projected"]
+"""How the inputs enter the backbone.
+
+- "logits_projected": the paper's network and its authors' published routers. The logits are projected; hidden state
+  and embedding are read as they are, and one more linear layer stands between the merge and the blocks.
+- "all_projected": each input is projected, and the blocks follow the merge. Smaller where the projections are narrow.
+"""
 Objective = Literal["divergent", "different"]
 """Which of the SLM's tokens a router is taught to find: those that change what is said, or all that differ from the
 LLM's.
@@ -23,17 +30,18 @@ Source: arXiv:2505.21600 §5.4.
 
 @dataclass(frozen=True)
 class RouterConfig:
-    """Every size of the router; the defaults are the paper's.
+    """Every size of the router; the defaults are the paper's sizes.
 
     Attributes:
         slm_hidden_size: Width of the SLM's hidden state and of its token embedding.
         num_top_logits: How many logits are read.
-        projection_size: Width that each input is projected to; None: `slm_hidden_size`, as in the paper.
+        projection_size: Width that an input is projected to; None: `slm_hidden_size`, as in the paper.
         hidden_size: Width of the residual backbone.
         num_blocks: Residual blocks.
         expansion: How much wider a block is inside.
         dropout: Dropout after each linear layer of a block, while training.
         inputs: Which inputs are read, in the order of `ALL_INPUTS`.
+        layout: How they enter. The default isn't the paper's: it is what descriptions without a layout mean.
     """
 
     slm_hidden_size: int
@@ -44,6 +52,7 @@ class RouterConfig:
     expansion: int = 4
     dropout: float = 0.1
     inputs: tuple[InputName, ...] = ALL_INPUTS
+    layout: Layout = "all_projected"
 
     def __post_init__(self) -> None:
         """Refuses sizes that make no router.
@@ -60,6 +69,21 @@ class RouterConfig:
             raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
         if not self.inputs or self.inputs != tuple(name for name in ALL_INPUTS if name in self.inputs):
             raise ValueError(f"inputs must be some of {ALL_INPUTS} in this order, not {self.inputs}")
+        if self.layout not in get_args(Layout):
+            raise ValueError(f"layout must be one of {get_args(Layout)}, not {self.layout!r}")
+
+    @property
+    def projected_inputs(self) -> tuple[InputName, ...]:
+        """Inputs that have a projection of their own."""
+        return tuple(name for name in self.inputs if self.layout == "all_projected" or name == "top_logits")
+
+    @property
+    def merged_widths(self) -> dict[InputName, int]:
+        """Columns of the merge by the input that they read, in their order."""
+        # The published routers' order: projected inputs come last.
+        raw = [name for name in self.inputs if name not in self.projected_inputs]
+        projected = self.projection_size or self.slm_hidden_size
+        return {name: self.input_size(name) for name in raw} | dict.fromkeys(self.projected_inputs, projected)
 
     def input_size(self, name: InputName) -> int:
         """Width of one input before projection."""
@@ -111,9 +135,14 @@ class Router(nn.Module):
         """
         super().__init__()
         self.config = config
-        width = config.projection_size or config.slm_hidden_size
-        self.projections = nn.ModuleDict({name: nn.Linear(config.input_size(name), width) for name in config.inputs})
-        self.merge = nn.Linear(width * len(config.inputs), config.hidden_size)
+        widths = config.merged_widths
+        self.projections = nn.ModuleDict(
+            {name: nn.Linear(config.input_size(name), widths[name]) for name in config.projected_inputs}
+        )
+        self.merge = nn.Linear(sum(widths.values()), config.hidden_size)
+        self.input_projection = (
+            nn.Identity() if config.layout == "all_projected" else nn.Linear(config.hidden_size, config.hidden_size)
+        )
         self.blocks = nn.ModuleList(ResidualBlock(config) for _ in range(config.num_blocks))
         self.norm = nn.LayerNorm(config.hidden_size)
         self.head = nn.Linear(config.hidden_size, 1)
@@ -130,12 +159,21 @@ class Router(nn.Module):
             f32 [batch] logits.
         """
         given = {"hidden_state": hidden_state, "top_logits": top_logits, "token_embedding": token_embedding}
-        projected = [projection(given[name]) for name, projection in self.projections.items()]
-        x = self.merge(torch.cat(projected, dim=-1))
+        given |= {name: projection(given[name]) for name, projection in self.projections.items()}
+        x = self.input_projection(self.merge(torch.cat([given[name] for name in self.config.merged_widths], dim=-1)))
         for block in self.blocks:
             x = block(x)
         logit: Tensor = self.head(self.norm(x)).squeeze(-1)
         return logit
+
+    def first_layer(self, name: InputName) -> tuple[Tensor, Tensor]:
+        """The weight [out, width of the input] and bias [out] of the layer that reads an input, as views."""
+        if name in self.projections:
+            projection = self.projections[name]
+            return projection.get_parameter("weight"), projection.get_parameter("bias")
+        widths = self.config.merged_widths
+        parts = torch.split(self.merge.weight, list(widths.values()), dim=1)
+        return parts[list(widths).index(name)], self.merge.bias
 
     @property
     def num_parameters(self) -> int:

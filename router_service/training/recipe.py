@@ -2,8 +2,7 @@
 
 Owns the schema and finding a recipe by name or file.
 
-Routers that the authors of R2R publish can't be imported: they are pickles, which run code when they are read, and
-Trivium reads safetensors alone. A router of the same shape is trained with the recipe `r2r-56m`.
+The recipe `r2r-56m` trains the network that the authors of R2R publish, which `router_service.published` imports.
 """
 
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from router_service.model import ALL_INPUTS, InputName, Objective, RouterConfig
+from router_service.model import ALL_INPUTS, InputName, Layout, Objective, RouterConfig
 from services.common.files.yaml_file import closest, read_yaml
 from services.engines.base import TOP_LOGITS
 
@@ -29,11 +28,12 @@ class _Section(BaseModel):
 
 
 class RouterSizes(_Section):
-    """How large a router is; the defaults are the paper's.
+    """How large a router is; the defaults are the paper's sizes.
 
     Attributes:
+        layout: How the inputs enter: "logits_projected" is the paper's, "all_projected" what is meant by default.
         num_top_logits: How many of the SLM's largest logits are read.
-        projection_size: Width that each input is projected to; None: the SLM's hidden size.
+        projection_size: Width that an input is projected to; None: the SLM's hidden size.
         hidden_size: Width of the residual backbone.
         num_blocks: Residual blocks.
         expansion: How much wider a block is inside.
@@ -42,6 +42,7 @@ class RouterSizes(_Section):
     Source: arXiv:2505.21600 A.1.
     """
 
+    layout: Layout = "all_projected"
     num_top_logits: _Positive = TOP_LOGITS
     projection_size: _Positive | None = None
     hidden_size: _Positive = 1024

@@ -3,7 +3,7 @@
 Deterministic: the same recipe, seed, data and machine give the same bits, and a training that was killed and resumed
 gives the bits of one that wasn't.
 
-Source: arXiv:2505.21600 A.3. deviation: the untrained projections are scaled to the spread of their inputs; the
+Source: arXiv:2505.21600 A.3. deviation: the untrained first layers are scaled to the spread of their inputs; the
 architecture stays the paper's. Warm-up and clipping are added.
 """
 
@@ -209,9 +209,9 @@ def target_weight(targets: Tensor) -> Tensor:
 
 @torch.no_grad()
 def standardise_inputs(router: Router, data: RoutingData, slm_embedding: Tensor) -> None:
-    """Changes an untrained router's projections so that they see each input with mean 0 and deviation 1.
+    """Changes an untrained router's first layers so that they see each input with mean 0 and deviation 1.
 
-    The change is made in the projections' own weights, so the architecture stays what it is.
+    The change is made in the layers' own weights, so the architecture stays what it is.
 
     Args:
         router: The router, changed in place.
@@ -219,9 +219,9 @@ def standardise_inputs(router: Router, data: RoutingData, slm_embedding: Tensor)
         slm_embedding: f32 [vocab, slm_hidden].
     """
     moments = _moments(data, slm_embedding)
-    for name, projection in router.projections.items():
+    for name in router.config.inputs:
         mean, std = moments[name]
-        weight, bias = projection.get_parameter("weight"), projection.get_parameter("bias")
+        weight, bias = router.first_layer(name)
         weight.div_(std.clamp_min(_MIN_STD))
         bias.sub_(weight @ mean)
 

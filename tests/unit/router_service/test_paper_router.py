@@ -33,9 +33,11 @@ def test_paper_router_has_the_layers_of_the_appendix() -> None:
     assert len(router.blocks) == 6
     assert linear["blocks.0.expand"] == (4096, 1024)
     assert linear["blocks.5.contract"] == (1024, 4096)
+    assert [name for name in linear if name.startswith("projections")] == ["projections.top_logits"]
     assert linear["projections.top_logits"] == (HIDDEN, LOGITS)
     assert linear["merge"] == (1024, 3 * HIDDEN)
-    assert router.num_parameters == 59_974_145
+    assert linear["input_projection"] == (1024, 1024)
+    assert router.num_parameters == 56_302_081
 
 
 def test_paper_router_trains_and_survives_a_round_trip(tmp_path: Path) -> None:

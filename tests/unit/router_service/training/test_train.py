@@ -1,12 +1,12 @@
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
-from router_service.model import Router
+from router_service.model import Layout, Router
 from router_service.training.recipe import RouterRecipe, RouterTraining
 from router_service.training.routing_data import Batch, RoutingData
 from router_service.training.state import EpochRecord, TrainingStateError
@@ -210,12 +210,13 @@ def test_target_weight_one_class_alone_is_refused(value: bool) -> None:
         target_weight(torch.full((5,), value))
 
 
-def test_standardise_inputs_leaves_a_linear_map_of_centred_inputs() -> None:
+@pytest.mark.parametrize("layout", get_args(Layout))
+def test_standardise_inputs_gives_the_router_what_it_would_make_of_centred_inputs(layout: Layout) -> None:
     torch.manual_seed(0)
-    router, data = Router(RECIPE.router_config(HIDDEN)), made_data(500, seed=3)
-    plain_bias = router.projections["hidden_state"].get_parameter("bias").clone()
-    plain_weight = router.projections["hidden_state"].get_parameter("weight").clone()
+    config = dataclasses.replace(RECIPE.router_config(HIDDEN), layout=layout)
+    router, data = Router(config).eval(), made_data(500, seed=3)
+    given = [data.hidden_state, data.top_logits, EMBEDDING[data.token_ids]]
+    centred = [(values - values.mean(dim=0)) / values.std(dim=0, correction=0) for values in given]
+    expected = router(*centred)
     standardise_inputs(router, data, EMBEDDING)
-    projected = router.projections["hidden_state"](data.hidden_state)
-    standard = (data.hidden_state - data.hidden_state.mean(dim=0)) / data.hidden_state.std(dim=0, correction=0)
-    torch.testing.assert_close(projected, standard @ plain_weight.T + plain_bias, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(router(*given), expected, atol=1e-4, rtol=1e-4)
