@@ -15,7 +15,13 @@ def _load(settings: RouterSettings) -> RowScorer:
     # Imports torch, which takes seconds: the process listens by then, and `--help` needs none of it.
     from router_service.serving.scorer import Scorer
 
-    return Scorer(settings.checkpoint, settings.slm_model, settings.device, settings.num_threads)
+    return Scorer(
+        settings.checkpoint,
+        settings.slm_model,
+        settings.device,
+        settings.num_threads,
+        allow_other_slm=settings.allow_other_slm,
+    )
 
 
 async def _serve(settings: RouterSettings) -> int:

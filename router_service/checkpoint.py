@@ -4,7 +4,6 @@ The SLM's input embedding may travel with the router as tensor `slm_embedding`; 
 own safetensors, that one tensor alone.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,17 +18,18 @@ from torch import Tensor
 
 from router_service.description import (
     CheckpointError,
+    ModelIdentity,
     RouterDescription,
     read_description,
     write_description,
 )
 from router_service.model import Router
 from services.common.files.json_file import read_json_object
+from services.common.weights import WeightsError, are_other_weights, folder_revision
 
 WEIGHTS_FILE = "router.safetensors"
 DESCRIPTION_FILE = "router.json"
 EMBEDDING_TENSOR = "slm_embedding"
-_CHUNK_BYTES = 2**24
 _EMBEDDING_NAMES = ("model.embed_tokens.weight", "transformer.wte.weight", "gpt_neox.embed_in.weight")
 
 
@@ -152,21 +152,26 @@ def count_stored_parameters(model_dir: Path) -> int:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 
-def digest_weights(model_dir: Path) -> str:
-    """The first 16 hex digits of the SHA-256 of a folder's safetensors, in order of name.
+def check_slm_weights(model_dir: Path, slm: ModelIdentity, owner: Path) -> None:
+    """Refuses an SLM of other weights than a router, or what it is to learn from, was made with.
+
+    Args:
+        model_dir: The SLM's folder.
+        slm: The SLM that is wanted.
+        owner: The checkpoint or dataset that wants it, for the error.
 
     Raises:
-        CheckpointError: There are none.
+        CheckpointError: They are known to be others, or the folder holds none; the message names both.
     """
-    paths = sorted(model_dir.glob("*.safetensors"))
-    if not paths:
-        raise CheckpointError(f"{model_dir}: holds no *.safetensors")
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-    return digest.hexdigest()[:16]
+    try:
+        found = folder_revision(model_dir)
+    except WeightsError as error:
+        raise CheckpointError(str(error)) from error
+    if are_other_weights(found, slm.revision):
+        raise CheckpointError(
+            f"{model_dir}: the SLM's weights are {found}; {owner} belongs to {slm.revision} of {slm.model_id!r}; "
+            "--allow-other-slm takes them all the same"
+        )
 
 
 def _section(path: Path, name: str) -> dict[str, Any]:

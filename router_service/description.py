@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_args
 
 from router_service.model import Objective, RouterConfig
 from services.common.files.json_file import read_json_object
+from services.common.weights import names_weights
 
 FORMAT_VERSION = 1
 
@@ -40,6 +41,11 @@ class ModelIdentity:
     vocab_size: int
     hidden_size: int
     tokenizer_sha256: str
+
+    def is_same_model(self, other: "ModelIdentity") -> bool:
+        """Whether both have the same weights and tokenizer. Their names count where the revision says too little."""
+        unnamed = dataclasses.replace(other, model_id=self.model_id)
+        return self == (unnamed if names_weights(self.revision) else other)
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,8 @@ class RouterDescription:
     Attributes:
         config: Its sizes.
         slm: The SLM whose features it reads.
-        llm: The LLM whose path it predicts.
-        threshold: Default threshold, calibrated.
+        llm: The LLM whose path it predicts; None as long as it isn't known, of an imported router.
+        threshold: Default threshold: calibrated, or an imported router's own.
         sweep: Sweep table, threshold falling.
         metrics: Figures of training and calibration, by name.
         data: Statistics of the labelled data, by set and name.
@@ -83,7 +89,7 @@ class RouterDescription:
 
     config: RouterConfig
     slm: ModelIdentity
-    llm: ModelIdentity
+    llm: ModelIdentity | None
     threshold: float
     sweep: tuple[SweepRow, ...] = ()
     metrics: dict[str, float] = field(default_factory=dict)
@@ -137,6 +143,8 @@ def _parse(path: Path, fields: dict[str, Any]) -> RouterDescription:
     config = _object(path, "config", fields.get("config"))
     if isinstance(config.get("inputs"), list):
         config["inputs"] = tuple(config["inputs"])
+    # Absent isn't null: an imported router says that it doesn't know.
+    llm = None if fields.get("llm", "") is None else read_identity(path, "llm", fields.get("llm"))
     sweep = fields.get("sweep", [])
     if not isinstance(sweep, list):
         raise CheckpointError(f"{path}: sweep must be a list")
@@ -144,7 +152,7 @@ def _parse(path: Path, fields: dict[str, Any]) -> RouterDescription:
         **fields,
         "config": _build(path, "config", RouterConfig, config),
         "slm": read_identity(path, "slm", fields.get("slm")),
-        "llm": read_identity(path, "llm", fields.get("llm")),
+        "llm": llm,
         "sweep": tuple(
             _build(path, f"sweep[{at}]", SweepRow, _object(path, f"sweep[{at}]", row)) for at, row in enumerate(sweep)
         ),

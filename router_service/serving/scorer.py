@@ -14,7 +14,13 @@ import torch
 from numpy.typing import NDArray
 from trivium.v1 import router_pb2
 
-from router_service.checkpoint import WEIGHTS_FILE, RouterCheckpoint, load_checkpoint, load_slm_embedding
+from router_service.checkpoint import (
+    WEIGHTS_FILE,
+    RouterCheckpoint,
+    check_slm_weights,
+    load_checkpoint,
+    load_slm_embedding,
+)
 from router_service.description import CheckpointError
 from router_service.model import divergence_probability
 
@@ -27,13 +33,20 @@ class Scorer:
         slm_model: Directory of the SLM, read where the checkpoint holds no embedding.
         device: torch device.
         num_threads: CPU threads of every forward in this process; 0 leaves torch's default.
+        allow_other_slm: Take an SLM of other weights there than the router was trained with.
 
     Raises:
-        CheckpointError: A file is missing or damaged, or the embedding doesn't fit; the message names it.
+        CheckpointError: A file is missing or damaged, or the SLM doesn't fit; the message names it.
     """
 
     def __init__(
-        self, folder: Path, slm_model: Path | None = None, device: str = "cpu", num_threads: int = 0
+        self,
+        folder: Path,
+        slm_model: Path | None = None,
+        device: str = "cpu",
+        num_threads: int = 0,
+        *,
+        allow_other_slm: bool = False,
     ) -> None:
         if num_threads:
             torch.set_num_threads(num_threads)
@@ -43,6 +56,8 @@ class Scorer:
         self._device = torch.device(device)
         self._router = checkpoint.router.to(self._device)
         self._embedding = _embedding(folder, checkpoint, slm_model).to(self._device)
+        if checkpoint.slm_embedding is None and slm_model is not None and not allow_other_slm:
+            check_slm_weights(slm_model, checkpoint.description.slm, folder)
 
     @torch.inference_mode()
     def score(

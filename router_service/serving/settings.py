@@ -19,6 +19,9 @@ class RouterSettings(ProcessSettings):
     slm_model: Path | None = Field(
         default=None, description="Directory of the SLM, for its input embedding where the checkpoint holds none."
     )
+    allow_other_slm: bool = Field(
+        default=False, description="Take an SLM of other weights there than the router was trained with."
+    )
     device: str = Field(default="cpu", min_length=1, description='torch device, e.g. "cpu" or "cuda".')
     num_threads: int = Field(default=1, ge=0, description="CPU threads of a forward pass. 0 leaves torch's default.")
     max_batch_rows: int = Field(default=1024, ge=1, description="Most drafted tokens in one forward pass.")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from router_service.checkpoint import (
     RouterCheckpoint,
+    check_slm_weights,
     count_stored_parameters,
     load_slm_embedding,
     save_checkpoint,
@@ -63,6 +64,7 @@ def build_checkpoint(
     device: str = "",
     num_threads: int = 0,
     with_embedding: bool = False,
+    allow_other_slm: bool = False,
     show_steps: ShowSteps | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> RouterDescription:
@@ -80,6 +82,7 @@ def build_checkpoint(
         device: torch device to train on; empty: cuda if there is one, else cpu.
         num_threads: CPU threads of this process; 0 leaves torch's default.
         with_embedding: Store the SLM's embedding in the checkpoint; else the service reads it from the SLM.
+        allow_other_slm: Take an SLM of other weights than the datasets were labelled with.
         show_steps: Shows a progress bar.
         on_epoch: Told of every epoch as it ends.
 
@@ -98,6 +101,8 @@ def build_checkpoint(
     pair = _checked_pair(train, validation)
     embedding = load_slm_embedding(slm_dir)
     _check_slm(slm_dir, embedding, pair)
+    if not allow_other_slm:
+        check_slm_weights(slm_dir, pair.slm, train)
     train_data, validation_data = (_load(folder, recipe) for folder in (train, validation))
     workshop = out / TRAINING_DIR
     workshop.mkdir(parents=True, exist_ok=True)

@@ -69,4 +69,8 @@ Threshold = Annotated[
         show_default="the router's calibrated one",
     ),
 ]
+AllowOtherSlm = Annotated[
+    bool,
+    typer.Option("--allow-other-slm", help="Takes a router for an SLM of other weights than it was trained with."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Prints one JSON object instead.")]

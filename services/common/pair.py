@@ -72,11 +72,13 @@ class RouterSection(_Section):
         checkpoint: Directory of a Trivium router checkpoint, written as a model is; absent if the user gives one.
         threshold_source: Where requests that name no threshold take it from: "checkpoint", from the validation sweep
             that the checkpoint carries.
+        allow_other_slm: Serve it before an SLM of other weights than it was trained with.
         published: Where a router for this pair is published, for the user to read.
     """
 
     checkpoint: Annotated[str, Field(min_length=1)] | None = None
     threshold_source: Literal["checkpoint"] = "checkpoint"
+    allow_other_slm: bool = False
     published: str = ""
 
 

@@ -37,8 +37,13 @@ def sampling_params(message: common_pb2.SamplingParams | None) -> SamplingParams
     )
 
 
-def model_info(info: ModelInfo) -> common_pb2.ModelInfo:
-    """Describes a model to a peer."""
+def model_info(info: ModelInfo, weights_revision: str = "") -> common_pb2.ModelInfo:
+    """Describes a model to a peer.
+
+    Args:
+        info: The model.
+        weights_revision: Which weights it has, where a router depends on them.
+    """
     return common_pb2.ModelInfo(
         model_id=info.model_id,
         revision=info.revision,
@@ -49,6 +54,7 @@ def model_info(info: ModelInfo) -> common_pb2.ModelInfo:
         context_length=info.context_len,
         eos_token_ids=info.eos_token_ids,
         engine=info.engine,
+        weights_revision=weights_revision,
     )
 
 

@@ -44,7 +44,9 @@ class OrchestratorService:
         self.door = KeyDoor(self._keys) if self._keys else None
         self._drain_timeout_s = settings.drain_timeout_s
         tokenizer = load_tokenizer(settings.tokenizer, settings.tokenizer_revision)
-        self._gate = PairGate(tokenizer_sha256(tokenizer), len(tokenizer), self._on_pair)
+        self._gate = PairGate(
+            tokenizer_sha256(tokenizer), len(tokenizer), self._on_pair, allow_other_slm=settings.allow_other_slm
+        )
         self._index = PrefixIndex(_redis_link(settings), ttl_s=settings.redis_ttl_s)
         self._driver = Driver(
             settings,

@@ -55,6 +55,9 @@ class OrchestratorSettings(PeerSettings, ProcessSettings):
     )
     tokenizer: str = Field(description="Hugging Face id or directory of the pair's tokenizer.")
     tokenizer_revision: str = Field("", description="Hugging Face revision of the tokenizer.")
+    allow_other_slm: bool = Field(
+        False, description="Serve a router before an SLM of other weights than it was trained with."
+    )
     redis_url: SecretStr | None = Field(
         None, description="Redis of the prefix index, e.g. redis://127.0.0.1:6379/0. Without one there is no index."
     )

@@ -18,6 +18,7 @@ from services.common.serving.duplex import Outbox
 from services.common.serving.lifecycle import Lifecycle
 from services.common.serving.telemetry import Telemetry
 from services.common.tensors import pack
+from services.common.weights import model_revision
 from services.engines.base import DraftStep, Refusal, SlmEngine
 from services.model_service import wire
 from services.model_service.heartbeats import HEARTBEAT_S
@@ -56,6 +57,7 @@ class SlmServicer(ModelServicer[SlmEngine, slm_pb2.DraftResponse], slm_pb2_grpc.
             max_pending_bytes=max_pending_bytes,
             heartbeat_s=heartbeat_s,
         )
+        self._weights_revision = ""
         self._pacer = DraftPacer(hold_s)
         self._held: list[DraftStep] = []
         self._sending: asyncio.TimerHandle | None = None
@@ -63,6 +65,12 @@ class SlmServicer(ModelServicer[SlmEngine, slm_pb2.DraftResponse], slm_pb2_grpc.
     def register(self, server: grpc.aio.Server) -> None:
         """Adds this servicer to a server."""
         slm_pb2_grpc.add_SlmServiceServicer_to_server(self, server)
+
+    async def start(self) -> None:
+        """Loads the model, warms it up, and finds out which weights it has: a router belongs to one SLM's."""
+        await super().start()
+        info = self._engine.info
+        self._weights_revision = await asyncio.to_thread(model_revision, info.model_id, info.revision)
 
     async def run(self) -> None:
         """Steps the engine for as long as the process lives."""
@@ -101,7 +109,7 @@ class SlmServicer(ModelServicer[SlmEngine, slm_pb2.DraftResponse], slm_pb2_grpc.
     ) -> slm_pb2.SlmServiceGetServerInfoResponse:
         """Describes the model, the process and its load."""
         return slm_pb2.SlmServiceGetServerInfoResponse(
-            model=wire.model_info(self._engine.info),
+            model=wire.model_info(self._engine.info, self._weights_revision),
             replica=self._lifecycle.replica_info(),
             load=wire.engine_load(self._engine.load),
         )

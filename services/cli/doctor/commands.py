@@ -22,6 +22,7 @@ def doctor(
     namespace: own.Namespace = None,
     release: own.Release = "trivium",
     context: own.KubeContext = None,
+    allow_other_slm: opt.AllowOtherSlm = False,
     as_json: opt.Json = False,
     state_dir: opt.StateDir = opt.DEFAULT_STATE_DIR,
 ) -> None:
@@ -36,7 +37,12 @@ def doctor(
     from services.cli.doctor.doctor import run_doctor
 
     given = {"slm": slm, "router": router, "llm": llm, "orchestrator": orchestrator or address, "gateway": gateway}
-    run_doctor({name: value for name, value in given.items() if value}, state_dir=state_dir, as_json=as_json)
+    run_doctor(
+        {name: value for name, value in given.items() if value},
+        state_dir=state_dir,
+        as_json=as_json,
+        allow_other_slm=allow_other_slm,
+    )
 
 
 def smoke(

@@ -38,7 +38,7 @@ class Findings:
     advice: Sequence[str]
 
 
-def run_doctor(given: Mapping[str, str], *, state_dir: Path, as_json: bool) -> None:
+def run_doctor(given: Mapping[str, str], *, state_dir: Path, as_json: bool, allow_other_slm: bool = False) -> None:
     """Examines a pair.
 
     Args:
@@ -46,6 +46,7 @@ def run_doctor(given: Mapping[str, str], *, state_dir: Path, as_json: bool) -> N
             are those of the pair that runs here, if one does; with one, the others belong to another pair.
         state_dir: Where a running pair is looked for.
         as_json: Print one JSON object.
+        allow_other_slm: As of `misfits`.
 
     Raises:
         typer.Exit: With code 1 if something is wrong.
@@ -54,7 +55,8 @@ def run_doctor(given: Mapping[str, str], *, state_dir: Path, as_json: bool) -> N
     addresses = dict(given) if given and state is None else {**known_addresses(state), **given}
     probes = probe_all(addresses)
     components = installed_components()
-    problems = [*_missing(components), *_ended(state, addresses), *_down(probes), *misfits(probes)]
+    found = misfits(probes, allow_other_slm=allow_other_slm)
+    problems = [*_missing(components), *_ended(state, addresses), *_down(probes), *found]
     if index := index_problem(probes):
         problems.append(f"the orchestrator's Redis: {index}")
     findings = Findings(problems, kv_advice(probes))

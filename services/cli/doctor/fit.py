@@ -14,13 +14,15 @@ from trivium.v1.router_pb2 import RouterServiceGetServerInfoResponse
 from trivium.v1.slm_pb2 import SlmServiceGetServerInfoResponse
 
 from services.cli.pair.probe import Probe
+from services.common.weights import are_other_weights
 
 
-def misfits(probes: Sequence[Probe]) -> list[str]:
+def misfits(probes: Sequence[Probe], *, allow_other_slm: bool = False) -> list[str]:
     """Compares every two services that answered.
 
     Args:
         probes: What the services answered.
+        allow_other_slm: A router before an SLM of other weights than it was trained with is no misfit.
 
     Returns:
         One sentence a misfit; none where too few answered to compare.
@@ -43,7 +45,7 @@ def misfits(probes: Sequence[Probe]) -> list[str]:
     if slm and llm:
         found += _models(slm, llm)
     if slm and router:
-        found += _router(slm, router)
+        found += _router(slm, router, allow_other_slm)
     if seen:
         found += _orchestrator(seen, slm, llm, router)
     return found
@@ -58,14 +60,17 @@ def _models(slm: common_pb2.ModelInfo, llm: common_pb2.ModelInfo) -> list[str]:
     return []
 
 
-def _router(slm: common_pb2.ModelInfo, router: router_pb2.RouterInfo) -> list[str]:
+def _router(slm: common_pb2.ModelInfo, router: router_pb2.RouterInfo, allow_other_slm: bool) -> list[str]:
     sides = f"router {router.checkpoint} (trained for {router.slm_model_id}) and slm {slm.model_id}"
     compared = (
         ("hidden_size", router.hidden_size, slm.hidden_size),
         ("vocab_size", router.vocab_size, slm.vocab_size),
         ("tokenizer_sha256", _short(router.tokenizer_sha256), _short(slm.tokenizer_sha256)),
     )
-    return [f"{sides} don't fit: {name} {one} against {other}" for name, one, other in compared if one != other]
+    found = [f"{sides} don't fit: {name} {one} against {other}" for name, one, other in compared if one != other]
+    if not allow_other_slm and are_other_weights(router.slm_revision, slm.weights_revision):
+        found.append(f"{sides} don't fit: weights {router.slm_revision} against {slm.weights_revision}")
+    return found
 
 
 def _orchestrator(

@@ -106,6 +106,6 @@ def _check_router(pair: Pair) -> None:
         if not (folder / name).is_file():
             what = f"holds no {name}" if folder.is_dir() else "is no folder"
             raise CliError(
-                f"--router-checkpoint: {folder} {what}; give one that `trivium train` wrote "
-                f"(pair {pair.name}: router.checkpoint)"
+                f"--router-checkpoint: {folder} {what}; give one that `trivium train` or `trivium import-router` "
+                f"wrote (pair {pair.name}: router.checkpoint)"
             )

@@ -18,6 +18,7 @@ def up(
     http_port: own.HttpPort = opt.DEFAULT_HTTP_PORT,
     engine: opt.EngineName = None,
     router_checkpoint: own.RouterCheckpoint = None,
+    allow_other_slm: opt.AllowOtherSlm = False,
     start_timeout_s: opt.StartTimeout = 600.0,
     state_dir: opt.StateDir = opt.DEFAULT_STATE_DIR,
 ) -> None:
@@ -30,7 +31,7 @@ def up(
 
     run_up(
         LocalOptions(
-            pair=chosen_pair(pair, engine and engine.value, router_checkpoint),
+            pair=chosen_pair(pair, engine and engine.value, router_checkpoint, allow_other_slm=allow_other_slm),
             state_dir=state_dir,
             port=port,
             http_port=http_port,

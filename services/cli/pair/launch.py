@@ -33,13 +33,16 @@ class ServiceCommand:
     secrets: Mapping[str, str] = field(default_factory=dict)
 
 
-def with_choices(pair: Pair, *, engine: str | None = None, router_checkpoint: str | None = None) -> Pair:
+def with_choices(
+    pair: Pair, *, engine: str | None = None, router_checkpoint: str | None = None, allow_other_slm: bool = False
+) -> Pair:
     """Replaces what the command line chooses over the pair file.
 
     Args:
         pair: From the file.
         engine: "transformers" or "sglang" for both models; None keeps the file's.
-        router_checkpoint: Directory or Hugging Face id; None keeps the file's.
+        router_checkpoint: Directory of the router; None keeps the file's.
+        allow_other_slm: Serve it before an SLM of other weights than it was trained with; False keeps the file's.
 
     Raises:
         CliError: There is no router checkpoint then.
@@ -52,9 +55,13 @@ def with_choices(pair: Pair, *, engine: str | None = None, router_checkpoint: st
         pair = pair.model_copy(update={"slm": chosen(pair.slm), "llm": chosen(pair.llm)})
     if router_checkpoint is not None:
         pair = pair.model_copy(update={"router": pair.router.model_copy(update={"checkpoint": router_checkpoint})})
+    if allow_other_slm:
+        pair = pair.model_copy(update={"router": pair.router.model_copy(update={"allow_other_slm": True})})
     if pair.router.checkpoint is None:
         published = (
-            f" One is published at {pair.router.published}, in another format." if pair.router.published else ""
+            f" One is published at {pair.router.published}: `trivium import-router` reads it."
+            if pair.router.published
+            else ""
         )
         raise CliError(f"pair {pair.name}: no router ships with it: give --router-checkpoint.{published}")
     return pair
@@ -66,6 +73,7 @@ def backend_commands(pair: Pair) -> list[ServiceCommand]:
     router = ["--checkpoint", pair.router.checkpoint]
     if PurePath(pair.slm.model).is_absolute():
         router += ["--slm-model", pair.slm.model]
+    router += _insisting_flags(pair)
     return [
         ServiceCommand("slm", "services.slm", _model_flags(pair.slm)),
         ServiceCommand("router", "router_service", [*router, *_common_flags()]),
@@ -76,7 +84,7 @@ def backend_commands(pair: Pair) -> list[ServiceCommand]:
 def orchestrator_command(pair: Pair, addresses: Mapping[str, str], redis_url: str) -> ServiceCommand:
     """The service that needs the addresses of the others."""
     peers = [part for name in ("slm", "router", "llm") for part in (f"--{name}", addresses[name])]
-    arguments = [*peers, "--tokenizer", pair.slm.model, *_common_flags()]
+    arguments = [*peers, "--tokenizer", pair.slm.model, *_common_flags(), *_insisting_flags(pair)]
     if pair.slm.revision:
         arguments += ["--tokenizer-revision", pair.slm.revision]
     # The URL may hold a password.
@@ -97,6 +105,10 @@ def _model_flags(section: ModelSection) -> list[str]:
     for key, value in section.engine.model_dump(exclude_none=True).items():
         flags += ["--engine" if key == "name" else f"--{key.replace('_', '-')}", str(value)]
     return [*flags, *_common_flags()]
+
+
+def _insisting_flags(pair: Pair) -> list[str]:
+    return ["--allow-other-slm"] if pair.router.allow_other_slm else []
 
 
 def _common_flags() -> list[str]:

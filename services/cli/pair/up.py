@@ -27,7 +27,9 @@ _REFRESH_S = 1.0
 _POLL_S = 0.2
 
 
-def chosen_pair(name_or_file: str, engine: str | None, router_checkpoint: str | None) -> Pair:
+def chosen_pair(
+    name_or_file: str, engine: str | None, router_checkpoint: str | None, *, allow_other_slm: bool = False
+) -> Pair:
     """Loads a pair and applies what the command line chooses over it.
 
     Raises:
@@ -37,7 +39,7 @@ def chosen_pair(name_or_file: str, engine: str | None, router_checkpoint: str | 
         pair = load_pair(find_pair(name_or_file))
     except PairError as error:
         raise CliError(str(error)) from error
-    return with_choices(pair, engine=engine, router_checkpoint=router_checkpoint)
+    return with_choices(pair, engine=engine, router_checkpoint=router_checkpoint, allow_other_slm=allow_other_slm)
 
 
 @contextmanager

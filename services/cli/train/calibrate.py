@@ -16,7 +16,7 @@ from services.cli.console import note, out
 from services.cli.errors import CliError
 from services.cli.pairs import find_pair
 from services.cli.train.decoded_usage import measure_decoded_usage
-from services.cli.train.model_folder import small_model_folder
+from services.cli.train.model_folder import large_model_folder, small_model_folder
 from services.cli.train.options import CalibrateOptions
 from services.common.pair import load_pair
 
@@ -28,7 +28,8 @@ def run_calibrate(options: CalibrateOptions) -> None:
         CliError: Something can't be used; the message names it.
     """
     try:
-        slm_dir = small_model_folder(load_pair(find_pair(options.pair)).slm)
+        pair = load_pair(find_pair(options.pair))
+        slm_dir = small_model_folder(pair.slm)
         old = read_description(options.checkpoint / DESCRIPTION_FILE)
         decoded = (
             measure_decoded_usage(options.decode_on, options.checkpoint, options.validation, options.num_queries)
@@ -41,6 +42,7 @@ def run_calibrate(options: CalibrateOptions) -> None:
             Target(*options.target),
             slm_dir,
             decoded,
+            llm_dir=None if "llm_params" in old.metrics else large_model_folder(pair.llm),
             num_threads=options.threads,
         )
     # Everything that can be wrong with files, data or target is a ValueError of its own kind.

@@ -1,4 +1,4 @@
-"""`trivium train` and `trivium calibrate`.
+"""`trivium train`, `trivium import-router` and `trivium calibrate`.
 
 Owns the command line alone; what runs is imported when it runs.
 """
@@ -25,6 +25,7 @@ def train(
     device: own.Device = None,
     threads: own.Threads = 0,
     with_embedding: own.WithEmbedding = False,
+    allow_other_slm: own.AllowOtherSlm = False,
     overwrite: own.Overwrite = False,
 ) -> None:
     """Trains a router, calibrates its threshold and writes its checkpoint.
@@ -50,9 +51,32 @@ def train(
             device=device or "",
             threads=threads,
             with_embedding=with_embedding,
+            allow_other_slm=allow_other_slm,
             overwrite=overwrite,
         )
     )
+
+
+def import_router(
+    source: own.PublishedSource,
+    slm: own.ImportSlm,
+    out: own.Out,
+    file: own.PublishedName = None,
+    with_embedding: own.ImportWithEmbedding = None,
+    allow_other_slm: own.AllowOtherSlm = False,
+    overwrite: own.Overwrite = False,
+) -> None:
+    """Makes a checkpoint of a router that the authors of R2R publish.
+
+    The file is a pickle: it is read in a process without network, files and environment, as tensors and plain values
+    alone. Scores are the published router's. Its threshold becomes the default one; budgets need `trivium calibrate`.
+
+    Example:  trivium import-router nics-efc/R2R_router_collections --file Qwen3-0.6B+Qwen3-8B/default_router.pt --slm
+    Qwen/Qwen3-0.6B --out my-router
+    """
+    from services.cli.train.import_router import run_import_router
+
+    run_import_router(own.ImportOptions(source, file, slm, out, with_embedding, allow_other_slm, overwrite))
 
 
 def calibrate(
@@ -84,5 +108,5 @@ def calibrate(
 
 def add_commands(app: typer.Typer) -> None:
     """Adds this family's commands."""
-    for command in (train, calibrate):
+    for command in (train, import_router, calibrate):
         app.command()(command)

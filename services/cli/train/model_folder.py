@@ -1,4 +1,4 @@
-"""Finds the files of a pair's models that router training reads.
+"""Finds the files that router training reads of a pair's models, and those that an import reads.
 
 Owns what is downloaded of a model that isn't a folder: of the small one everything, of the large one its size alone.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download
 
 from services.cli.errors import CliError
 from services.common.pair import ModelSection
@@ -29,6 +29,28 @@ def large_model_folder(section: ModelSection) -> Path:
         CliError: It can't be had.
     """
     return _folder(section, ["config.json", "model.safetensors.index.json", "model.safetensors"])
+
+
+def published_file(source: str, file: str | None) -> Path:
+    """A published router's file.
+
+    Args:
+        source: The file; or a Hugging Face id, with an optional `@revision`, of the repository that has it.
+        file: Its path in the repository; None where `source` is the file.
+
+    Raises:
+        CliError: It can't be had.
+    """
+    if file is None:
+        if not Path(source).exists():
+            raise CliError(f"{source}: no such file; of a Hugging Face repository, name the file with --file")
+        return Path(source)
+    repository, _, revision = source.partition("@")
+    try:
+        return Path(hf_hub_download(repository, file, revision=revision or None))
+    except (OSError, ValueError) as error:
+        told = " ".join(str(error).split())
+        raise CliError(f"{file!r} of {repository!r}: can't be downloaded: {told}") from error
 
 
 def _folder(section: ModelSection, patterns: list[str]) -> Path:

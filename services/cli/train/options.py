@@ -51,6 +51,20 @@ class TrainOptions:
     device: str
     threads: int
     with_embedding: bool
+    allow_other_slm: bool
+    overwrite: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """What `trivium import-router` is asked for."""
+
+    source: str
+    file: str | None
+    slm: str
+    out: Path
+    with_embedding: bool | None
+    allow_other_slm: bool
     overwrite: bool
 
 
@@ -105,7 +119,33 @@ WithEmbedding = Annotated[
     bool,
     typer.Option("--with-embedding", help="Stores the SLM's embedding; else the service reads it from the SLM."),
 ]
+AllowOtherSlm = Annotated[
+    bool,
+    typer.Option("--allow-other-slm", help="Takes an SLM of other weights than the dataset's or the router's own."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replaces a checkpoint that is there.")]
+
+PublishedSource = Annotated[
+    str, typer.Argument(metavar="FILE.pt|REPOSITORY", help="The published file; or, with --file, where it is.")
+]
+PublishedName = Annotated[
+    str | None,
+    typer.Option("--file", metavar="PATH", help="The file in a Hugging Face repository, `org/name[@revision]`."),
+]
+ImportSlm = Annotated[
+    str,
+    typer.Option(
+        "--slm", metavar="MODEL", help="The small model that it is for: a folder, or `org/name[@revision]`."
+    ),
+]
+ImportWithEmbedding = Annotated[
+    bool | None,
+    typer.Option(
+        "--with-embedding/--without-embedding",
+        help="Stores the SLM's embedding; else the service reads it from the SLM's folder.",
+        show_default="where --slm is no folder",
+    ),
+]
 
 Checkpoint = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Folder of a router's checkpoint.")]
 CalibrateValidation = Annotated[

@@ -37,6 +37,7 @@ def run_train(options: TrainOptions) -> None:
                 recipe, options.data, options.validation, small_model_folder(pair.slm), large_model_folder(pair.llm),
                 options.out, options.seed, Target(*options.target),
                 device=options.device, num_threads=options.threads, with_embedding=options.with_embedding,
+                allow_other_slm=options.allow_other_slm,
                 show_steps=bar.steps, on_epoch=bar.end_epoch,
             )  # fmt: skip
     # Everything that can be wrong with files, recipe or data is a ValueError of its own kind.

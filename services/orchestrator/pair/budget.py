@@ -101,7 +101,10 @@ class Budget:
 
     def _threshold_for(self, field: str, usage: float) -> float:
         if not self.sweep:
-            raise SweepMissing(f"{field}: the router's checkpoint carries no validation sweep; name a threshold")
+            raise SweepMissing(
+                f"{field}: the router's checkpoint carries no validation sweep; "
+                "name a threshold, or have `trivium calibrate` make a sweep"
+            )
         return threshold_for(self.sweep, usage)
 
 

@@ -13,6 +13,7 @@ from trivium.v1 import common_pb2, router_pb2
 from services.common.errors import RouterModelMismatch, TokenizerMismatch
 from services.common.model_sizes import ModelSizes
 from services.common.threshold_table import usage_points
+from services.common.weights import are_other_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ def check_pair(
     *,
     tokenizer_sha256: str,
     num_tokenizer_ids: int,
+    allow_other_slm: bool = False,
 ) -> ServedPair:
     """Checks that three services belong together, and with the tokenizer in front of them.
 
@@ -54,7 +56,7 @@ def check_pair(
     tokenizer is valid for both. Ids in the padding have no text, and no trained model writes them.
 
     The router has learned from one SLM's hidden states and embeddings: its tokenizer, hidden size and vocabulary must
-    be exactly the SLM's.
+    be exactly the SLM's, and so must the weights, as far as both sides name them alike.
 
     Args:
         slm: What the SLM service serves.
@@ -62,13 +64,14 @@ def check_pair(
         router: What the router service serves.
         tokenizer_sha256: Fingerprint of the orchestrator's own tokenizer.
         num_tokenizer_ids: Number of its ids, added tokens included.
+        allow_other_slm: Let a router judge an SLM of other weights than it was trained with.
 
     Raises:
         TokenizerMismatch: SLM, LLM and orchestrator don't share a tokenizer, or a vocabulary is too small for it.
         RouterModelMismatch: The router was trained for another SLM.
     """
     _check_models(slm, llm, tokenizer_sha256, num_tokenizer_ids)
-    _check_router(slm, router)
+    _check_router(slm, router, allow_other_slm)
     return ServedPair(
         models_identity=_digest(model_identity(slm), model_identity(llm)),
         decoding_identity=_digest(model_identity(slm), model_identity(llm), router.weights_sha256),
@@ -82,7 +85,10 @@ def check_pair(
 
 def model_identity(info: common_pb2.ModelInfo) -> tuple[object, ...]:
     """What two replicas of one model have in common."""
-    return (info.model_id, info.revision, info.num_parameters, info.vocab_size, info.tokenizer_sha256)
+    return (
+        *(info.model_id, info.revision, info.weights_revision),
+        *(info.num_parameters, info.vocab_size, info.tokenizer_sha256),
+    )
 
 
 def _digest(*parts: object) -> bytes:
@@ -121,7 +127,7 @@ def _check_models(
         )
 
 
-def _check_router(slm: common_pb2.ModelInfo, router: router_pb2.RouterInfo) -> None:
+def _check_router(slm: common_pb2.ModelInfo, router: router_pb2.RouterInfo, allow_other_slm: bool) -> None:
     for field, of_router, of_slm in (
         ("tokenizer_sha256", router.tokenizer_sha256, slm.tokenizer_sha256),
         ("hidden_size", router.hidden_size, slm.hidden_size),
@@ -132,3 +138,9 @@ def _check_router(slm: common_pb2.ModelInfo, router: router_pb2.RouterInfo) -> N
                 f"{field}: router {router.checkpoint!r} was trained with {of_router} of slm {router.slm_model_id!r}, "
                 f"slm {slm.model_id!r} has {of_slm}"
             )
+    if not allow_other_slm and are_other_weights(router.slm_revision, slm.weights_revision):
+        raise RouterModelMismatch(
+            f"weights_revision: router {router.checkpoint!r} was trained with {router.slm_revision} of slm "
+            f"{router.slm_model_id!r}, slm {slm.model_id!r} has {slm.weights_revision}; "
+            "--allow-other-slm lets them serve all the same"
+        )

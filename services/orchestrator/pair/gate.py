@@ -35,6 +35,7 @@ class PairGate:
         tokenizer_sha256: Fingerprint of the orchestrator's own tokenizer.
         num_tokenizer_ids: Number of its ids, added tokens included.
         on_change: Called with the pair once it is complete, and with the error when a replica doesn't fit.
+        allow_other_slm: As of `check_pair`.
     """
 
     def __init__(
@@ -42,6 +43,8 @@ class PairGate:
         tokenizer_sha256: str,
         num_tokenizer_ids: int,
         on_change: Callable[[ServedPair | TriviumError], None],
+        *,
+        allow_other_slm: bool = False,
     ) -> None:
         self.pair: ServedPair | None = None
         """The pair, once it is complete."""
@@ -50,6 +53,7 @@ class PairGate:
         self._tokenizer_sha256 = tokenizer_sha256
         self._num_tokenizer_ids = num_tokenizer_ids
         self._on_change = on_change
+        self._allow_other_slm = allow_other_slm
         self._complete = asyncio.Event()
         self._misfit: TriviumError | None = None
 
@@ -123,6 +127,7 @@ class PairGate:
                     members.router,
                     tokenizer_sha256=self._tokenizer_sha256,
                     num_tokenizer_ids=self._num_tokenizer_ids,
+                    allow_other_slm=self._allow_other_slm,
                 )
             except TriviumError as error:
                 # The last to come stays out, and asks again: any of the three may be the one that gets replaced.

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import save_file
 
 from evaluation.reference.pair import WEIGHTS_DIR
-from router_service.checkpoint import digest_weights
 from router_service.description import ModelIdentity
 from router_service.training.dataset import METADATA_KEY, dataset_schema
 from router_service.training.recipe import RouterRecipe, RouterSizes, RouterTraining
 from router_service.training.routing_data import RoutingData
 from services.common.text.tokenizer import load_tokenizer, tokenizer_sha256
+from services.common.weights import digest_weights
 
 HIDDEN, LOGITS, VOCAB = 6, 5, 704
 RECIPE = RouterRecipe(

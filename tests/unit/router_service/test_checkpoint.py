@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -5,7 +6,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn.functional import gelu, layer_norm, linear
 
+from evaluation.reference.pair import WEIGHTS_DIR
 from router_service.checkpoint import (
     DESCRIPTION_FILE,
     WEIGHTS_FILE,
@@ -16,7 +19,7 @@ from router_service.checkpoint import (
     save_checkpoint,
 )
 from router_service.description import CheckpointError, ModelIdentity, RouterDescription, SweepRow
-from router_service.model import Router, RouterConfig
+from router_service.model import ALL_INPUTS, InputName, Router, RouterConfig
 
 CONFIG = RouterConfig(slm_hidden_size=6, num_top_logits=5, projection_size=4, hidden_size=8, num_blocks=1)
 SLM = ModelIdentity("slm", "r1", vocab_size=11, hidden_size=6, tokenizer_sha256="00")
@@ -48,6 +51,54 @@ def test_checkpoint_survives_a_round_trip(folder: Path) -> None:
     assert torch.equal(first.router(*features), second.router(*features))
     assert not second.router.training
     assert second.slm_embedding is not None
+
+
+def forward_of_old_layout(weights: dict[str, torch.Tensor], inputs: dict[InputName, torch.Tensor]) -> torch.Tensor:
+    """What the router was before it had layouts: every input projected, then merged, then the blocks."""
+
+    def layer(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        return weights[f"{name}.weight"], weights[f"{name}.bias"]
+
+    x = torch.cat([linear(inputs[name], *layer(f"projections.{name}")) for name in ALL_INPUTS], dim=-1)
+    x = linear(x, *layer("merge"))
+    for block in range(len({name.split(".")[1] for name in weights if name.startswith("blocks.")})):
+        inner = layer_norm(x, x.shape[-1:], *layer(f"blocks.{block}.norm"))
+        x = x + linear(gelu(linear(inner, *layer(f"blocks.{block}.expand"))), *layer(f"blocks.{block}.contract"))
+    return linear(layer_norm(x, x.shape[-1:], *layer("norm")), *layer("head")).squeeze(-1)
+
+
+def test_shipped_router_from_before_layouts_loads_and_scores_bit_for_bit() -> None:
+    folder = WEIGHTS_DIR / "router"
+    assert "layout" not in json.loads((folder / DESCRIPTION_FILE).read_text())["config"]
+    router = load_checkpoint(folder).router
+    weights = load_file(folder / WEIGHTS_FILE)
+    assert {name: value.shape for name, value in router.state_dict().items()} == {
+        name: value.shape for name, value in weights.items()
+    }
+    generator = torch.Generator().manual_seed(0)
+    inputs = {name: torch.randn(50, router.config.input_size(name), generator=generator) * 3 for name in ALL_INPUTS}
+    with torch.no_grad():
+        assert torch.equal(router(**inputs), forward_of_old_layout(weights, inputs))
+
+
+def test_checkpoint_of_the_papers_layout_survives_a_round_trip(folder: Path) -> None:
+    config = dataclasses.replace(CONFIG, layout="logits_projected")
+    description = dataclasses.replace(load_checkpoint(folder).description, config=config, llm=None)
+    router = Router(config).eval()
+    save_checkpoint(RouterCheckpoint(router, description), folder / "again")
+    loaded = load_checkpoint(folder / "again")
+    assert loaded.description == description
+    features = torch.ones(2, 6), torch.ones(2, 5), torch.ones(2, 6)
+    assert torch.equal(loaded.router(*features), router(*features))
+
+
+def test_identities_of_the_same_weights_are_one_model_whatever_its_name() -> None:
+    local = dataclasses.replace(SLM, revision="ab" * 8)
+    assert local.is_same_model(dataclasses.replace(local, model_id="renamed"))
+    assert not local.is_same_model(dataclasses.replace(local, model_id="renamed", vocab_size=12))
+    assert not local.is_same_model(dataclasses.replace(local, revision="cd" * 8))
+    assert SLM.is_same_model(SLM)
+    assert not SLM.is_same_model(dataclasses.replace(SLM, model_id="renamed"))
 
 
 def test_load_checkpoint_without_embedding_leaves_it_to_the_slm(folder: Path) -> None:
@@ -157,7 +208,7 @@ def test_load_checkpoint_wrong_tensor_is_named(
         ({"sweep": [ROW | {"decoded_llm_usage_rate": -1}]}, r"sweep\[0\].decoded_llm_usage_rate must lie in"),
         ({"sweep": [ROW | {"decoded_llm_usage_rate": "much"}]}, r"sweep\[0\].decoded_llm_usage_rate must be"),
         ({"objective": "diferent"}, "objective must be one of"),
-        ({"llm": None}, "llm must be an object"),
+        ({"llm": []}, "llm must be an object"),
     ],
 )
 def test_load_checkpoint_wrong_description_names_the_field(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -13,6 +14,7 @@ from trivium.v1 import common_pb2, slm_pb2, slm_pb2_grpc
 from services.common.errors import CapacityExceeded
 from services.common.serving.lifecycle import Lifecycle
 from services.common.tensors import unpack
+from services.common.weights import digest_weights
 from services.engines.base import DraftStep, EngineOptions, Refusal
 from services.engines.fakes import FakeSlmEngine, fake_next_token
 from services.slm.servicer import SERVICE_NAME, SlmServicer
@@ -93,6 +95,14 @@ async def test_open_drafts_up_to_the_window_with_features() -> None:
         hidden_states = unpack(response.hidden_states, field="hidden_states", shape=(1, 8))
         np.testing.assert_array_equal(hidden_states[0], np.arange(8, 0, -1))
         assert unpack(response.top_logits, field="top_logits", shape=(1, 100)).shape == (1, 100)
+
+
+async def test_server_info_tells_which_weights_are_served(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    options = EngineOptions(model=str(tmp_path), kv_cache_tokens=1000)
+    async with _slm(FakeSlmEngine(options)) as slm:
+        info = await slm.stub.GetServerInfo(slm_pb2.SlmServiceGetServerInfoRequest())
+    assert info.model.weights_revision == digest_weights(tmp_path)
 
 
 async def test_grant_widens_the_window() -> None:

@@ -44,6 +44,17 @@ def test_misfits_router_of_another_slm_names_both_and_the_field(field: str, valu
     assert f"{field} {getattr(ROUTER, field)} against {value}" in problem
 
 
+def test_misfits_router_of_other_weights_names_both_unless_allowed() -> None:
+    router = router_pb2.RouterInfo()
+    router.CopyFrom(ROUTER)
+    router.slm_revision = "11" * 8
+    probes = pair(slm=changed(SLM, weights_revision="22" * 8), router=router)
+    [problem] = misfits(probes)
+    assert "router tiny/router (trained for tiny/slm) and slm tiny/slm" in problem
+    assert f"weights {'11' * 8} against {'22' * 8}" in problem
+    assert misfits(probes, allow_other_slm=True) == []
+
+
 def test_misfits_orchestrator_with_another_model_names_both() -> None:
     info = orchestrator_pb2.OrchestratorServiceGetServerInfoResponse(
         slm=changed(SLM, model_id="other/slm"), llm=LLM, router=ROUTER

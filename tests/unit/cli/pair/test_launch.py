@@ -49,6 +49,13 @@ def test_with_choices_router_of_the_command_line_wins() -> None:
     assert with_choices(PAIR, router_checkpoint="/other").router.checkpoint == "/other"
 
 
+def test_other_slm_is_allowed_to_router_and_orchestrator_where_a_person_insists() -> None:
+    addresses = {"slm": "h:1", "router": "h:2", "llm": "h:3"}
+    for pair, expected in ((PAIR, []), (with_choices(PAIR, allow_other_slm=True), ["router", "orchestrator"])):
+        commands = [*backend_commands(pair), orchestrator_command(pair, addresses, "redis://h:4/0")]
+        assert [command.name for command in commands if "--allow-other-slm" in command.arguments] == expected
+
+
 def test_with_choices_no_router_tells_the_flag_and_where_one_is_published() -> None:
     bare = PAIR.model_copy(update={"router": RouterSection(published="https://example.org/router")})
     with pytest.raises(CliError, match=r"--router-checkpoint.*https://example\.org/router"):

@@ -33,6 +33,7 @@ def test_quick_build_gives_a_pair_that_loads(out: Path) -> None:
     assert pair.sizes.slm + pair.sizes.router < pair.sizes.llm / 20
     assert pair.slm.config.vocab_size == pair.llm.config.vocab_size == VOCAB_SIZE
     assert pair.description.threshold == 0.5
+    assert pair.description.llm is not None
     assert pair.description.slm.tokenizer_sha256 == pair.description.llm.tokenizer_sha256
 
 

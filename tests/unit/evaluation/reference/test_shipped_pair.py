@@ -27,6 +27,7 @@ def test_shipped_weights_stay_within_ten_megabytes() -> None:
 
 def test_shipped_router_names_the_shipped_models(pair: LoadedPair) -> None:
     description = pair.description
+    assert description.llm is not None
     assert description.slm == identify_model(WEIGHTS_DIR / "slm", description.slm.model_id)
     assert description.llm == identify_model(WEIGHTS_DIR / "llm", description.llm.model_id)
     assert description.slm.tokenizer_sha256 == description.llm.tokenizer_sha256

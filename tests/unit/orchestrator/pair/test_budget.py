@@ -50,7 +50,7 @@ def test_threshold_of_a_target_can_be_asked_for_again_as_usage_reports_it() -> N
 
 @pytest.mark.parametrize("field", ["target_llm_usage", "target_avg_params_b"])
 def test_threshold_of_a_target_without_a_sweep_names_the_field(field: str) -> None:
-    with pytest.raises(SweepMissing, match=f"^{field}: .*no validation sweep"):
+    with pytest.raises(SweepMissing, match=f"^{field}: .*no validation sweep.*trivium calibrate"):
         threshold(Budget(0.5, sizes=ModelSizes(0, 100_000_000, 32_000_000_000)), **{field: 0.2})
 
 

@@ -7,6 +7,7 @@ from services.common.errors import RouterModelMismatch, TokenizerMismatch, Trivi
 from services.common.model_sizes import ModelSizes
 from services.orchestrator.pair.check import ServedPair, check_pair
 
+WEIGHTS, OTHER_WEIGHTS = "11" * 8, "22" * 8
 SHA = "aa" * 32
 OTHER_SHA = "bb" * 32
 
@@ -109,6 +110,11 @@ def test_pairs_of_other_contexts_have_the_same_identities() -> None:
         ),
         ({"router": make_router(hidden_size=65)}, RouterModelMismatch, ["hidden_size", "judge", "small", "64", "65"]),
         ({"slm": make_slm(vocab_size=152_064)}, RouterModelMismatch, ["vocab_size", "small", "151936", "152064"]),
+        (
+            {"slm": make_slm(weights_revision=WEIGHTS), "router": make_router(slm_revision=OTHER_WEIGHTS)},
+            RouterModelMismatch,
+            ["judge", "trained-on", OTHER_WEIGHTS, "small", WEIGHTS, "--allow-other-slm"],
+        ),
     ],
 )
 def test_check_members_that_do_not_fit_raise_an_error_naming_both(
@@ -118,3 +124,28 @@ def test_check_members_that_do_not_fit_raise_an_error_naming_both(
         check(**members)
 
     assert all(name in str(raised.value) for name in named)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"slm": make_slm(weights_revision=WEIGHTS), "router": make_router(slm_revision=WEIGHTS)},
+        {"slm": make_slm(weights_revision="33" * 20), "router": make_router(slm_revision=WEIGHTS)},
+        {"slm": make_slm(weights_revision="main"), "router": make_router(slm_revision=WEIGHTS)},
+        {
+            "slm": make_slm(weights_revision=WEIGHTS),
+            "router": make_router(slm_revision=OTHER_WEIGHTS),
+            "allow_other_slm": True,
+        },
+    ],
+    ids=["same", "commit_and_digest", "branch", "insisted"],
+)
+def test_check_router_of_the_slms_weights_or_of_unknown_or_allowed_ones_makes_a_pair(members: dict[str, Any]) -> None:
+    assert check(**members).vocab_size == 151_936
+
+
+def test_pairs_of_other_weights_under_one_name_have_other_identities() -> None:
+    other = check(slm=make_slm(weights_revision=WEIGHTS))
+
+    assert other.models_identity != check().models_identity
+    assert other.decoding_identity != check().decoding_identity

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,18 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch.nn.modules.module import register_module_forward_hook
 
-from router_service.checkpoint import WEIGHTS_FILE, RouterCheckpoint, save_checkpoint
-from router_service.description import CheckpointError, ModelIdentity, RouterDescription, SweepRow
+from router_service.checkpoint import DESCRIPTION_FILE, WEIGHTS_FILE, RouterCheckpoint, save_checkpoint
+from router_service.description import (
+    CheckpointError,
+    ModelIdentity,
+    RouterDescription,
+    SweepRow,
+    read_description,
+    write_description,
+)
 from router_service.model import Router, RouterConfig
 from router_service.serving.scorer import Scorer
+from services.common.weights import digest_weights
 
 SLM = ModelIdentity(model_id="slm", revision="r", vocab_size=30, hidden_size=8, tokenizer_sha256="ab")
 SWEEP = (SweepRow(0.7, 0.1, 0.5, 0.6, 0.2), SweepRow(0.3, 0.2, 0.8, 0.4, 0.3))
@@ -109,6 +118,21 @@ def test_embedding_of_another_slm_is_refused_naming_both_shapes(tmp_path: Path) 
     save_file({"model.embed_tokens.weight": _embedding(20)}, tmp_path / "slm" / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"\(20, 8\).*\(30, 8\)"):
         Scorer(tmp_path / "router", tmp_path / "slm")
+
+
+def test_slm_of_other_weights_is_refused_naming_both_unless_allowed(tmp_path: Path) -> None:
+    _save(tmp_path / "router", None)
+    (tmp_path / "slm").mkdir()
+    save_file({"model.embed_tokens.weight": _embedding()}, tmp_path / "slm" / "model.safetensors")
+    description = read_description(tmp_path / "router" / DESCRIPTION_FILE)
+    found = digest_weights(tmp_path / "slm")
+    for revision, is_refused in ((found, False), ("11" * 8, True)):
+        slm = dataclasses.replace(SLM, revision=revision)
+        write_description(dataclasses.replace(description, slm=slm), tmp_path / "router" / DESCRIPTION_FILE)
+        if is_refused:
+            with pytest.raises(CheckpointError, match=rf"{found}; .*router belongs to {revision} of 'slm'"):
+                Scorer(tmp_path / "router", tmp_path / "slm")
+        assert Scorer(tmp_path / "router", tmp_path / "slm", allow_other_slm=is_refused).info.slm_revision == revision
 
 
 def test_damaged_weights_header_is_refused_naming_the_file(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 import csv
 import dataclasses
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from router_service.checkpoint import DESCRIPTION_FILE, WEIGHTS_FILE, load_checkpoint
 from router_service.description import CheckpointError
@@ -14,6 +16,7 @@ from router_service.training.build import TRAINING_DIR, build_checkpoint
 from router_service.training.calibrate import Target
 from router_service.training.dataset import DatasetError
 from router_service.training.routing_data import Batch
+from services.common.weights import digest_weights
 from tests.unit.router_service.made import (
     EMBEDDING,
     RECIPE,
@@ -113,6 +116,17 @@ def test_build_checkpoint_datasets_of_two_pairs_are_refused(made: Made, tmp_path
 def test_build_checkpoint_slm_of_another_size_is_refused(made: Made, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has shape \(704, 16\), the datasets were labelled with \(704, 6\)"):
         build(dataclasses.replace(made, slm_dir=made.llm_dir), tmp_path / "out")
+
+
+def test_build_checkpoint_slm_of_other_weights_is_refused_unless_allowed(made: Made, tmp_path: Path) -> None:
+    other = tmp_path / "slm"
+    shutil.copytree(made.slm_dir, other)
+    save_file({"model.embed_tokens.weight": EMBEDDING + 1}, other / "model.safetensors")
+    own, found = digest_weights(made.slm_dir), digest_weights(other)
+    with pytest.raises(CheckpointError, match=rf"{other}: the SLM's weights are {found}; .* {own} of 'made-slm'"):
+        build(dataclasses.replace(made, slm_dir=other), tmp_path / "out")
+    build(dataclasses.replace(made, slm_dir=other), tmp_path / "out", allow_other_slm=True)
+    assert load_checkpoint(tmp_path / "out").description.slm.revision == own
 
 
 def test_build_checkpoint_slm_with_another_tokenizer_is_refused(made: Made, tmp_path: Path) -> None:
