@@ -39,10 +39,10 @@ class Refused(Exception):
 
 
 def leave_network() -> None:
-    """Enters a network namespace without any network, where the kernel lets this user make one."""
+    """Enters a network namespace without any network, as nobody, where the kernel lets this user make one."""
     unshare = ctypes.CDLL(None, use_errno=True).unshare
-    if unshare(_NEW_NET) != 0:
-        unshare(_NEW_USER | _NEW_NET)
+    if unshare(_NEW_USER | _NEW_NET) != 0:
+        unshare(_NEW_NET)
 
 
 def confine(limits: dict[str, int]) -> None:
@@ -175,7 +175,6 @@ def main() -> None:
     """Converts SOURCE to TARGET."""
     source_fd, target_fd, limits = int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
     sys.excepthook = tell_error
-    leave_network()
     import torch
 
     # What these import on first use can't be opened any more once the process is confined.
@@ -187,6 +186,7 @@ def main() -> None:
     b"name".decode("cp437")
     with open(source_fd, "rb") as source, open(target_fd, "wb") as target:
         size = os.fstat(source_fd).st_size
+        leave_network()
         confine(limits)
         write(*read(source, size), target)
     answer({})

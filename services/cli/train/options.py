@@ -126,16 +126,19 @@ AllowOtherSlm = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replaces a checkpoint that is there.")]
 
 PublishedSource = Annotated[
-    str, typer.Argument(metavar="FILE.pt|REPOSITORY", help="The published file; or, with --file, where it is.")
+    str,
+    typer.Argument(metavar="FILE.pt|REPOSITORY", help="The published file; with --file, the repository that has it."),
 ]
 PublishedName = Annotated[
     str | None,
-    typer.Option("--file", metavar="PATH", help="The file in a Hugging Face repository, `org/name[@revision]`."),
+    typer.Option(
+        "--file", metavar="PATH", help="The file in REPOSITORY, `org/name` or `org/name@revision` of Hugging Face."
+    ),
 ]
 ImportSlm = Annotated[
     str,
     typer.Option(
-        "--slm", metavar="MODEL", help="The small model that it is for: a folder, or `org/name[@revision]`."
+        "--slm", metavar="MODEL", help="The small model that it is for: a folder, `org/name` or `org/name@revision`."
     ),
 ]
 ImportWithEmbedding = Annotated[

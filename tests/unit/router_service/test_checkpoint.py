@@ -200,6 +200,8 @@ def test_load_checkpoint_wrong_tensor_is_named(
         ({"threshold": -0.1}, "threshold must be a finite number"),
         ({"slm": {"model_id": "slm"}}, "slm lacks the field 'revision'"),
         ({"config": {"slm_hidden_size": 6, "num_blocks": 0}}, "num_blocks must be at least 1"),
+        ({"config": {"slm_hidden_size": 6, "layout": "published"}}, "layout must be one of"),
+        ({"config": {"slm_hidden_size": 6, "layout": []}}, "layout must be one of"),
         ({"config": {"slm_hidden_size": 7}}, r"config\.slm_hidden_size is 7"),
         ({"sweep": [{"threshold": 0.5}]}, r"sweep\[0\] lacks"),
         ({"sweep": {}}, "sweep must be a list"),
