@@ -1,5 +1,6 @@
-"""Files of every bad kind, read by the real child process."""
+"""Files of every bad kind: what breaks or attacks a reader goes to the real child process, the rest to its code."""
 
+import io
 import os
 import pickle
 import subprocess
@@ -83,7 +84,7 @@ def test_bare_pickle_with_a_reducer_does_nothing_and_is_refused(tmp_path: Path) 
     assert not target.exists()
 
 
-@pytest.mark.parametrize("kept", [0, 1, 100, 0.3, 0.9, -1])
+@pytest.mark.parametrize("kept", [0, 100, 0.9, -1])
 def test_cut_file_is_refused(tmp_path: Path, kept: float) -> None:
     path = saved(tmp_path, made_content(STATE))
     whole = path.read_bytes()
@@ -110,7 +111,7 @@ def test_foreign_file_is_refused(tmp_path: Path) -> None:
         ({"state_dict": FEW, "init_args": {"n": 2**70}}, "init_args.n: holds a int"),
         ({"state_dict": FEW, "init_args": {1: 2}}, "init_args: holds a dict"),
         ({"state_dict": FEW, "init_args": {"weight": torch.zeros(1)}}, "init_args.weight: holds a Tensor"),
-        ({"state_dict": FEW, "init_args": {"a\nb": {1, 2}}}, "init_args.a b: holds a set"),
+        ({"state_dict": FEW, "init_args": {"a": {1, 2}}}, "init_args.a: holds a set"),
         ({"state_dict": {"weight": 1.0}}, "state_dict.weight: is a float, not a tensor"),
         ({"state_dict": {3: torch.zeros(1)}}, "a key that is no tensor's name"),
         ({"state_dict": {"weight": torch.arange(3)}}, "state_dict.weight: is a torch.int64"),
@@ -125,8 +126,17 @@ def test_foreign_file_is_refused(tmp_path: Path) -> None:
         ({"state_dict": FEW, "init_args": "x" * 2**21}, "data.pkl has"),
     ],
 )
-def test_content_that_no_router_has_is_refused_by_name(tmp_path: Path, content: Any, message: str) -> None:
-    assert message in refusal(saved(tmp_path, content))
+def test_content_that_no_router_has_is_refused_by_name(content: Any, message: str) -> None:
+    file = io.BytesIO()
+    torch.save(content, file)
+    with pytest.raises(unpickle.Refused) as raised:
+        unpickle.read(file, file.tell())
+    assert message in str(raised.value)
+
+
+def test_refusal_that_repeats_the_file_stays_one_line(tmp_path: Path) -> None:
+    content = {"state_dict": FEW, "init_args": {"a\nb": [2**70]}}
+    assert refusal(saved(tmp_path, content)).endswith(": init_args.a b[0]: holds a int that no router has there")
 
 
 @pytest.mark.parametrize("depth", [50, 500_000])
