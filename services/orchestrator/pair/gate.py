@@ -110,9 +110,10 @@ class PairGate:
         if self.pair and known and model_identity(known) != model_identity(info):
             self._refuse(
                 ReplicaMismatch(
-                    f"{kind}: a replica serves {info.model_id!r} (revision {info.revision!r}, "
-                    f"{info.num_parameters} parameters), the others {known.model_id!r} "
-                    f"(revision {known.revision!r}, {known.num_parameters} parameters)"
+                    f"{kind}: a replica serves {info.model_id!r} (revision {info.revision!r}, weights "
+                    f"{info.weights_revision!r}, {info.num_parameters} parameters), the others {known.model_id!r} "
+                    f"(revision {known.revision!r}, weights {known.weights_revision!r}, {known.num_parameters} "
+                    "parameters)"
                 )
             )
 

@@ -63,11 +63,13 @@ def test_gate_refuses_replicas_that_differ_from_the_pair() -> None:
         case.gate.admit_slm(make_slm(model_id="another"))
     with pytest.raises(ReplicaMismatch, match="LLM"):
         case.gate.admit_llm(make_llm(revision="newer"))
+    with pytest.raises(ReplicaMismatch, match=r"SLM: .*weights 'aa', .*weights ''"):
+        case.gate.admit_slm(make_slm(weights_revision="aa"))
     with pytest.raises(ReplicaMismatch, match="router"):
         case.gate.admit_router(make_router(weights_sha256="cc" * 32))
     case.gate.admit_slm(make_slm())
     assert isinstance(case.told[0], ServedPair)
-    assert len(case.told) == 4
+    assert len(case.told) == 5
 
 
 async def test_gate_lets_nobody_in_before_the_pair_is_complete() -> None:
