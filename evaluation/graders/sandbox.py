@@ -1,35 +1,53 @@
 """Runs untrusted Python programs: each alone in namespaces of its own, under limits, with nothing of this machine.
 
 A program sees a file system with the Python installation, read-only, and a small empty work folder that goes with it;
-no network, no other process, no environment, a user id of its own where this process is root. Time, memory, output,
-disk and number of processes are limited, and everything that it started is ended with it.
+no network, no other process, no environment, a user id of its own where this process is root. A filter of system calls
+(`isolation.syscall_filter`) denies what reaches further: sockets of every family, tracing, mounts, io_uring, keys, and
+memory that belongs to no process. Time, memory, output, disk and number of processes are limited, and everything that
+it started is ended with it.
 
-Where the kernel refuses namespaces (most containers without `--privileged`, Linux before 5.12, other systems), a
-program isn't run at all, unless `allow_unisolated` is set. Then time, memory for each process, output and number of
-processes are still limited, but the program can read and write what this user can, and reach the network.
+Memory is counted by a memory cgroup where one can be made (`isolation.memory_cgroup`). Elsewhere it is summed up ten
+times a second: what is resident, swapped or in page tables, for each process (pages that several share count for each),
+and what connected sockets may hold; in between, each process is held by its address space alone.
+
+Where the kernel refuses namespaces (most containers without `--privileged`, Linux before 5.12, other systems) or the
+filter (architectures other than x86_64 and aarch64), a program isn't run at all, unless `allow_unisolated` is set. Then
+time, memory, output and number of processes are still limited, and what the filter denies is denied where there is
+one; but the program can read and write what this user can, send signals to this user's processes, and without the
+filter reach the network. `sandbox_check` tells what a machine offers.
 
 Not a defence against an attacker with an exploit of the kernel.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import psutil
 
+from evaluation.graders.isolation.memory_cgroup import MemoryCgroup, NoMemoryCgroup, created, parent_cgroup
+from evaluation.graders.isolation.syscall_filter import NoSyscallFilter, syscall_filter
+
 _LAUNCHER = Path(__file__).with_name("sandbox_launcher.py")
-# One thread for each numerical library: memory limits count what their threads would reserve.
-_ENVIRON = {"LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+# The limit of address space counts what is reserved: one thread for each numerical library, and one heap for all
+# threads, where glibc would reserve 64 MiB for each.
+_ENVIRON = {"LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+# Beside the program's own: the launcher, the first process, and one that shows that there are too many.
+_EXTRA_PROCESSES = 3
+# What the kernel lets a sender have on its way.
+_SOCKET_BYTES = 2**18
 _WATCH_INTERVAL_S = 0.1
 _END_TIMEOUT_S = 10.0
 _numbers = itertools.count()
@@ -38,7 +56,7 @@ Ending = Literal["exited", "time limit", "memory limit", "output limit", "proces
 
 
 class SandboxUnavailable(RuntimeError):
-    """Programs can't be isolated here. The message says what the kernel refused."""
+    """Programs can't be isolated here. The message says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +66,8 @@ class SandboxLimits:
     Attributes:
         wall_s: Seconds from start to end.
         cpu_s: Seconds of CPU time of each process.
-        memory_bytes: Address space of each process, and resident memory of all of them.
+        memory_bytes: Address space of each process, and memory of all of them together, files included where a cgroup
+            counts it.
         output_bytes: Length of stdout, of stderr, and of each file written.
         disk_bytes: All files of the work folder.
         num_processes: Processes and threads at a time.
@@ -121,10 +140,12 @@ class Sandbox:
             tempfile.TemporaryFile() as given,
             tempfile.TemporaryFile() as stdout,
             tempfile.TemporaryFile() as stderr,
+            self._cgroup() as cgroup,
         ):
             given.write(stdin.encode())
             given.seek(0)
-            control.write(json.dumps(self._plan(files, main, root, isolated)).encode())
+            plan = self._plan(files, main, root, isolated) | {"cgroup": str(cgroup.path) if cgroup else None}
+            control.write(json.dumps(plan).encode())
             control.flush()
             started = time.monotonic()
             launcher = subprocess.Popen(
@@ -138,13 +159,25 @@ class Sandbox:
                 start_new_session=True,
             )
             try:
-                ending = self._watch(launcher, started + self.limits.wall_s)
+                ending = self._watch(launcher, started + self.limits.wall_s, counts_memory=cgroup is None)
             finally:
                 _end(launcher)
+            if cgroup is not None and cgroup.was_exhausted:
+                ending = "memory limit"
             report = _report(control, stderr)
             if ending == "exited" and "unavailable" in report:
                 raise SandboxUnavailable(f"programs can't be isolated here: {report['unavailable']}; nothing was run")
             return self._execution(ending, report.get("exit_code"), stdout, stderr, time.monotonic() - started)
+
+    @contextlib.contextmanager
+    def _cgroup(self) -> Iterator[MemoryCgroup | None]:
+        try:
+            parent = parent_cgroup()
+        except NoMemoryCgroup:
+            yield None
+            return
+        with created(parent, self.limits.memory_bytes, self.limits.num_processes + _EXTRA_PROCESSES) as cgroup:
+            yield cgroup
 
     def _plan(self, files: Mapping[str, str], main: str, root: str, isolated: bool) -> dict[str, Any]:
         limits = self.limits
@@ -152,9 +185,16 @@ class Sandbox:
         if isolated:
             # Counted by user, and in a user namespace the launcher and the first process count too. It holds a fork
             # bomb just above the limit, where `_watch` finds it.
-            kernel_limits["NPROC"] = limits.num_processes + 3
+            kernel_limits["NPROC"] = limits.num_processes + _EXTRA_PROCESSES
+        filter_code, filter_missing = b"", ""
+        try:
+            filter_code = syscall_filter(platform.machine())
+        except NoSyscallFilter as error:
+            filter_missing = str(error)
         return {
             "isolated": isolated,
+            "filter": filter_code.hex(),
+            "filter_missing": filter_missing,
             "number": os.getpid() * 1000 % 2**27 + next(_numbers) % 1000,
             "root": root,
             "prefixes": sorted({sys.prefix, sys.base_prefix}),
@@ -165,7 +205,7 @@ class Sandbox:
             "limits": kernel_limits,
         }
 
-    def _watch(self, launcher: subprocess.Popen[bytes], deadline: float) -> Ending:
+    def _watch(self, launcher: subprocess.Popen[bytes], deadline: float, *, counts_memory: bool) -> Ending:
         """Waits for the end, at most until the deadline; sums up what all processes use together meanwhile."""
         while time.monotonic() < deadline:
             try:
@@ -175,7 +215,7 @@ class Sandbox:
                 # The first one is the launcher's.
                 if num_processes - 1 > self.limits.num_processes:
                     return "process limit"
-                if num_bytes > self.limits.memory_bytes:
+                if counts_memory and num_bytes > self.limits.memory_bytes:
                     return "memory limit"
             else:
                 return "exited"
@@ -194,16 +234,33 @@ class Sandbox:
 
 
 def _usage(pid: int) -> tuple[int, int]:
-    """Number of processes and bytes of resident memory below a process."""
-    num_processes = num_bytes = 0
+    """Number of processes below a process, and bytes of memory that they use."""
     try:
-        for process in psutil.Process(pid).children(recursive=True):
-            num_processes += 1
-            num_bytes += process.memory_info().rss
+        processes = psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
-        # One ended between two looks; the next look counts the rest.
-        pass
-    return num_processes, num_bytes
+        return 0, 0
+    num_bytes = sum(_memory(process.pid) for process in processes) + _num_sockets(pid) * _SOCKET_BYTES
+    return len(processes), num_bytes
+
+
+def _memory(pid: int) -> int:
+    """Bytes that one process holds, page tables and swap included; 0 of one that has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    kibibytes = {name: rest.split()[0] for name, _, rest in (line.partition(":") for line in lines) if rest.strip()}
+    return sum(int(kibibytes.get(name, 0)) for name in ("VmRSS", "VmSwap", "VmPTE")) * 1024
+
+
+def _num_sockets(pid: int) -> int:
+    """Number of Unix sockets in the network namespace of a process, unless it is this process's own."""
+    try:
+        if os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net"):
+            return 0
+        return len(Path(f"/proc/{pid}/net/unix").read_text().splitlines()) - 1
+    except OSError:
+        return 0
 
 
 def _end(launcher: subprocess.Popen[bytes]) -> None:

@@ -23,7 +23,8 @@ _NEW_USER, _NEW_PID, _NEW_NET = 0x10000000, 0x20000000, 0x40000000
 _NAMESPACES = _NEW_NS | _NEW_UTS | _NEW_IPC | _NEW_PID | _NEW_NET
 
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 8, 0x1000, 0x4000, 0x40000
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 36, 38
+_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 22, 36, 38
+_SECCOMP_MODE_FILTER, _INSTRUCTION_BYTES = 2, 8
 # The same number on every architecture; Linux 5.12 and newer.
 _SYS_MOUNT_SETATTR = 442
 _AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY = -100, 0x8000, 1
@@ -31,7 +32,8 @@ _AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY = -100, 0x8000, 1
 _NOBODY = 65534
 _FIRST_FREE_ID = 0x10000000
 _SYSTEM_DIRECTORIES = ("/usr", "/bin", "/lib", "/lib32", "/lib64")
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+# Not /dev/zero: mapped, it is memory that belongs to no process.
+_DEVICES = ("/dev/null", "/dev/random", "/dev/urandom")
 _WORK = "/sandbox"
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -39,6 +41,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 class _MountAttributes(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
+
+
+class _FilterProgram(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p)]
 
 
 def _check(result: int, what: str) -> None:
@@ -115,6 +121,20 @@ def limit(limits: dict[str, int]) -> None:
         resource.setrlimit(number, (value, value))
 
 
+def filter_calls(code: bytes, missing: str) -> None:
+    """Has the kernel deny system calls to this process and its children for good.
+
+    Args:
+        code: The filter, as `isolation.syscall_filter` makes it; empty where there is none.
+        missing: Then the reason.
+    """
+    if not code:
+        raise OSError(missing)
+    program = _FilterProgram(len(code) // _INSTRUCTION_BYTES, code)
+    result = _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0)
+    _check(result, "a filter of system calls")
+
+
 def run_program(plan: dict[str, Any], own_id: int | None) -> None:
     """Becomes the program; never returns."""
     os.umask(0o077)
@@ -127,6 +147,11 @@ def run_program(plan: dict[str, Any], own_id: int | None) -> None:
     for name, content in plan["files"].items():
         Path(name).write_text(content, encoding="utf-8")
     limit(plan["limits"])
+    try:
+        filter_calls(bytes.fromhex(plan["filter"]), plan["filter_missing"])
+    except OSError:
+        if plan["isolated"]:
+            raise
     os.execve(plan["argv"][0], plan["argv"], plan["environ"])
 
 
@@ -137,6 +162,8 @@ def be_first_process(control: int, plan: dict[str, Any], is_root: bool) -> None:
     # A user id of its own for each program: the kernel counts processes by user.
     own_id = _FIRST_FREE_ID + plan["number"] if is_root else None
     try:
+        if plan["cgroup"]:
+            Path(plan["cgroup"], "cgroup.procs").write_text("0")
         if plan["isolated"]:
             enter_root(plan["root"], plan["prefixes"], plan["disk_bytes"])
         os.chdir(_WORK if plan["isolated"] else plan["root"])
