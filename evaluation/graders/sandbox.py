@@ -1,19 +1,19 @@
 """Runs untrusted Python programs: each alone in namespaces of its own, under limits, with nothing of this machine.
 
 A program sees a file system with the Python installation, read-only, and a small empty work folder that goes with it;
-no network, no other process, no environment, a user id of its own where this process is root. A filter of system calls
-(`isolation.syscall_filter`) denies what reaches further: sockets of every family, tracing, mounts, io_uring, keys, and
-memory that belongs to no process. Time, memory, output, disk and number of processes are limited, and everything that
-it started is ended with it.
+no network, no other process, no environment, a user id of its own where this process is root. A filter of system
+calls (`isolation.syscall_filter`) denies what reaches further: sockets of every family, tracing, mounts, io_uring,
+keys, and memory that belongs to no process. Time, memory, output, disk and number of processes are limited, and
+everything that it started is ended with it.
 
 Memory is counted by a memory cgroup where one can be made (`isolation.memory_cgroup`). Elsewhere it is summed up ten
-times a second: what is resident, swapped or in page tables, for each process (pages that several share count for each),
-and what connected sockets may hold; in between, each process is held by its address space alone.
+times a second: what is resident, swapped or in page tables, for each process (pages that several share count for
+each), and what connected sockets may hold; in between, each process is held by its address space alone.
 
 Where the kernel refuses namespaces (most containers without `--privileged`, Linux before 5.12, other systems) or the
-filter (architectures other than x86_64 and aarch64), a program isn't run at all, unless `allow_unisolated` is set. Then
-time, memory, output and number of processes are still limited, and what the filter denies is denied where there is
-one; but the program can read and write what this user can, send signals to this user's processes, and without the
+filter (architectures other than x86_64 and aarch64), a program isn't run at all, unless `allow_unisolated` is set.
+Then time, memory, output and number of processes are still limited, and what the filter denies is denied where there
+is one; but the program can read and write what this user can, send signals to this user's processes, and without the
 filter reach the network. `sandbox_check` tells what a machine offers.
 
 Not a defence against an attacker with an exploit of the kernel.
@@ -128,12 +128,27 @@ class Sandbox:
         """
         try:
             return self._run(files, main, stdin, isolated=True)
-        except SandboxUnavailable:
+        except SandboxUnavailable as error:
             if not self.allow_unisolated:
-                raise
+                raise SandboxUnavailable(f"programs can't be isolated here: {error}; nothing was run") from error
             return self._run(files, main, stdin, isolated=False)
 
-    def _run(self, files: Mapping[str, str], main: str, stdin: str, *, isolated: bool) -> Execution:
+    def try_parts(self, *, isolated: bool, filtered: bool) -> None:
+        """Runs an empty program with some parts of the isolation alone.
+
+        Args:
+            isolated: In namespaces of its own.
+            filtered: Under the filter of system calls.
+
+        Raises:
+            SandboxUnavailable: One of these isn't there.
+        """
+        self._run({"main.py": ""}, "main.py", "", isolated=isolated, filtered=filtered)
+
+    def _run(
+        self, files: Mapping[str, str], main: str, stdin: str, *, isolated: bool, filtered: bool | None = None
+    ) -> Execution:
+        filtered = isolated if filtered is None else filtered
         with (
             tempfile.TemporaryDirectory(prefix="trivium-sandbox-") as root,
             tempfile.TemporaryFile() as control,
@@ -144,7 +159,8 @@ class Sandbox:
         ):
             given.write(stdin.encode())
             given.seek(0)
-            plan = self._plan(files, main, root, isolated) | {"cgroup": str(cgroup.path) if cgroup else None}
+            plan = self._plan(files, main, root, isolated)
+            plan |= {"cgroup": str(cgroup.path) if cgroup else None, "needs_filter": filtered}
             control.write(json.dumps(plan).encode())
             control.flush()
             started = time.monotonic()
@@ -166,7 +182,7 @@ class Sandbox:
                 ending = "memory limit"
             report = _report(control, stderr)
             if ending == "exited" and "unavailable" in report:
-                raise SandboxUnavailable(f"programs can't be isolated here: {report['unavailable']}; nothing was run")
+                raise SandboxUnavailable(report["unavailable"])
             return self._execution(ending, report.get("exit_code"), stdout, stderr, time.monotonic() - started)
 
     @contextlib.contextmanager

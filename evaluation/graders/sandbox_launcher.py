@@ -150,7 +150,7 @@ def run_program(plan: dict[str, Any], own_id: int | None) -> None:
     try:
         filter_calls(bytes.fromhex(plan["filter"]), plan["filter_missing"])
     except OSError:
-        if plan["isolated"]:
+        if plan["needs_filter"]:
             raise
     os.execve(plan["argv"][0], plan["argv"], plan["environ"])
 

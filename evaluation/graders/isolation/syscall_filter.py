@@ -3,7 +3,7 @@
 Owns which calls are denied and how that is encoded; `sandbox_launcher` installs it. Denied is what reaches out of
 namespaces (sockets of every family, AF_VSOCK among them), what holds memory that no process's resident size shows
 (SysV segments, memfds, shared anonymous mappings, pages in pipes), and the parts of the kernel that programs under
-test have no use for and exploits like. A denied call fails with EPERM. Calls of another architecture kill the program.
+test have no use for and exploits like. A denied call fails with EPERM. One of another architecture kills the program.
 
 Calls newer than this file fail with ENOSYS, as on an older kernel, and so does `clone3`, whose flags a filter can't
 see: C libraries go back to `clone`.

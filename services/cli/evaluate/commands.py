@@ -103,6 +103,17 @@ def report(results: own.StoredResults = Path("evaluation/results"), out: own.Rep
     run_report(results, out or results / "report")
 
 
+@evaluate_app.command()
+def sandbox() -> None:
+    """Tells what this machine offers for running a model's programs apart, and what is missing.
+
+    Ends with 1 where programs would be refused.
+    """
+    from services.cli.evaluate.sandbox import show_sandbox
+
+    show_sandbox()
+
+
 def bench(
     repetitions: own.Repetitions = 5,
     depth: own.Depth = 12,

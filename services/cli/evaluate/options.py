@@ -55,7 +55,7 @@ AllowUnisolatedCode = Annotated[
     typer.Option(
         "--allow-unisolated-code",
         help="Runs the programs that a model wrote even where the kernel can't isolate them: they can then read "
-        "and write your files and reach the network.",
+        "and write your files, end your processes, and may reach the network.",
     ),
 ]
 

@@ -37,7 +37,10 @@ def opened_suite(name: str, *, allow_unisolated: bool) -> Suite[Any]:
     try:
         return open_suite(name, allow_unisolated=allow_unisolated)
     except SandboxUnavailable as error:
-        raise CliError(f"{error}; --allow-unisolated-code runs them with less protection") from error
+        raise CliError(
+            f"{error}; `trivium evaluate sandbox` tells what is missing, and --allow-unisolated-code runs them with "
+            "less protection"
+        ) from error
 
 
 def run_evaluation(live: LiveRun) -> None:
