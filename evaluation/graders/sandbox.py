@@ -157,7 +157,7 @@ class Sandbox:
             tempfile.TemporaryFile() as stderr,
             self._cgroup() as cgroup,
         ):
-            given.write(stdin.encode())
+            given.write(stdin.encode(errors="surrogatepass"))
             given.seek(0)
             plan = self._plan(files, main, root, isolated)
             plan |= {"cgroup": str(cgroup.path) if cgroup else None, "needs_filter": filtered}

@@ -145,7 +145,8 @@ def run_program(plan: dict[str, Any], own_id: int | None) -> None:
         os.setresgid(own_id, own_id, own_id)
         os.setresuid(own_id, own_id, own_id)
     for name, content in plan["files"].items():
-        Path(name).write_text(content, encoding="utf-8")
+        # Half a surrogate pair is the program's own mistake.
+        Path(name).write_text(content, encoding="utf-8", errors="surrogatepass")
     limit(plan["limits"])
     try:
         filter_calls(bytes.fromhex(plan["filter"]), plan["filter_missing"])

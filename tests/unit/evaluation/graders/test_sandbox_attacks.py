@@ -110,14 +110,18 @@ def test_run_memory_in_socket_buffers_is_counted() -> None:
     assert run(program, SandboxLimits(wall_s=20, memory_bytes=2**27 - 2**24)).ending == "memory limit"
 
 
-FAMILIES = {"unix": 1, "inet": 2, "inet6": 10, "netlink": 16, "packet": 17, "vsock": 40, "alg": 38, "xdp": 44}
-
-
 @isolating
-@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
-@pytest.mark.parametrize("kind", ["STREAM", "DGRAM", "RAW"])
-def test_run_socket_of_any_family_is_denied(family: int, kind: str) -> None:
-    assert_denied(run(f"import socket\nsocket.socket({family}, socket.SOCK_{kind})\nprint('through')"))
+def test_run_socket_of_any_family_is_denied() -> None:
+    # Unix, inet, inet6, netlink, packet, alg, vsock and xdp among them.
+    program = (
+        "import socket\n"
+        "for family in range(50):\n"
+        "    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET):\n"
+        "        try:\n            socket.socket(family, kind)\n            print('through', family)\n"
+        "        except PermissionError:\n            pass\n"
+        "print('tried')"
+    )
+    assert run(program).stdout == b"tried\n"
 
 
 @pytest.fixture
@@ -155,9 +159,18 @@ def test_run_unix_sockets_outside_cant_be_reached(listening: list[str], isolated
 
 
 @isolating
-@pytest.mark.parametrize("name", sorted(denied_calls(MACHINE)) if MACHINE in ("x86_64", "aarch64") else [])
-def test_run_call_into_the_kernel_is_denied(name: str) -> None:
-    assert_denied(run(f"{CALL}\ncall({denied_calls(MACHINE)[name]}, 0, 0, 0, 0, 0, 0)\nprint('through')"))
+def test_run_calls_into_the_kernel_are_denied() -> None:
+    calls = denied_calls(MACHINE)
+    assert {"bpf", "io_uring_setup", "kexec_load", "keyctl", "mount", "ptrace", "userfaultfd"} <= set(calls)
+    program = (
+        f"{CALL}\n"
+        f"for name, number in {calls!r}.items():\n"
+        "    try:\n        call(number, 0, 0, 0, 0, 0, 0)\n        print('through', name)\n"
+        "    except PermissionError:\n        pass\n"
+        "    except OSError as error:\n        print(error, name)\n"
+        "print('tried')"
+    )
+    assert run(program).stdout == b"tried\n"
 
 
 @isolating
@@ -239,6 +252,14 @@ def test_run_filling_the_disk_fails(program: str) -> None:
     ended = run(program + "\nprint('through')")
     assert (ended.exit_code, ended.stdout) == (1, b"")
     assert b"No space left" in ended.stderr or b"File too large" in ended.stderr
+
+
+@isolating
+@pytest.mark.parametrize("program", ["print('\ud800')", "\0", "\udcff = 1"], ids=["surrogate", "nul", "bad byte"])
+def test_run_text_that_is_no_program_is_an_exit_code(program: str) -> None:
+    ended = run(program)
+    assert (ended.ending, ended.exit_code) == ("exited", 1)
+    assert b"SyntaxError" in ended.stderr
 
 
 @isolating
