@@ -5,6 +5,8 @@ Owns these settings, and the one place where a command opens a connection.
 
 from __future__ import annotations
 
+import socket
+import ssl
 from functools import partial
 from typing import Any
 
@@ -73,3 +75,22 @@ def local_channel(address: str) -> grpc.Channel:
     if tls is None:
         return grpc.insecure_channel(address, options=options)
     return grpc.secure_channel(address, tls.credentials(), options=[*options, *tls.options])
+
+
+def tls_socket(host: str, port: int, timeout_s: float) -> ssl.SSLSocket:
+    """Opens a connection for HTTPS. Without TRIVIUM_TLS_CA_FILE, the certificates count that this machine trusts.
+
+    Raises:
+        CliError: The environment names what can't be used.
+        OSError: Nobody answers, or not as it should.
+    """
+    settings = connection()
+    context = ssl.create_default_context(cafile=settings.tls_ca_file)
+    if settings.tls_cert_file is not None:
+        context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
+    plain = socket.create_connection((host, port), timeout_s)
+    try:
+        return context.wrap_socket(plain, server_hostname=settings.tls_server_name or host)
+    except OSError:
+        plain.close()
+        raise

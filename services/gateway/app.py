@@ -50,10 +50,23 @@ def create_app(gateway: Gateway, authenticate: Authenticate = anyone) -> FastAPI
     app.include_router(operations.router)
     if gateway.settings.playground:
         app.include_router(page)
-    app.add_exception_handler(ApiError, _api_error)
-    app.add_exception_handler(HTTPException, _http_error)
+    _tell_errors(app)
     describe(app)
     return app
+
+
+def create_operations_app(gateway: Gateway) -> FastAPI:
+    """Makes the app of the port that is for whoever runs the gateway alone."""
+    app = FastAPI(openapi_url=None, redirect_slashes=False)
+    app.state.gateway = gateway
+    app.include_router(operations.router)
+    _tell_errors(app)
+    return app
+
+
+def _tell_errors(app: FastAPI) -> None:
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(HTTPException, _http_error)
 
 
 def _middleware(gateway: Gateway) -> list[Middleware]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -141,6 +142,16 @@ class _LastResponse(JSONResponse):
                 while (await receive()).get("more_body", False):
                     pass
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def bare_refusal(message: str) -> bytes:
+    """A whole HTTP response to what is no request that could be answered otherwise; the connection is closed."""
+    body = json.dumps(ApiError(INVALID, message).body()).encode()
+    head = (
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 def invalid(param: str | None, message: str) -> ApiError:

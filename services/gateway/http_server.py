@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +16,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from services.gateway.errors import INVALID, ApiError
+from services.gateway.errors import bare_refusal
+from services.gateway.https import RenewingContext
 
 _LARGEST_BACKLOG = 2048
 _MAX_HEAD_BYTES = 64 * 1024
@@ -89,12 +89,7 @@ def protocol_type(header_timeout_s: float) -> type[HttpToolsProtocol]:
             super().on_headers_complete()
 
         def send_400_response(self, msg: str) -> None:
-            body = json.dumps(ApiError(INVALID, msg.rstrip(".")).body()).encode()
-            head = (
-                "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
-                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-            )
-            self.transport.write(head.encode() + body)
+            self.transport.write(bare_refusal(msg.rstrip(".")))
             self.transport.close()
 
         def _await_head(self) -> None:
@@ -118,12 +113,13 @@ class HttpServer(uvicorn.Server):
         yield
 
 
-def create_server(app: ASGIApp, *, header_timeout_s: float) -> HttpServer:
+def create_server(app: ASGIApp, *, header_timeout_s: float, tls: RenewingContext | None = None) -> HttpServer:
     """Makes the server.
 
     Args:
         app: What it serves.
         header_timeout_s: See `protocol_type`.
+        tls: Of HTTPS; None for plain HTTP.
     """
     options: dict[str, Any] = {
         "http": protocol_type(header_timeout_s),
@@ -136,6 +132,7 @@ def create_server(app: ASGIApp, *, header_timeout_s: float) -> HttpServer:
         "timeout_keep_alive": max(1, round(header_timeout_s)),
         "timeout_graceful_shutdown": _CLOSE_GRACE_S,
         "backlog": _LARGEST_BACKLOG,
+        "ssl_context_factory": (lambda _config, _default: tls) if tls else None,
     }
     return HttpServer(uvicorn.Config(app, **options))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import sys
 from functools import partial
 
@@ -14,8 +15,9 @@ from services.common.serving.channels import open_channel
 from services.common.serving.logs import configure_logging
 from services.common.serving.server import stop_event, write_port
 from services.common.serving.telemetry import Telemetry
-from services.gateway.app import anyone, create_app
-from services.gateway.http_server import HttpServer, create_server, listening_socket
+from services.gateway.app import anyone, create_app, create_operations_app
+from services.gateway.http_server import create_server, listening_socket
+from services.gateway.https import RenewingContext
 from services.gateway.keys import KeyCheck
 from services.gateway.metrics import Counts, instrument
 from services.gateway.middleware import Door
@@ -42,12 +44,15 @@ async def serve(settings: GatewaySettings) -> int:
     except KeysFileError as error:
         sys.stderr.write(f"keys_file: {error}\n")
         return 1
-    try:
-        listener = listening_socket(settings.host, settings.port)
-    except OSError as error:
-        sys.stderr.write(f"can't listen on {settings.host}:{settings.port}: is the port taken? ({error})\n")
-        return 1
-    port = listener.getsockname()[1]
+    ports = [settings.port, *([settings.health_port] if settings.health_port else ())]
+    listeners: list[socket.socket] = []
+    for port in ports:
+        try:
+            listeners.append(listening_socket(settings.host, port))
+        except OSError as error:
+            sys.stderr.write(f"can't listen on {settings.host}:{port}: is the port taken? ({error})\n")
+            return 1
+    port = listeners[0].getsockname()[1]
     stopping = stop_event()
     counts = Counts()
     telemetry = Telemetry(NAME, settings.replica_id)
@@ -59,9 +64,15 @@ async def serve(settings: GatewaySettings) -> int:
     ) as orchestrators:
         watch = PairWatch(orchestrators, settings.model_name)
         gateway = Gateway(settings, orchestrators, watch, Door(counts), counts, telemetry)
+        header_timeout_s = settings.header_timeout_s
+        tls = RenewingContext(settings.https_files) if settings.https_files else None
         app = create_app(gateway, KeyCheck(keys) if keys else anyone)
-        server = create_server(app, header_timeout_s=settings.header_timeout_s)
-        serving = asyncio.create_task(server.serve([listener]))
+        servers = [create_server(app, header_timeout_s=header_timeout_s, tls=tls)]
+        if settings.health_port:
+            servers.append(create_server(create_operations_app(gateway), header_timeout_s=header_timeout_s))
+        serving = [
+            asyncio.create_task(server.serve([listener])) for server, listener in zip(servers, listeners, strict=True)
+        ]
         following = [asyncio.create_task(watch.run())]
         if keys:
             following.append(asyncio.create_task(keys.follow()))
@@ -72,7 +83,9 @@ async def serve(settings: GatewaySettings) -> int:
             await stopping.wait()
             await _drain(gateway, settings.drain_timeout_s)
         finally:
-            await _stop(server, serving)
+            for server in servers:
+                server.should_exit = True
+            await asyncio.gather(*serving)
             for task in following:
                 task.cancel()
             await asyncio.gather(*following, return_exceptions=True)
@@ -90,8 +103,3 @@ async def _drain(gateway: Gateway, timeout_s: float) -> None:
             await gateway.door.idle.wait()
     except TimeoutError:
         logger.warning("drain timeout, cutting off", extra={"num_active": gateway.counts.num_active})
-
-
-async def _stop(server: HttpServer, serving: asyncio.Task[None]) -> None:
-    server.should_exit = True
-    await serving

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.common.serving.settings import CommaList, ListeningSettings, PeerSettings
+from services.common.serving.tls import TlsFiles
 
 
 class GatewaySettings(PeerSettings, ListeningSettings):
@@ -31,6 +33,23 @@ class GatewaySettings(PeerSettings, ListeningSettings):
         None,
         description="File of the hashed keys of those that may call. Orchestrators are shown a caller's key as well: "
         "where they have the file, they hold its tenant to its limits. Without one, everybody may call.",
+    )
+    https_cert_file: Path | None = Field(
+        None,
+        description="PEM file of the certificate that clients are shown. Like the other TLS files, it is read again "
+        "for new connections when it has changed. Without one, clients are served in plain text. tls_cert_file is "
+        "the one that orchestrators are shown.",
+    )
+    https_key_file: Path | None = Field(None, description="PEM file of that certificate's private key.")
+    https_client_ca_file: Path | None = Field(
+        None, description="PEM file of the CA whose certificates clients have to show. Without one, any may connect."
+    )
+    health_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="TCP port that answers /health, /live and /metrics, and nothing else, in plain text: for those "
+        "that can't do TLS, or have no certificate. 0 opens none.",
     )
     default_temperature: float = Field(
         1.0,
@@ -57,3 +76,19 @@ class GatewaySettings(PeerSettings, ListeningSettings):
         description="Origins whose pages may call this gateway, comma-separated; * stands for all. None by default.",
     )
     playground: bool = Field(True, description="Serve the page at /.")
+
+    @property
+    def https_files(self) -> TlsFiles | None:
+        """What connections of clients are encrypted with; None for plain ones."""
+        if self.https_cert_file is None and self.https_key_file is None:
+            return None
+        authority = self.https_client_ca_file
+        return TlsFiles(self.https_cert_file, self.https_key_file, authority, "https_client_ca_file", prefix="https")
+
+    @model_validator(mode="after")
+    def _usable_for_clients(self) -> Self:
+        if self.https_client_ca_file and not self.https_cert_file:
+            raise ValueError("https_cert_file: it is missing, and https_client_ca_file is of no use without it")
+        if self.https_files is not None:
+            self.https_files.load()
+        return self

@@ -1,18 +1,21 @@
 """Asks one question at the gateway, as OpenAI's clients do: fails unless both models wrote some of a whole stream.
 
 Runs in a pod of `helm test`, with nothing but the standard library: `ask_over_http.py URL SECONDS QUESTION`. An API
-key comes from API_KEY, certificates that are trusted from SSL_CERT_FILE.
+key comes from API_KEY. Over HTTPS, the CAs of the file CA_FILE are trusted, or the image's if there is none; the
+certificate has to be for SERVER_NAME, or for what the URL names; tls.crt and tls.key in CERTIFICATE_DIR are shown.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import ssl
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 QUESTION = (
@@ -23,6 +26,28 @@ QUESTION = (
 _POLL_S = 0.5
 _ANSWER_TIMEOUT_S = 60.0
 _TRY_TIMEOUT_S = 5.0
+
+
+class _Tls(ssl.SSLContext):
+    """Asks for a certificate of one name, whatever the URL says."""
+
+    server_name = os.environ.get("SERVER_NAME")
+
+    def wrap_socket(self, *arguments: Any, server_hostname: Any = None, **options: Any) -> ssl.SSLSocket:
+        return super().wrap_socket(*arguments, server_hostname=self.server_name or server_hostname, **options)
+
+
+def tls_of_environment() -> ssl.SSLContext:
+    """What connections are encrypted with."""
+    context = _Tls(ssl.PROTOCOL_TLS_CLIENT)
+    authority = os.environ.get("CA_FILE", "")
+    if Path(authority).is_file():
+        context.load_verify_locations(authority)
+    else:
+        context.load_default_certs()
+    if certificates := os.environ.get("CERTIFICATE_DIR"):
+        context.load_cert_chain(f"{certificates}/tls.crt", f"{certificates}/tls.key")
+    return context
 
 
 class Failed(Exception):
@@ -110,6 +135,9 @@ def _reason(error: OSError) -> str:
 def main() -> None:
     """Entry point. Ends with 1 and a line on stderr after a failure."""
     url, timeout_s, question = sys.argv[1:]
+    if url.startswith("https:"):
+        handler = urllib.request.HTTPSHandler(context=tls_of_environment())
+        urllib.request.install_opener(urllib.request.build_opener(handler))
     try:
         await_serving(url, float(timeout_s))
         sys.stdout.write(ask(url, question or QUESTION) + "\n")

@@ -53,12 +53,16 @@ labels:
 
 {{/* Name of that port. */}}
 {{- define "trivium.portName" -}}
-{{ ternary "http" "grpc" (eq .component "gateway") }}
+{{- if eq .component "gateway" }}{{ include "trivium.httpScheme" .root }}{{ else }}grpc{{ end -}}
 {{- end -}}
 
-{{/* The port of a service's metrics: the gateway's are at its HTTP port. */}}
+{{/* The port of a service's metrics: the gateway's are at its HTTP port, and with HTTPS where its health is. */}}
 {{- define "trivium.metricsPort" -}}
-{{- if eq .component "gateway" }}{{ include "trivium.port" . }}{{ else }}{{ .root.Values.metrics.port }}{{ end -}}
+{{- if ne .component "gateway" -}}
+{{ .root.Values.metrics.port }}
+{{- else -}}
+{{ include (ternary "trivium.healthPort" "trivium.port" .root.Values.gateway.tls.enabled) . }}
+{{- end -}}
 {{- end -}}
 
 {{/* Where a component is reached, as host:port. Short, so that the first DNS search domain has it. */}}

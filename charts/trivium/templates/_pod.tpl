@@ -83,6 +83,14 @@ topologySpreadConstraints:
 {{- if and $values.tls.enabled (ne .component "labeler") }}
 tls: {secretName: {{ include "trivium.tlsSecret" . }}, path: {{ include "trivium.tlsPath" . }}}
 {{- end }}
+{{- if and (eq .component "gateway") $values.gateway.tls.enabled }}
+{{- with $values.gateway.tls.secretName }}
+https: {secretName: {{ . }}, path: /etc/trivium/https}
+{{- end }}
+{{- with $values.gateway.tls.clientCaSecret.name }}
+client-ca: {secretName: {{ . }}, path: /etc/trivium/client-ca}
+{{- end }}
+{{- end }}
 {{- if and (eq .component "orchestrator") (eq $values.redis.mode "external") $values.redis.external.caSecret.name }}
 redis-ca: {secretName: {{ $values.redis.external.caSecret.name }}, path: /etc/trivium/redis}
 {{- end }}

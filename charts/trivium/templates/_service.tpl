@@ -26,7 +26,7 @@ Connections of clients, which hear nothing of endpoints, get too old meanwhile; 
 {{/* Whether the process answers, not whether it takes calls: waiting for peers is no reason to kill it. */}}
 {{- define "trivium.isAlive" -}}
 {{- if eq .component "gateway" -}}
-httpGet: {path: /live, port: {{ include "trivium.portName" . }}}
+httpGet: {path: /live, port: {{ include "trivium.plainHttpPortName" .root }}}
 {{- else -}}
 grpc: {port: {{ include "trivium.probePort" . }}, service: liveness}
 {{- end -}}
@@ -35,7 +35,7 @@ grpc: {port: {{ include "trivium.probePort" . }}, service: liveness}
 {{/* Whether the process takes calls. */}}
 {{- define "trivium.isReady" -}}
 {{- if eq .component "gateway" -}}
-httpGet: {path: /health, port: {{ include "trivium.portName" . }}}
+httpGet: {path: /health, port: {{ include "trivium.plainHttpPortName" .root }}}
 {{- else -}}
 grpc: {port: {{ include "trivium.probePort" . }}}
 {{- end -}}
@@ -123,6 +123,9 @@ spec:
             {{- if .root.Values.tls.enabled }}
             {{- include "trivium.tlsEnv" . | nindent 12 }}
             {{- end }}
+            {{- if and (eq .component "gateway") .root.Values.gateway.tls.enabled }}
+            {{- include "trivium.httpsEnv" .root | nindent 12 }}
+            {{- end }}
             {{- if and .root.Values.keys.secretName (has .component (list "gateway" "orchestrator")) }}
             - {name: TRIVIUM_{{ upper .component }}_KEYS_FILE, value: /etc/trivium/keys/{{ .root.Values.keys.file }}}
             {{- end }}
@@ -131,6 +134,9 @@ spec:
             - {name: {{ include "trivium.portName" . }}, containerPort: {{ include "trivium.port" . }}}
             {{- if and .root.Values.metrics.enabled (ne .component "gateway") }}
             - {name: metrics, containerPort: {{ .root.Values.metrics.port }}}
+            {{- end }}
+            {{- if and (eq .component "gateway") .root.Values.gateway.tls.enabled }}
+            - {name: health, containerPort: {{ include "trivium.healthPort" . }}}
             {{- end }}
           {{- include "trivium.probes" . | nindent 10 }}
           lifecycle:

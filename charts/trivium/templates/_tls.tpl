@@ -40,6 +40,45 @@ within a minute or so, and the processes read them again.
 {{- end }}
 {{- end -}}
 
+{{/*
+HTTPS of the gateway. What clients are shown may be another certificate than what orchestrators are: the first is for a
+name of the outside world, of a CA that the world knows.
+*/}}
+
+{{/* The Secret with that certificate. */}}
+{{- define "trivium.httpsSecret" -}}
+{{ .Values.gateway.tls.secretName | default (include "trivium.tlsSecret" (dict "root" . "component" "gateway")) }}
+{{- end -}}
+
+{{/* What that certificate is for; empty for the name of the Service. */}}
+{{- define "trivium.httpsName" -}}
+{{- $tls := .Values.gateway.tls -}}
+{{ $tls.serverName | default (ternary "" (include "trivium.tlsServerName" .) (not (empty $tls.secretName))) }}
+{{- end -}}
+
+{{/* http or https. */}}
+{{- define "trivium.httpScheme" -}}
+{{ ternary "https" "http" .Values.gateway.tls.enabled }}
+{{- end -}}
+
+{{/* The gateway's port for probes and metrics, by name. */}}
+{{- define "trivium.plainHttpPortName" -}}
+{{ ternary "health" "http" .Values.gateway.tls.enabled }}
+{{- end -}}
+
+{{- define "trivium.httpsEnv" -}}
+{{- $tls := .Values.gateway.tls -}}
+{{- $path := ternary "/etc/trivium/https" (include "trivium.tlsPath" .) (not (empty $tls.secretName)) -}}
+- {name: TRIVIUM_GATEWAY_HTTPS_CERT_FILE, value: {{ $path }}/tls.crt}
+- {name: TRIVIUM_GATEWAY_HTTPS_KEY_FILE, value: {{ $path }}/tls.key}
+{{- with $tls.clientCaSecret }}
+{{- if .name }}
+- {name: TRIVIUM_GATEWAY_HTTPS_CLIENT_CA_FILE, value: /etc/trivium/client-ca/{{ .key }}}
+{{- end }}
+{{- end }}
+- {name: TRIVIUM_GATEWAY_HEALTH_PORT, value: {{ include "trivium.healthPort" . | quote }}}
+{{- end -}}
+
 {{/* cert-manager's, for a component that has no Secret of anybody else. */}}
 {{- define "trivium.certificate" -}}
 {{- $manager := .root.Values.tls.certManager -}}
@@ -63,4 +102,9 @@ spec:
     - {{ include "trivium.tlsServerName" .root }}
     - {{ $name }}
     - {{ $name }}.{{ .root.Release.Namespace }}.svc
+    {{- with .root.Values.gateway.tls }}
+    {{- if and (eq $.component "gateway") .enabled .serverName (not .secretName) }}
+    - {{ .serverName }}
+    {{- end }}
+    {{- end }}
 {{- end -}}

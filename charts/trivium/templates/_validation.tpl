@@ -150,6 +150,16 @@ What the schema can't see: values that each are right and don't fit together. Al
 {{- $found = append $found (printf "metrics.port is %v, which health is checked at: set another" $values.metrics.port) -}}
 {{- end -}}
 {{- end -}}
+{{- $https := $values.gateway.tls -}}
+{{- if and $https.enabled (not (or $https.secretName $values.tls.enabled)) -}}
+{{- $found = append $found "gateway.tls.enabled is true, but there is no certificate: set gateway.tls.secretName, or tls.enabled for those of the services" -}}
+{{- end -}}
+{{- if and $https.clientCaSecret.name (not $https.enabled) -}}
+{{- $found = append $found "gateway.tls.clientCaSecret.name is set, but gateway.tls.enabled is false: certificates of clients are seen over TLS alone" -}}
+{{- end -}}
+{{- if and $values.gateway.httpRoute.caConfigMap (not (.Capabilities.APIVersions.Has "gateway.networking.k8s.io/v1/BackendTLSPolicy")) -}}
+{{- $found = append $found "gateway.httpRoute.caConfigMap is set, but this cluster has no BackendTLSPolicy of gateway.networking.k8s.io/v1: install the Gateway API 1.4 or later" -}}
+{{- end -}}
 {{- range $name, $enabled := dict "ingress" $values.gateway.ingress.enabled "httpRoute" $values.gateway.httpRoute.enabled -}}
 {{- if and $enabled (not $values.gateway.enabled) -}}
 {{- $found = append $found (printf "gateway.%s.enabled is true, but gateway.enabled is false: there is nothing that it leads to" $name) -}}

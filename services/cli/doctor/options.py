@@ -18,7 +18,7 @@ Llm = Annotated[str | None, typer.Option("--llm", metavar="HOST:PORT", help="The
 Orchestrator = Annotated[
     str | None, typer.Option("--orchestrator", metavar="HOST:PORT", help="The same as --address.")
 ]
-Gateway = Annotated[str | None, typer.Option("--gateway", metavar="HOST:PORT", help="The HTTP gateway.")]
+Gateway = Annotated[str | None, typer.Option("--gateway", metavar="[https://]HOST:PORT", help="The HTTP gateway.")]
 Kube = Annotated[bool, typer.Option("--kube", help="Examines a Helm release on the cluster of KUBECONFIG instead.")]
 Namespace = Annotated[
     str | None, typer.Option("--namespace", help="--kube: the release's; the context's without it.")

@@ -27,7 +27,7 @@ from trivium.v1 import (
     slm_pb2_grpc,
 )
 
-from services.cli.channel import local_channel, metadata
+from services.cli.channel import local_channel, metadata, tls_socket
 
 SERVICES = ("slm", "router", "llm", "orchestrator", "gateway")
 """In the order in which they are shown."""
@@ -96,7 +96,7 @@ def probe(service: str, address: str, *, timeout_s: float = 2.0) -> Probe:
 
     Args:
         service: One of `SERVICES`.
-        address: "host:port".
+        address: "host:port", of a gateway with HTTPS "https://host:port".
         timeout_s: Deadline of each call, in seconds.
 
     Raises:
@@ -122,8 +122,12 @@ def probe(service: str, address: str, *, timeout_s: float = 2.0) -> Probe:
 
 
 def _probe_gateway(address: str, timeout_s: float) -> Probe:
-    connection = http.client.HTTPConnection(address, timeout=timeout_s)
+    scheme, _, host = address.rpartition("://")
+    connect = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
+    connection = connect(host, timeout=timeout_s)
     try:
+        if scheme == "https":
+            connection.sock = tls_socket(connection.host, connection.port, timeout_s)
         started = time.perf_counter()
         connection.request("GET", "/health")
         response = connection.getresponse()

@@ -1,4 +1,4 @@
-"""TLS of gRPC connections, with certificates that may be replaced while the process runs.
+"""TLS of connections, with certificates that may be replaced while the process runs.
 
 Owns the PEM files: that they fit together, and when they are read again. They have the shape of cert-manager's
 Secrets (tls.crt, tls.key, ca.crt). A connection keeps what it was made with; each new one is made with what the files
@@ -8,6 +8,7 @@ hold then, or with what they held last where that can't be used.
 from __future__ import annotations
 
 import logging
+import os
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,14 +38,15 @@ class TlsFiles:
         certificate: Its certificate, followed by those between it and its CA.
         key: The certificate's private key, without a password.
         authority: The CA whose certificates the other side has to show.
-        authority_setting: Name of the setting that `authority` comes from; the others' are `tls_cert_file` and
-            `tls_key_file`.
+        authority_setting: Name of the setting that `authority` comes from.
+        prefix: What the names of the others' settings begin with: `tls_cert_file` and `tls_key_file`.
     """
 
     certificate: Path | None
     key: Path | None
     authority: Path | None
     authority_setting: str = "tls_ca_file"
+    prefix: str = "tls"
 
     def load(self) -> Pem:
         """Reads all files.
@@ -53,15 +55,23 @@ class TlsFiles:
             ValueError: One can't be used; the message begins with the setting's name.
         """
         if (self.certificate is None) != (self.key is None):
-            missing, given = ("tls_cert_file", "tls_key_file") if self.key else ("tls_key_file", "tls_cert_file")
-            raise ValueError(f"{missing}: it is missing, and {given} is of no use without it")
+            missing, given = ("cert", "key") if self.key else ("key", "cert")
+            raise ValueError(
+                f"{self.prefix}_{missing}_file: it is missing, and {self.prefix}_{given}_file is of no use without it"
+            )
         pem = Pem(
-            certificate=_certificates("tls_cert_file", self.certificate),
-            key=_content("tls_key_file", self.key),
+            certificate=_certificates(f"{self.prefix}_cert_file", self.certificate),
+            key=_content(f"{self.prefix}_key_file", self.key),
             authority=_certificates(self.authority_setting, self.authority),
         )
-        if self.certificate and self.key:
-            _check_key(self.certificate, self.key)
+        if pem.certificate is not None:
+            try:
+                server_context(pem)
+            except (OSError, ValueError):
+                raise ValueError(
+                    f"{self.prefix}_key_file: {self.key} isn't the key of {self.certificate} in PEM form, or it has "
+                    "a password"
+                ) from None
         return pem
 
     def signature(self) -> tuple[object, ...]:
@@ -106,6 +116,27 @@ class LivePem:
         if has_changed:
             logger.info("TLS files were read again")
         return has_changed
+
+
+def server_context(pem: Pem) -> ssl.SSLContext:
+    """TLS of a server that isn't gRPC's: with a CA, clients have to show a certificate of it.
+
+    Raises:
+        OSError: The key isn't the certificate's.
+        ValueError: The key has a password.
+    """
+    assert pem.key is not None, "a server has a certificate"
+    assert pem.certificate is not None, "a server has a certificate"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # Keys are taken from files alone; the ones that these were read from may hold others by now.
+    with os.fdopen(os.memfd_create("tls"), "wb") as file:
+        file.write(pem.key + b"\n" + pem.certificate)
+        file.flush()
+        context.load_cert_chain(f"/proc/self/fd/{file.fileno()}", password=_no_password)
+    if pem.authority is not None:
+        context.load_verify_locations(cadata=pem.authority.decode("ascii"))
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
@@ -176,13 +207,5 @@ def _certificates(setting: str, path: Path | None) -> bytes | None:
     return content
 
 
-def _check_key(certificate: Path, key: Path) -> None:
-    def no_password() -> str:
-        raise ValueError("it has a password")
-
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, no_password)
-    except (OSError, ValueError):
-        raise ValueError(
-            f"tls_key_file: {key} isn't the key of {certificate} in PEM form, or it has a password"
-        ) from None
+def _no_password() -> str:
+    raise ValueError("the key has a password")

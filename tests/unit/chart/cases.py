@@ -187,6 +187,22 @@ orchestrator:
         "tls.enabled=true,tls.secretNames.llm=mine,tls.certManager.issuerRef.name=trivium-ca",
         apis=(CERT_MANAGER,),
     ),
+    "HTTPS by the services' certificates": values(
+        "tls.enabled=true,tls.certManager.issuerRef.name=trivium-ca,gateway.tls.enabled=true,gateway.service.port=443",
+        "gateway.tls.serverName=llm.internal",
+        apis=(CERT_MANAGER,),
+    ),
+    "HTTPS with a certificate of its own": values(
+        text="""
+gateway:
+  tls: {enabled: true, secretName: public, serverName: llm.example.com, clientCaSecret: {name: callers, key: ca.crt}}
+  ingress: {enabled: true, annotations: {nginx.ingress.kubernetes.io/backend-protocol: HTTPS}}
+  httpRoute: {enabled: true, parentRefs: [{name: public, namespace: gateways}], caConfigMap: public-ca}
+metrics: {podMonitor: {enabled: true}}
+test: {certificateSecret: tester}
+""",
+        apis=(GATEWAY_API, f"{GATEWAY_API}/BackendTLSPolicy", PROMETHEUS_OPERATOR),
+    ),
     "secure": values("test.keySecret.name=trivium-test-key", preset=SECURE, apis=(CERT_MANAGER,)),
     "keys alone": values("keys.secretName=trivium-keys,keys.file=keys"),
     "external redis with TLS": values(

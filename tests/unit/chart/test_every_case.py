@@ -39,7 +39,7 @@ every_case = pytest.mark.parametrize("case", CASES)
 def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like /etc/trivium, where the chart mounts Secrets: settings look at what the files hold."""
     folder = tmp_path_factory.mktemp("trivium")
-    for name in ("tls", "redis"):
+    for name in ("tls", "https", "client-ca", "redis"):
         Authority().issue(folder / name)
     (folder / "keys").mkdir()
     for name in ("keys", "keys.yaml"):
@@ -123,7 +123,7 @@ def test_scraped_pods_say_where_and_serve_there(helm: Helm, case: str) -> None:
         pod = deployment["spec"]["template"]
         [item] = pod["spec"]["containers"]
         ports = {port["name"]: str(port["containerPort"]) for port in item["ports"]}
-        served = ports.get("metrics", ports.get("http"))
+        served = ports.get("metrics", ports.get("health", ports.get("http")))
         assert pod["metadata"]["annotations"].get("prometheus.io/port", served) == served
 
 

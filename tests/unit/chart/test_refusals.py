@@ -143,6 +143,18 @@ BAD: dict[str, tuple[Values, str]] = {
         values("tls.certManager.issuerRef.name=ca,tls.certManager.duration=90", apis=(CERT_MANAGER,)),
         "/tls/certManager/duration",
     ),
+    "HTTPS without a certificate": (
+        values("gateway.tls.enabled=true"),
+        "gateway.tls.enabled is true, but there is no certificate: set gateway.tls.secretName, or tls.enabled",
+    ),
+    "certificates of clients without HTTPS": (
+        values("gateway.tls.clientCaSecret.name=callers"),
+        "gateway.tls.clientCaSecret.name is set, but gateway.tls.enabled is false",
+    ),
+    "policy of TLS without the Gateway API that has it": (
+        values("gateway.httpRoute.caConfigMap=ca", apis=(GATEWAY_API,)),
+        "this cluster has no BackendTLSPolicy of gateway.networking.k8s.io/v1",
+    ),
     "ingress to no gateway": (
         values("gateway.enabled=false,gateway.ingress.enabled=true"),
         "gateway.ingress.enabled is true, but gateway.enabled is false",

@@ -21,7 +21,7 @@ from tests.unit.chart.test_every_case import SETTINGS
 CHARTS_OWN = {
     "host", "port", "portFile", "replicaId", "metricsPort", "slm", "router", "llm", "orchestrator", "redisUrl",
     "redisPassword", "redisCaFile", "tlsCertFile", "tlsKeyFile", "tlsClientCaFile", "tlsCaFile", "tlsServerName",
-    "healthPort", "keysFile",
+    "healthPort", "keysFile", "httpsCertFile", "httpsKeyFile", "httpsClientCaFile",
 }  # fmt: skip
 
 
@@ -97,6 +97,7 @@ WAY_OUT = "values-secure.yaml has what closes it"
         (("keys.secretName=keys",), {PLAIN, WAY_OUT}),
         (("tls.enabled=true,tls.secretName=shared",), {OPEN, HTTP, REDIS, WAY_OUT}),
         (("keys.secretName=keys,tls.enabled=true,tls.secretName=shared",), {HTTP, REDIS}),
+        (("keys.secretName=keys,tls.enabled=true,tls.secretName=shared,gateway.tls.enabled=true",), {REDIS}),
         (
             ("keys.secretName=keys,tls.enabled=true,tls.secretName=shared,redis.mode=none,gateway.enabled=false",),
             set(),

@@ -17,6 +17,7 @@ from services.client import CallFailed, GenerationFailed
 from services.common.serving.telemetry import Telemetry
 from services.gateway.app import create_app
 from services.gateway.http_server import create_server, listening_socket
+from services.gateway.https import RenewingContext
 from services.gateway.metrics import Counts, instrument
 from services.gateway.middleware import Door
 from services.gateway.pair import PairWatch
@@ -166,7 +167,8 @@ async def serving(orchestrator: ScriptedOrchestrator | None = None, **settings: 
     gateway = Gateway(chosen, orchestrator, watch, Door(counts), counts, telemetry)
     listener = listening_socket("127.0.0.1", 0)
     port = listener.getsockname()[1]
-    server = create_server(create_app(gateway), header_timeout_s=chosen.header_timeout_s)
+    tls = RenewingContext(chosen.https_files) if chosen.https_files else None
+    server = create_server(create_app(gateway), header_timeout_s=chosen.header_timeout_s, tls=tls)
     task = asyncio.create_task(server.serve([listener]))
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:

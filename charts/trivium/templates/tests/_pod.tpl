@@ -2,7 +2,7 @@
 Pods of `helm test`. Their labels are those of one component: NetworkPolicies let it call the front doors.
 */}}
 
-{{/* .suffix tells the pods apart; .command, .args and .env are the container's, as YAML. */}}
+{{/* .suffix tells the pods apart; .command, .args and .env are the container's, as YAML; .secrets are volumes by name. */}}
 {{- define "trivium.testPod" -}}
 {{- $values := .root.Values -}}
 apiVersion: v1
@@ -44,8 +44,16 @@ spec:
         {{- include "trivium.securityContext" . | nindent 8 }}
       volumeMounts:
         - {name: tmp, mountPath: /tmp}
+        {{- range $name, $secret := .secrets }}
+        - {name: {{ $name }}, mountPath: /etc/trivium/{{ $name }}, readOnly: true}
+        {{- end }}
   volumes:
     - name: tmp
       emptyDir:
         sizeLimit: 64Mi
+    {{- range $name, $secret := .secrets }}
+    - name: {{ $name }}
+      secret:
+        {{- toYaml $secret | nindent 8 }}
+    {{- end }}
 {{- end -}}
