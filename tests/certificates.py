@@ -37,6 +37,12 @@ class Secret:
         return ("--tls-ca-file", str(self.ca), "--tls-server-name", SERVER_NAME)
 
     @property
+    def https_flags(self) -> tuple[str, ...]:
+        """Settings of a gateway whose clients have to show a certificate of the same CA."""
+        files = (("cert", self.certificate), ("key", self.key), ("client-ca", self.ca))
+        return tuple(part for name, path in files for part in (f"--https-{name}-file", str(path)))
+
+    @property
     def identity_flags(self) -> tuple[str, ...]:
         """Settings of a server that takes any client."""
         return ("--tls-cert-file", str(self.certificate), "--tls-key-file", str(self.key))

@@ -31,7 +31,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     cluster = parser.getgroup("cluster", "tests on a cluster")
     add_options(cluster.addoption)
     add_prometheus_option(cluster.addoption)
-    cluster.addoption("--kills", type=int, default=12, help="Pods that are killed during streams.")
+    cluster.addoption(
+        "--kills",
+        type=int,
+        help="Pods that are killed during streams, or orchestrators on this machine (default: a few).",
+    )
     cluster.addoption(
         "--labels-access",
         choices=("ReadWriteMany", "ReadWriteOnce"),

@@ -26,6 +26,7 @@ from tests.integration.harness.completions import reference_pair
 __all__ = ["reference_pair"]
 
 NUM_PROMPTS, NUM_ALONE = 50, 5
+NUM_KILLS = 12
 
 
 @pytest.fixture(scope="session")
@@ -103,8 +104,8 @@ def suite_references(reference_pair: LoadedPair) -> list[Reference]:
 @pytest.fixture(scope="session")
 def num_kills(request: pytest.FixtureRequest) -> int:
     """How many pods are killed: `--kills`."""
-    number: int = request.config.getoption("--kills")
-    return number
+    number: int | None = request.config.getoption("--kills")
+    return number or NUM_KILLS
 
 
 @pytest.fixture(scope="session")

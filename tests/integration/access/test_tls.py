@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import ssl
 import subprocess
 from collections.abc import Iterator
 from functools import partial
@@ -20,7 +21,7 @@ from services.client import AsyncClient, Options, chat_request
 from services.common.serving.channels import open_channel
 from services.common.serving.tls import ChannelTls, TlsFiles
 from tests.certificates import SERVER_NAME, Authority, Secret
-from tests.integration.gateway.door import PATHS, TIMEOUT_S, running_gateway
+from tests.integration.gateway.door import PATHS, TIMEOUT_S, Gateway
 from tests.integration.harness.forked import fork
 from tests.integration.harness.processes import START_TIMEOUT_S, Process
 from tests.scraping import free_port
@@ -29,17 +30,23 @@ from tests.serving import until
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 SERVICES = ("slm", "router", "llm", "orchestrator")
+ALL = (*SERVICES, "gateway")
+OPENINGS = {
+    "h2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0",
+    "http/1.1": b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n",
+}
+"""What a client says first, by protocol; it is answered."""
 QUESTION = chat_request("Ann starts with 24 stones. She buys 6 stones. How many has she?", Options(max_new_tokens=24))
 
 
 class SecuredPair:
-    """The four services, each with a Secret of its own, and one for clients."""
+    """The four services and a gateway, each with a Secret of its own, and one for clients."""
 
     def __init__(self, directory: Path) -> None:
         self.authority = Authority()
         self._directory = directory
         self._health_ports = {name: free_port() for name in SERVICES}
-        self.secrets = {name: self.authority.issue(directory / "secrets" / name) for name in (*SERVICES, "client")}
+        self.secrets = {name: self.authority.issue(directory / "secrets" / name) for name in (*ALL, "client")}
         self.processes: dict[str, Process] = {}
 
     @property
@@ -60,6 +67,12 @@ class SecuredPair:
         )
         for name in SERVICES:
             await self.until_serving(name)
+        secret = self.secrets["gateway"]
+        flags = (*secret.https_flags, *secret.identity_flags, *secret.client_flags)
+        target = self.processes["orchestrator"].target
+        gateway = Gateway(target, *flags, directory=self._directory / "gateway", health_port=free_port())
+        self.processes["gateway"] = gateway
+        await gateway.until_healthy()
 
     def launch(self, name: str, module: str, *arguments: str) -> None:
         health = ("--health-port", str(self._health_ports[name]))
@@ -92,6 +105,15 @@ def channel_tls(secret: Secret, *, known: bool = True) -> ChannelTls:
     return ChannelTls(files, SERVER_NAME)
 
 
+def https_tls(secret: Secret, *, known: bool = True) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=secret.ca)
+    # Its name is checked elsewhere; clients here call an address.
+    context.check_hostname = False
+    if known:
+        context.load_cert_chain(secret.certificate, secret.key)
+    return context
+
+
 def asking(pair: SecuredPair) -> AsyncClient:
     return AsyncClient(pair.processes["orchestrator"].target, open_channel=partial(open_channel, tls=pair.tls))
 
@@ -99,6 +121,14 @@ def asking(pair: SecuredPair) -> AsyncClient:
 async def test_pair_with_mtls_between_all_services_answers(secured: SecuredPair) -> None:
     async with asking(secured) as client:
         assert len((await client.complete(QUESTION)).tokens) == 24
+
+
+async def test_gateway_answers_over_https_and_reaches_orchestrators_over_mtls(secured: SecuredPair) -> None:
+    body = {"prompt": "Ann starts with", "max_tokens": 8}
+    async with httpx.AsyncClient(verify=https_tls(secured.secrets["client"]), timeout=TIMEOUT_S) as http:
+        answered = await http.post(f"https://{secured.processes['gateway'].target}{PATHS['text']}", json=body)
+    assert answered.status_code == 200, answered.text
+    assert answered.json()["usage"]["completion_tokens"] <= 8
 
 
 @pytest.mark.parametrize("caller", ["plain text", "no certificate", "another CA"])
@@ -119,13 +149,47 @@ async def test_service_refuses_who_has_no_certificate_of_its_ca(
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", ALL)
 async def test_openssl_is_let_in_with_a_certificate_alone(secured: SecuredPair, service: str) -> None:
     target, client = secured.processes[service].target, secured.secrets["client"]
     identity = ("-cert", str(client.certificate), "-key", str(client.key))
 
-    assert await _openssl(target, client.ca, *identity)
-    assert not await _openssl(target, client.ca)
+    protocol = "http/1.1" if service == "gateway" else "h2"
+    assert await _openssl(target, protocol, client.ca, *identity)
+    assert not await _openssl(target, protocol, client.ca)
+
+
+@pytest.mark.skipif(shutil.which("grpcurl") is None, reason="needs grpcurl")
+@pytest.mark.parametrize("service", ALL)
+async def test_grpcurl_is_let_in_with_a_certificate_alone(secured: SecuredPair, service: str) -> None:
+    target, client = secured.processes[service].target, secured.secrets["client"]
+    command = ("grpcurl", "-cacert", str(client.ca), "-servername", SERVER_NAME, "-max-time", "20")
+    identity = ("-cert", str(client.certificate), "-key", str(client.key))
+
+    if service != "gateway":  # Which lets it in, and speaks HTTP alone.
+        assert "grpc.health.v1.Health" in (await _ran(*command, *identity, target, "list"))[1]
+    code, told = await _ran(*command, target, "list")
+    assert code
+    assert "certificate required" in told
+
+
+@pytest.mark.parametrize("caller", ["no certificate", "another CA"])
+async def test_gateway_refuses_who_has_no_certificate_of_its_ca(
+    secured: SecuredPair, caller: str, tmp_path: Path
+) -> None:
+    stranger = Authority().issue(tmp_path, trusted=secured.authority.pem)
+    client = secured.secrets["client"]
+    tls = {"no certificate": https_tls(client, known=False), "another CA": https_tls(stranger)}[caller]
+
+    assert await _live(secured, https_tls(client))
+    assert not await _live(secured, tls)
+
+
+async def test_gateway_tells_who_speaks_plain_http_what_to_do(secured: SecuredPair) -> None:
+    async with httpx.AsyncClient() as http:
+        refused = await http.post(f"http://{secured.processes['gateway'].target}{PATHS['chat']}", json={})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["message"] == "this port takes HTTPS alone"
 
 
 async def test_health_port_answers_nothing_but_health(secured: SecuredPair) -> None:
@@ -140,7 +204,7 @@ async def test_certificates_and_ca_are_replaced_under_traffic_without_a_failed_s
     secured: SecuredPair, tmp_path: Path
 ) -> None:
     stopping = asyncio.Event()
-    num_answers = 0
+    num_answers = num_https = 0
 
     async def ask() -> None:
         nonlocal num_answers
@@ -151,9 +215,23 @@ async def test_certificates_and_ca_are_replaced_under_traffic_without_a_failed_s
                 assert len((await client.complete(QUESTION)).tokens) == 24
                 num_answers += 1
 
+    async def ask_over_https() -> None:
+        nonlocal num_https
+        body = {"prompt": "Ann starts with", "max_tokens": 24, "temperature": 0, "stream": True}
+        url = f"https://{secured.processes['gateway'].target}"
+        while not stopping.is_set():
+            async with httpx.AsyncClient(verify=https_tls(secured.secrets["client"]), timeout=TIMEOUT_S) as http:
+                for _ in range(3):
+                    answer = await http.post(f"{url}{PATHS['text']}", json=body)
+                    assert answer.text.endswith("data: [DONE]\n\n"), answer.text
+                    num_https += 1
+
     async def more_answers(number: int) -> None:
-        wanted = num_answers + number
-        await until(lambda: num_answers >= wanted or any(one.done() for one in asked), timeout_s=120)
+        wanted = num_answers + number, num_https + number
+        await until(
+            lambda: (num_answers >= wanted[0] and num_https >= wanted[1]) or any(one.done() for one in asked),
+            timeout_s=120,
+        )
         for one in asked:
             if one.done():
                 one.result()
@@ -161,6 +239,7 @@ async def test_certificates_and_ca_are_replaced_under_traffic_without_a_failed_s
     late = secured.authority.issue(tmp_path)
     new = Authority()
     asked = [asyncio.create_task(ask()) for _ in range(3)]
+    asked += [asyncio.create_task(ask_over_https()) for _ in range(3)]
     try:
         await more_answers(3)
         both = secured.authority.pem + new.pem
@@ -175,6 +254,9 @@ async def test_certificates_and_ca_are_replaced_under_traffic_without_a_failed_s
             target = secured.processes[service].target
             assert await _health_code(target, secured.tls) is grpc.StatusCode.OK
             assert await _health_code(target, channel_tls(late)) is grpc.StatusCode.UNAVAILABLE
+        assert await _live(secured, https_tls(secured.secrets["client"]))
+        late_but_trusting = https_tls(secured.authority.issue(tmp_path, trusted=new.pem))
+        assert not await _live(secured, late_but_trusting)
     finally:
         stopping.set()
         await asyncio.gather(*asked)
@@ -205,33 +287,38 @@ async def _health_code(target: str, tls: ChannelTls | None) -> grpc.StatusCode:
     return grpc.StatusCode.OK
 
 
-async def _openssl(target: str, ca: Path, *identity: str) -> bool:
-    """Whether an HTTP/2 connection stays open and is answered."""
-    command = ("openssl", "s_client", "-connect", target, "-alpn", "h2", "-CAfile", str(ca), *identity)
+async def _live(pair: SecuredPair, tls: ssl.SSLContext) -> bool:
+    """Whether the gateway answers a client with such TLS."""
+    async with httpx.AsyncClient(verify=tls, timeout=20) as http:
+        try:
+            answer = await http.get(f"https://{pair.processes['gateway'].target}/live")
+        # The reason comes after the handshake, where httpx knows it for no error of its own.
+        except (httpx.TransportError, ssl.SSLError):
+            return False
+    return answer.status_code == 200
+
+
+async def _ran(*command: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    told = (await process.communicate())[0].decode()
+    assert process.returncode is not None
+    return process.returncode, told
+
+
+async def _openssl(target: str, protocol: str, ca: Path, *identity: str) -> bool:
+    """Whether a connection stays open and is answered."""
+    command = ("openssl", "s_client", "-connect", target, "-alpn", protocol, "-CAfile", str(ca), *identity)
     process = await asyncio.create_subprocess_exec(
         *command, "-ign_eof", "-quiet", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+    process.stdin.write(OPENINGS[protocol])
     try:
         async with asyncio.timeout(20):
-            # The server's SETTINGS; with TLS 1.3, one that refuses a client says so after the handshake.
+            # SETTINGS, or a status; with TLS 1.3, a server that refuses a client says so after the handshake.
             return bool(await process.stdout.read(9))
     finally:
         if process.returncode is None:
             process.kill()
         await process.wait()
-
-
-async def test_gateway_reaches_orchestrators_over_mtls(secured: SecuredPair, tmp_path: Path) -> None:
-    client = secured.secrets["client"]
-    flags = (*client.identity_flags, *client.client_flags)
-    target = secured.processes["orchestrator"].target
-    async with (
-        running_gateway(target, *flags, directory=tmp_path / "gateway") as gateway,
-        httpx.AsyncClient(base_url=gateway.url, timeout=TIMEOUT_S) as http,
-    ):
-        answered = await http.post(PATHS["text"], json={"prompt": "Ann starts with", "max_tokens": 8})
-        assert answered.status_code == 200, answered.text
-        assert answered.json()["usage"]["completion_tokens"] <= 8

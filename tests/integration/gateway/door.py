@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,9 +26,11 @@ TIMEOUT_S = 120.0
 class Gateway(Process):
     """A gateway that runs."""
 
-    def __init__(self, orchestrators: str, *arguments: str, directory: Path) -> None:
+    def __init__(self, orchestrators: str, *arguments: str, directory: Path, health_port: int = 0) -> None:
         flags = ("--orchestrator", orchestrators, "--port", "0", "--model-name", MODEL, *arguments)
+        flags += ("--health-port", str(health_port))
         super().__init__("services.gateway", *flags, directory=directory, launch=fork)
+        self._health_port = health_port
 
     @property
     def url(self) -> str:
@@ -40,7 +42,8 @@ class Gateway(Process):
 
     async def until_healthy(self) -> None:
         await self.until_listening()
-        async with httpx.AsyncClient(base_url=self.url) as http:
+        health_url = f"http://127.0.0.1:{self._health_port}" if self._health_port else self.url
+        async with httpx.AsyncClient(base_url=health_url) as http:
 
             async def is_healthy() -> bool:
                 return (await http.get("/health")).status_code == 200
@@ -49,8 +52,10 @@ class Gateway(Process):
 
 
 @asynccontextmanager
-async def running_gateway(orchestrators: str, *arguments: str, directory: Path) -> AsyncIterator[Gateway]:
-    gateway = Gateway(orchestrators, *arguments, directory=directory)
+async def running_gateway(
+    orchestrators: str, *arguments: str, directory: Path, health_port: int = 0
+) -> AsyncIterator[Gateway]:
+    gateway = Gateway(orchestrators, *arguments, directory=directory, health_port=health_port)
     try:
         await gateway.until_healthy()
         yield gateway
@@ -96,9 +101,24 @@ class Answer:
 
 
 async def ask(
-    http: httpx.AsyncClient, kind: str, fields: dict[str, Any], *, stream: bool, headers: dict[str, str] | None = None
+    http: httpx.AsyncClient,
+    kind: str,
+    fields: dict[str, Any],
+    *,
+    stream: bool,
+    headers: dict[str, str] | None = None,
+    on_event: Callable[[], None] = lambda: None,
 ) -> Answer:
-    """Sends a request and reads the answer, which has to keep to the rules of its form."""
+    """Sends a request and reads the answer, which has to keep to the rules of its form.
+
+    Args:
+        http: Who sends it.
+        kind: One of `PATHS`.
+        fields: Of the body.
+        stream: Whether it is to come as events.
+        headers: Beside the body's type.
+        on_event: Called after each event of a stream.
+    """
     body = dict(fields)
     if stream:
         body = {"stream_options": {"include_usage": True}} | body | {"stream": True}
@@ -110,7 +130,12 @@ async def ask(
             assert set(error) == {"message", "type", "param", "code"}
             return Answer(response.status_code, error)
         if stream:
-            return _joined([line async for line in response.aiter_lines() if line.startswith("data: ")], kind)
+            lines = []
+            async for line in response.aiter_lines():
+                if line.startswith("data: "):
+                    lines.append(line)
+                    on_event()
+            return _joined(lines, kind)
         return _whole(json.loads(await response.aread()), kind)
 
 
@@ -131,6 +156,8 @@ def _whole(answer: dict[str, Any], kind: str) -> Answer:
 def _joined(lines: list[str], kind: str) -> Answer:
     assert lines.pop() == "data: [DONE]"
     chunks = [json.loads(line.removeprefix("data: ")) for line in lines]
+    errors = [chunk["error"] for chunk in chunks if "error" in chunk]
+    assert not errors, f"the stream failed after {len(chunks) - 1} chunks: {errors}"
     assert len({(chunk["id"], chunk["created"]) for chunk in chunks}) == 1
     found = Answer(200, usage=chunks.pop()["usage"])
     assert all(chunk["usage"] is None for chunk in chunks)

@@ -7,6 +7,7 @@ import json
 import random
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,15 +17,19 @@ import pytest
 
 from evaluation.exactness import Reference
 from evaluation.reference.pair import LoadedPair
+from tests.integration.gateway.callers import Callers
 from tests.integration.gateway.door import MODEL, PATHS, TIMEOUT_S, Gateway, ask, running_gateway
 from tests.integration.gateway.test_exactness import assert_answer, fields
-from tests.integration.harness.completions import cycled, endless_request, tell
+from tests.integration.harness.completions import endless_request, tell
 from tests.integration.harness.pair import RunningPair, front_info, llm_info, slm_load
 from tests.serving import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-NUM_STREAMS = 8
+NUM_FRONTS = 3
+NUM_STREAMS = 16
+NUM_KILLS = 4
+"""Unless `--kills` says how many."""
 NUM_BODIES = 300
 
 
@@ -73,45 +78,40 @@ async def test_client_that_goes_away_frees_slots_on_every_service(
     assert median(latencies) < 1.0
 
 
+@pytest.mark.timeout(3600)
 async def test_orchestrators_killed_under_streams_are_a_pause_and_nothing_else(
-    pair: RunningPair, references: list[Reference], reference_pair: LoadedPair, tmp_path: Path
+    pair: RunningPair,
+    references: list[Reference],
+    reference_pair: LoadedPair,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
-    arguments = ("--redis-url", pair.redis.url)
-    async with (
-        pair.running_orchestrator("killed-1", *arguments) as first,
-        pair.running_orchestrator("killed-2", *arguments, llm=pair.both_llms) as second,
-        running_gateway(f"{first.address},{second.address}", directory=tmp_path / "gateway") as gateway,
-        httpx.AsyncClient(base_url=gateway.url, timeout=TIMEOUT_S) as http,
-    ):
-        stopping = False
-        num_answers = 0
-
-        async def client(index: int) -> None:
-            nonlocal num_answers
-            own = cycled(references[index:] + references[:index], 1000)
-            while not stopping:
-                reference = own.pop(0)
-                body = {"prompt": list(reference.prompt_token_ids)} | fields(reference)
-                answer = await ask(http, "text", body, stream=index % 2 == 0)
-                assert_answer(answer, reference, reference_pair)
-                num_answers += 1
-
-        clients = [asyncio.create_task(client(index)) for index in range(NUM_STREAMS)]
-
-        def check() -> None:
-            for task in clients:
-                if task.done():
-                    task.result()
-
-        for replica in (first, second, first):
-            before = num_answers
-            await until(lambda before=before: num_answers >= before + 4, 120, check)  # type: ignore[misc]
-            await replica.restart()
-        before = num_answers
-        await until(lambda: num_answers >= before + NUM_STREAMS, 120, check)
-        stopping = True
-        await asyncio.gather(*clients)
-        tell("answers through three kills", num_answers)
+    num_kills = request.config.getoption("--kills") or NUM_KILLS
+    draw = random.Random(20)
+    callers = Callers(references, reference_pair)
+    async with AsyncExitStack() as stack:
+        fronts = [
+            await stack.enter_async_context(
+                pair.running_orchestrator(f"killed-{number}", "--redis-url", pair.redis.url, llm=pair.both_llms)
+            )
+            for number in range(NUM_FRONTS)
+        ]
+        addresses = ",".join(front.address for front in fronts)
+        gateway = await stack.enter_async_context(running_gateway(addresses, directory=tmp_path / "gateway"))
+        num_hit = 0
+        async with asyncio.TaskGroup() as calling:
+            for _ in range(NUM_STREAMS):
+                calling.create_task(callers.run(gateway.url))
+            await until(lambda: callers.num_answers >= NUM_STREAMS, 240)
+            for _ in range(num_kills):
+                await asyncio.sleep(draw.uniform(0, 1))
+                num_hit += callers.num_running
+                await draw.choice(fronts).restart()
+            callers.stopping = True
+    tell("kills, streams running at one on average", (num_kills, num_hit / num_kills))
+    tell("answers, tokens", (callers.num_answers, callers.num_tokens))
+    tell("longest pause of a stream, s", round(callers.longest_pause_s, 2))
+    assert callers.num_answers >= 2 * NUM_STREAMS
 
 
 @pytest.mark.parametrize("num_events", [2, 5])
