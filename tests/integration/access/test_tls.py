@@ -166,11 +166,9 @@ async def test_grpcurl_is_let_in_with_a_certificate_alone(secured: SecuredPair, 
     command = ("grpcurl", "-cacert", str(client.ca), "-servername", SERVER_NAME, "-max-time", "20")
     identity = ("-cert", str(client.certificate), "-key", str(client.key))
 
-    if service != "gateway":  # Which lets it in, and speaks HTTP alone.
-        assert "grpc.health.v1.Health" in (await _ran(*command, *identity, target, "list"))[1]
-    code, told = await _ran(*command, target, "list")
-    assert code
-    assert "certificate required" in told
+    # The gateway lets it in, too, but speaks no gRPC.
+    assert ((await _code(*command, *identity, target, "list")) == 0) == (service in SERVICES)
+    assert await _code(*command, target, "list") != 0
 
 
 @pytest.mark.parametrize("caller", ["no certificate", "another CA"])
@@ -298,11 +296,9 @@ async def _live(pair: SecuredPair, tls: ssl.SSLContext) -> bool:
     return answer.status_code == 200
 
 
-async def _ran(*command: str) -> tuple[int, str]:
-    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    told = (await process.communicate())[0].decode()
-    assert process.returncode is not None
-    return process.returncode, told
+async def _code(*command: str) -> int:
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return await process.wait()
 
 
 async def _openssl(target: str, protocol: str, ca: Path, *identity: str) -> bool:
