@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from services.client import CallFailed
+
+logger = logging.getLogger(__name__)
 
 _DEFAULT_RETRY_S = 1.0
 _LINGER_S = 2.0
@@ -168,6 +171,7 @@ def of_call(failure: CallFailed, prompt_param: str) -> ApiError:
     """
     kind = BY_CODE.get(failure.code, INTERNAL)
     if kind is INTERNAL:
+        logger.error("a call failed: %s", failure)
         return ApiError(INTERNAL, "internal error")
     # Where orchestrators are is nobody's business.
     param, message = None, failure.message if failure.kind != "Unreachable" else "no orchestrator answers now"

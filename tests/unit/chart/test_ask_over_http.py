@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
 import sys
 import threading
@@ -10,11 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.cli.doctor.options import QUESTION
+from tests.certificates import SERVER_NAME, Authority
 from tests.unit.chart.helm import CHART, Helm, named, values
 
 SCRIPT = CHART / "files" / "ask_over_http.py"
@@ -53,7 +56,7 @@ class Door:
 
 
 @contextmanager
-def serving(door: Door) -> Iterator[str]:
+def serving(door: Door, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path == "/health":
@@ -77,21 +80,25 @@ def serving(door: Door) -> Iterator[str]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
 
 
-def run(door: Door, *, question: str = "", key: str = "") -> subprocess.CompletedProcess[str]:
+def run(
+    door: Door, *, question: str = "", key: str = "", tls: ssl.SSLContext | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Runs the script as the pod does."""
-    with serving(door) as url:
+    with serving(door, tls) as url:
         command = [sys.executable, "-c", SCRIPT.read_text(encoding="utf-8"), url, "0", question]
-        environ = {"API_KEY": key} if key else {}
+        environ = ({"API_KEY": key} if key else {}) | variables
         return subprocess.run(command, capture_output=True, text=True, env=environ, timeout=60)
 
 
@@ -132,6 +139,22 @@ def test_what_is_no_whole_stream_fails_and_says_why(door: Door, reason: str) -> 
     assert done.returncode == 1
     assert reason in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_over_https_the_ca_and_the_name_are_asked_for_and_a_certificate_is_shown(tmp_path: Path) -> None:
+    authority = Authority()
+    secret = authority.issue(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=secret.ca)
+    tls.load_cert_chain(secret.certificate, secret.key)
+    tls.verify_mode = ssl.CERT_REQUIRED
+    given = {"CA_FILE": str(secret.ca), "SERVER_NAME": SERVER_NAME, "CERTIFICATE_DIR": str(tmp_path)}
+
+    done = run(Door(WHOLE), tls=tls, **given)
+    assert (done.returncode, done.stderr) == (0, "")
+    for missing in given:
+        done = run(Door(WHOLE), tls=tls, **{name: value for name, value in given.items() if name != missing})
+        assert done.returncode == 1, missing
+        assert "/health after 0 s: " in done.stderr, missing
 
 
 def test_nobody_listening_fails_and_says_where() -> None:

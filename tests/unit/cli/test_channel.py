@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from services.client import text_request
 from services.common.serving.tls import TlsFiles
 from tests.certificates import SERVER_NAME, Authority, Secret
 from tests.unit.cli.fakes import FakeOrchestrator, serving_orchestrator
+from tests.unit.gateway.scripted import serving
 
 AUTHORITY = Authority()
 
@@ -89,3 +91,19 @@ def test_half_of_the_variables_is_an_error_with_the_missing_name(
     monkeypatch.delenv("TRIVIUM_TLS_KEY_FILE")
     with pytest.raises(CliError, match=r"^TRIVIUM_TLS_KEY_FILE: it is missing"):
         channel.connection()
+
+
+async def test_gateway_with_https_is_asked_with_the_tls_of_the_environment(
+    secret: Secret, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"cert": secret.certificate, "key": secret.key, "client_ca": secret.ca}
+    async with serving(**{f"https_{name}_file": path for name, path in files.items()}) as running:
+        address = f"127.0.0.1:{running.port}"
+        plain = await asyncio.to_thread(probe, "gateway", address)
+        unknown = await asyncio.to_thread(probe, "gateway", f"https://{address}")
+        _name(monkeypatch, secret)
+        known = await asyncio.to_thread(probe, "gateway", f"https://{address}")
+    assert (plain.health, plain.error) == ("NOT_SERVING", "this port takes HTTPS alone")
+    assert unknown.health == "UNREACHABLE"
+    assert "certificate verify failed" in unknown.error
+    assert (known.health, known.error) == ("NOT_SERVING", "no orchestrator has answered yet")

@@ -79,3 +79,12 @@ def test_too_many_requests_tells_when_to_come_again(told: float | None, header: 
 def test_refusal_of_a_field_has_no_pause() -> None:
     assert isinstance(invalid("n", "bad"), ApiError)
     assert "Retry-After" not in invalid("n", "bad").response().headers
+
+
+def test_failure_that_callers_are_not_told_of_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    of_call(CallFailed(CODE.INTERNAL, "the answer has gaps"), "messages")
+    assert [(record.levelname, "the answer has gaps" in record.getMessage()) for record in caplog.records] == [
+        ("ERROR", True)
+    ]
+    of_call(CallFailed(CODE.UNAVAILABLE, "why"), "messages")
+    assert len(caplog.records) == 1
