@@ -11,8 +11,8 @@ import httpx
 
 from evaluation.exactness import Reference
 from evaluation.reference.pair import LoadedPair
+from tests.integration.gateway.answers import assert_answer, fields
 from tests.integration.gateway.door import TIMEOUT_S, ask
-from tests.integration.gateway.test_exactness import assert_answer, fields
 
 
 class Callers:

@@ -17,9 +17,9 @@ import pytest
 
 from evaluation.exactness import Reference
 from evaluation.reference.pair import LoadedPair
+from tests.integration.gateway.answers import assert_answer, fields
 from tests.integration.gateway.callers import Callers
 from tests.integration.gateway.door import MODEL, PATHS, TIMEOUT_S, Gateway, ask, running_gateway
-from tests.integration.gateway.test_exactness import assert_answer, fields
 from tests.integration.harness.completions import endless_request, tell
 from tests.integration.harness.pair import RunningPair, front_info, llm_info, slm_load
 from tests.serving import until
