@@ -217,6 +217,9 @@ class AsyncClient:
                             yield response
                     return
                 except grpc.aio.AioRpcError as error:
+                    if stream.continuity.finished:
+                        # The status was lost, which would have told nothing new.
+                        return
                     failure = CallFailed.of(error)
                 except BrokenStream as error:
                     failure = CallFailed(_CODE.INTERNAL, f"{target.name}: {error}")

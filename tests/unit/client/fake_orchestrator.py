@@ -46,10 +46,11 @@ Act = Callable[[Any], Awaitable[None]]
 
 @dataclass
 class Call:
-    """How a call goes: so many tokens, then something happens, if anything does."""
+    """How a call goes: so many tokens, then something happens, if anything does, or after the last message."""
 
     num_tokens: int = len(ANSWER)
     act: Act | None = None
+    last_act: Act | None = None
 
 
 @dataclass
@@ -80,6 +81,8 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             if call.act:
                 await call.act(context)
             yield last_message(len(ANSWER))
+            if call.last_act:
+                await call.last_act(context)
         finally:
             self.num_running -= 1
 

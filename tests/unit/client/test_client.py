@@ -65,6 +65,14 @@ async def test_stream_lost_again_and_again_resumes_at_the_token_after_its_last()
     assert requests[0].request_id
 
 
+@pytest.mark.parametrize("code", [CODE.UNAVAILABLE, CODE.CANCELLED, CODE.INTERNAL, CODE.DEADLINE_EXCEEDED])
+async def test_stream_lost_between_its_last_message_and_its_status_is_whole(code: grpc.StatusCode) -> None:
+    orchestrator = calls(Call(last_act=abort(code)))
+    async with client_of(orchestrator) as client:
+        await assert_answers(client)
+    assert len(orchestrator.requests) == 1
+
+
 async def test_stream_lost_before_its_first_token_says_that_it_resumes_at_zero() -> None:
     orchestrator = calls(Call(0, LOST))
     async with client_of(orchestrator) as client:
