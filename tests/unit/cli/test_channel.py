@@ -96,8 +96,8 @@ def test_half_of_the_variables_is_an_error_with_the_missing_name(
 async def test_gateway_with_https_is_asked_with_the_tls_of_the_environment(
     secret: Secret, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = {"cert": secret.certificate, "key": secret.key, "client_ca": secret.ca}
-    async with serving(**{f"https_{name}_file": path for name, path in files.items()}) as running:
+    files = {"https_cert_file": secret.certificate, "https_key_file": secret.key, "https_client_ca_file": secret.ca}
+    async with serving(None, **files) as running:
         address = f"127.0.0.1:{running.port}"
         plain = await asyncio.to_thread(probe, "gateway", address)
         unknown = await asyncio.to_thread(probe, "gateway", f"https://{address}")

@@ -28,7 +28,9 @@ REQUEST = b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n"
 @asynccontextmanager
 async def secured(secret: Secret, *, mutual: bool = True) -> AsyncIterator[RunningGateway]:
     files = {"https_cert_file": secret.certificate, "https_key_file": secret.key}
-    async with serving(**files, **({"https_client_ca_file": secret.ca} if mutual else {})) as running:
+    if mutual:
+        files["https_client_ca_file"] = secret.ca
+    async with serving(None, **files) as running:
         yield running
 
 
@@ -198,6 +200,10 @@ async def test_file_that_cannot_be_used_leaves_the_old_ones_in_use(tmp_path: Pat
         assert await is_answered(running, context)
 
 
+def _settings(**files: Any) -> GatewaySettings:
+    return GatewaySettings(orchestrator=("none:1",), **files)
+
+
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
@@ -209,16 +215,15 @@ async def test_file_that_cannot_be_used_leaves_the_old_ones_in_use(tmp_path: Pat
 def test_setting_that_lacks_another_is_refused_by_its_name(
     tmp_path: Path, settings: tuple[str, ...], named: str
 ) -> None:
-    given: dict[str, Any] = dict.fromkeys(settings, tmp_path / "file")
     with pytest.raises(ValidationError, match=named):
-        GatewaySettings(orchestrator=("none:1",), **given)
+        _settings(**dict.fromkeys(settings, tmp_path / "file"))
 
 
 def test_file_that_cannot_be_used_is_refused_by_its_setting(tmp_path: Path) -> None:
     secret = OLD.issue(tmp_path / "one")
     other = OLD.issue(tmp_path / "other")
     with pytest.raises(ValidationError, match=r"https_key_file: .* isn't the key of"):
-        GatewaySettings(orchestrator=("none:1",), https_cert_file=secret.certificate, https_key_file=other.key)
+        _settings(https_cert_file=secret.certificate, https_key_file=other.key)
 
 
 @pytest.mark.parametrize(
