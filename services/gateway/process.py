@@ -60,6 +60,7 @@ async def serve(settings: GatewaySettings) -> int:
     async with AsyncClient(
         list(settings.orchestrator),
         timeout_s=settings.timeout_s,
+        retry_s=settings.retry_s,
         open_channel=partial(open_channel, tls=settings.channel_tls),
     ) as orchestrators:
         watch = PairWatch(orchestrators, settings.model_name)

@@ -71,6 +71,12 @@ class GatewaySettings(PeerSettings, ListeningSettings):
         5.0, gt=0, description="Seconds of silence after which a stream sends a comment, so that no proxy cuts it."
     )
     timeout_s: float = Field(600.0, gt=0, description="Seconds that an answer may take.")
+    retry_s: float = Field(
+        60.0,
+        gt=0,
+        description="Seconds without progress after which an answer is given up that no orchestrator goes on with. "
+        "More than DNS keeps addresses: those that it knows may all have been replaced.",
+    )
     cors_origins: CommaList = Field(
         (),
         description="Origins whose pages may call this gateway, comma-separated; * stands for all. None by default.",

@@ -138,7 +138,7 @@ router: {settings: {maxWaitingRows: 4096, keepaliveS: 10}}
 orchestrator: {settings: {tokenizer: Qwen/Qwen3-0.6B, tokenizerRevision: main, redisTimeoutMs: 20, llmGraceS: 1.5}}
 llm: {env: {NCCL_DEBUG: WARN, OMP_NUM_THREADS: 4}}
 gateway: {settings: {modelName: mine, corsOrigins: [https://a.example.com, https://b.example.com], playground: false,
-  splitReasoning: false, maxN: 4, maxPrompts: 8, maxBodyMb: 0.5, bodyTimeoutS: 5, headerTimeoutS: 5,
+  splitReasoning: false, maxN: 4, maxPrompts: 8, maxBodyMb: 0.5, bodyTimeoutS: 5, headerTimeoutS: 5, retryS: 90,
   defaultTemperature: 0}}
 """
     ),
