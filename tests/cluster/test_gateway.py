@@ -14,7 +14,7 @@ from evaluation.reference.pair import LoadedPair
 from tests.cluster.harness import pods
 from tests.cluster.harness.commands import run
 from tests.cluster.harness.killer import Killer
-from tests.cluster.harness.release import COMPONENTS, NAME, PORTS
+from tests.cluster.harness.release import COMPONENTS, HTTP_PORT, NAME
 from tests.cluster.harness.replicas import Replicas
 from tests.integration.gateway.callers import Callers
 from tests.integration.harness.completions import tell
@@ -36,7 +36,7 @@ def callers(suite_references: list[Reference], reference_pair: LoadedPair) -> Ca
 @asynccontextmanager
 async def calling(replicas: Replicas, callers: Callers) -> AsyncIterator[None]:
     """Callers stream through the gateway's Service for as long as the context is open; none of them may fail."""
-    with replicas.access.to_service(replicas.namespace, f"{NAME}-gateway", PORTS["gateway"]) as address:
+    with replicas.access.to_service(replicas.namespace, f"{NAME}-gateway", HTTP_PORT) as address:
         async with asyncio.TaskGroup() as streaming:
             for _ in range(NUM_STREAMS):
                 streaming.create_task(callers.run(f"http://{address}"))

@@ -9,6 +9,7 @@ import asyncio
 import shlex
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 import yaml
@@ -21,15 +22,16 @@ from tests.cluster.harness.access import Access
 from tests.cluster.harness.commands import run
 from tests.cluster.harness.release import PORTS, Release
 from tests.cluster.harness.replicas import load_of
+from tests.integration.gateway.callers import Callers
 from tests.integration.harness.clients import Clients
 from tests.integration.harness.completions import tell
 from tests.serving import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
-SERVICES = ("slm", "router", "llm", "orchestrator")
+SERVICES = ("slm", "router", "llm", "orchestrator", "gateway")
 NUM_REPLICAS = 2
-NUM_STREAMS = 16
+NUM_STREAMS, NUM_HTTP_STREAMS = 16, 8
 WHOLE_TIMEOUT_S = 600.0
 AWAY_S = 5
 """Seconds that pods stay bound to a node that doesn't answer; Kubernetes' own default is 300."""
@@ -87,13 +89,22 @@ async def test_node_lost_streams_of_the_other_go_on_and_the_service_gets_whole(
 
     survivors = {component: len(staying(component)) for component in SERVICES}
     assert set(survivors.values()) == {1}, f"not spread over two nodes: {survivors}"
-    [front] = staying("orchestrator")
     clients = Clients(suite_references, reference_pair.tokenizer)
-    with access.to_pod(spread.namespace, pods.name_of(front), PORTS["orchestrator"]) as address:
+    callers = Callers(suite_references, reference_pair)
+    with ExitStack() as stack:
+        address, http_address = (
+            stack.enter_context(access.to_pod(spread.namespace, pods.name_of(pod), PORTS[component]))
+            for component in ("orchestrator", "gateway")
+            for pod in staying(component)
+        )
         async with asyncio.TaskGroup() as streaming:
             for _ in range(NUM_STREAMS):
                 streaming.create_task(clients.run(address))
+            # Of the lost node's orchestrator, too.
+            for _ in range(NUM_HTTP_STREAMS):
+                streaming.create_task(callers.run(f"http://{http_address}"))
             await until(lambda: clients.num_running == NUM_STREAMS, timeout_s=60)
+            await until(lambda: callers.num_running == NUM_HTTP_STREAMS, timeout_s=60)
             await asyncio.to_thread(run, *command)
             began = time.monotonic()
             async with asyncio.timeout(WHOLE_TIMEOUT_S):
@@ -105,7 +116,10 @@ async def test_node_lost_streams_of_the_other_go_on_and_the_service_gets_whole(
                         break
                     await asyncio.sleep(1)
             tell("whole again after, s", round(time.monotonic() - began, 1))
-            clients.stopping = True
+            clients.stopping = callers.stopping = True
+    tell("answers over HTTP, tokens", (callers.num_answers, callers.num_tokens))
+    tell("longest pause of a stream over HTTP, s", round(callers.longest_pause_s, 2))
     tell("streams, tokens", (clients.num_streams, clients.num_tokens))
     tell("longest pause of a stream, s", round(clients.longest_pause_s, 2))
     assert clients.num_streams >= NUM_STREAMS
+    assert callers.num_answers >= NUM_HTTP_STREAMS

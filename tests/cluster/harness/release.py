@@ -17,8 +17,9 @@ PRESET = CHART / "values-reference.yaml"
 NAME = "trivium"
 """The release's name, which is also the first part of its objects' names."""
 COMPONENTS = ("slm", "router", "llm", "orchestrator", "gateway", "redis")
-PORTS = {"orchestrator": 50050, "slm": 50051, "llm": 50052, "router": 50053, "redis": 6379, "gateway": 80}
-"""Of the pods; the gateway's is its Service's."""
+PORTS = {"orchestrator": 50050, "slm": 50051, "llm": 50052, "router": 50053, "redis": 6379, "gateway": 8000}
+HTTP_PORT = 80
+"""Of the gateway's Service."""
 
 
 @dataclass(frozen=True)
