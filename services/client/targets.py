@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Protocol
@@ -17,6 +18,8 @@ import grpc
 from trivium.v1 import orchestrator_pb2_grpc
 
 _DNS = "dns:///"
+_RENEWED_AFTER_S = 2.0
+_LONGEST_CALL_S = 3600.0
 
 
 class OpenChannel(Protocol):
@@ -36,7 +39,12 @@ class Target:
 
     def __init__(self, name: str, channel: grpc.aio.Channel) -> None:
         self.name = name
+        self.use(channel)
+
+    def use(self, channel: grpc.aio.Channel) -> None:
+        """Makes new calls on this channel."""
         self.channel = channel
+        self.in_use_since = time.monotonic()
         self.stub: orchestrator_pb2_grpc.OrchestratorServiceAsyncStub = orchestrator_pb2_grpc.OrchestratorServiceStub(
             channel
         )
@@ -68,14 +76,18 @@ class Targets:
         self._keepalive_s = keepalive_s
         self._targets = [Target(name, self._open(name)) for name in names]
         self._turn = itertools.count()
+        self._former: dict[grpc.aio.Channel, asyncio.Task[None]] = {}
 
     def __str__(self) -> str:
         return ", ".join(target.name for target in self._targets)
 
     async def close(self) -> None:
         """Closes all connections; their calls end."""
-        for target in self._targets:
-            await target.channel.close()
+        for closing in self._former.values():
+            closing.cancel()
+        await asyncio.gather(*self._former.values(), return_exceptions=True)
+        for channel in (*self._former, *(target.channel for target in self._targets)):
+            await channel.close()
 
     async def pick(self, avoided: Target | None = None) -> Target | None:
         """Waits for a target that somebody listens at; None if there is none. They take turns.
@@ -90,7 +102,7 @@ class Targets:
         # One that has just broken may not know yet.
         if connected is not None and connected is not avoided:
             return connected
-        waiting = [asyncio.create_task(_connected(target)) for target in in_turn if target is not connected]
+        waiting = [asyncio.create_task(self._connected(target)) for target in in_turn if target is not connected]
         try:
             for found in asyncio.as_completed(waiting):
                 if (target := await found) is not None and target is not avoided:
@@ -100,6 +112,26 @@ class Targets:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
         return avoided if avoided is not None and avoided.is_connected else None
+
+    def renew(self, target: Target) -> None:
+        """Goes on with a new channel to a target. Calls that run stay where they are."""
+        former = target.channel
+        target.use(self._open(target.name))
+        self._former[former] = asyncio.create_task(self._close(former))
+
+    async def _connected(self, target: Target) -> Target | None:
+        if await target.connect():
+            return target
+        # A channel whose name had no address waits longer and longer before it looks again, up to two minutes.
+        if time.monotonic() - target.in_use_since > _RENEWED_AFTER_S:
+            self.renew(target)
+        return None
+
+    async def _close(self, former: grpc.aio.Channel) -> None:
+        # Somebody may be about to look at its state.
+        await asyncio.sleep(_RENEWED_AFTER_S)
+        await former.close(_LONGEST_CALL_S)
+        del self._former[former]
 
     async def every_one(self, stack: AsyncExitStack) -> list[Target]:
         """A target for each single orchestrator that there is.
@@ -119,10 +151,6 @@ class Targets:
 
     def _open(self, name: str) -> grpc.aio.Channel:
         return self._open_channel(name, keepalive_s=self._keepalive_s, spread=True)
-
-
-async def _connected(target: Target) -> Target | None:
-    return target if await target.connect() else None
 
 
 async def _addresses(name: str) -> list[str]:

@@ -17,7 +17,9 @@ import pytest
 from trivium.v1 import orchestrator_pb2 as pb
 
 from services.client import AsyncClient, CallFailed, GenerationFailed, Options, text_request
+from services.client.targets import Targets
 from services.common.errors import KIND_KEY
+from services.common.serving.channels import open_channel
 from tests.serving import until
 from tests.unit.client.fake_orchestrator import ANSWER, Call, FakeOrchestrator, abort, hang, serving
 
@@ -175,6 +177,47 @@ async def test_target_where_nobody_listens_is_passed_over() -> None:
         for _ in range(3):
             await assert_answers(client)
         assert (await client.server_info()).context_length == 512
+
+
+async def test_name_that_led_nowhere_is_looked_up_anew_though_its_channel_waits() -> None:
+    first, second = calls(Call(3, hang)), calls()
+    async with serving(first, second):
+        num_opened = 0
+
+        def lead(_name: str, /, **options: Any) -> grpc.aio.Channel:
+            # Channels keep what they looked up, and wait longer and longer before they look again.
+            nonlocal num_opened
+            num_opened += 1
+            return open_channel((first if num_opened == 1 else second).target, **options)
+
+        async with AsyncClient("name", open_channel=lead) as client:
+            answering = asyncio.create_task(assert_answers(client))
+            await until(lambda: first.num_running, PATIENCE_S)
+            await first.kill()
+            await answering
+    assert [request.resume_from for request in second.requests] == [3]
+
+
+async def test_call_that_runs_while_nobody_new_can_be_reached_goes_on() -> None:
+    orchestrator = calls(Call(3, hang))
+    async with serving(orchestrator) as [target]:
+        listens = True
+
+        def lead(_name: str, /, **options: Any) -> grpc.aio.Channel:
+            return open_channel(target if listens else "127.0.0.1:9", **options)
+
+        targets = Targets(["name"], lead, 2.0)
+        found = await targets.pick()
+        assert found is not None
+        call = found.stub.Generate(pb.GenerateRequest(text="x"))
+        for _ in range(3):
+            await call.read()
+        listens = False
+        targets.renew(found)
+        assert await targets.pick() is None
+        assert not call.done()
+        await targets.close()
+        assert await call.code() is CODE.CANCELLED
 
 
 async def test_orchestrator_that_is_restarted_on_its_port_goes_on_with_its_streams() -> None:
