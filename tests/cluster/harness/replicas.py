@@ -40,7 +40,9 @@ class Replicas:
 
     def install(self, *settings: str) -> None:
         """Installs it, or upgrades it with other settings."""
-        self.release.install(*(f"{name}.replicas={number}" for name, number in NUM_REPLICAS.items()), *settings)
+        replicas = (f"{name}.replicas={number}" for name, number in NUM_REPLICAS.items())
+        # All of a service may be killed at once, and be away for as long as this machine takes to start them.
+        self.release.install(*replicas, f"orchestrator.settings.peerGraceS={WHOLE_TIMEOUT_S:g}", *settings)
 
     def ready(self, component: str) -> list[client.V1Pod]:
         """The ready pods of a component."""
