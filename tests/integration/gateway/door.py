@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.integration.harness.forked import fork
-from tests.integration.harness.pair import RunningPair
+from tests.integration.harness.pair import RunningPair, front_info, llm_info, slm_load
 from tests.integration.harness.processes import START_TIMEOUT_S, Process
 from tests.serving import until
 
@@ -175,3 +175,15 @@ def _joined(lines: list[str], kind: str) -> Answer:
         assert said.finish is None or not any(delta.values())
     assert all(said.finish for said in found.choices.values())
     return found
+
+
+def is_idle(pair: RunningPair) -> Callable[[], Awaitable[bool]]:
+    """Tells whether no service has anything to do."""
+
+    async def idle() -> bool:
+        fronts = [await front_info(front) for front in (pair.front, pair.other_front)]
+        active = sum(front.load.num_active_requests for front in fronts)
+        sequences = (await slm_load(pair.slm)).num_active_sequences
+        return not (active or sequences or (await llm_info(pair.llm)).load.num_active_sequences)
+
+    return idle

@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import median
@@ -19,9 +18,9 @@ from evaluation.exactness import Reference
 from evaluation.reference.pair import LoadedPair
 from tests.integration.gateway.answers import assert_answer, fields
 from tests.integration.gateway.callers import Callers
-from tests.integration.gateway.door import MODEL, PATHS, TIMEOUT_S, Gateway, ask, running_gateway
+from tests.integration.gateway.door import PATHS, TIMEOUT_S, Gateway, ask, is_idle, running_gateway
 from tests.integration.harness.completions import endless_request, tell
-from tests.integration.harness.pair import RunningPair, front_info, llm_info, slm_load
+from tests.integration.harness.pair import RunningPair, front_info
 from tests.serving import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -30,17 +29,6 @@ NUM_FRONTS = 3
 NUM_STREAMS = 16
 NUM_KILLS = 4
 """Unless `--kills` says how many."""
-NUM_BODIES = 300
-
-
-def is_idle(pair: RunningPair) -> Callable[[], Any]:
-    async def idle() -> bool:
-        fronts = [await front_info(front) for front in (pair.front, pair.other_front)]
-        active = sum(front.load.num_active_requests for front in fronts)
-        sequences = (await slm_load(pair.slm)).num_active_sequences
-        return not (active or sequences or (await llm_info(pair.llm)).load.num_active_sequences)
-
-    return idle
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
@@ -148,46 +136,6 @@ async def test_stream_that_broke_goes_on_after_its_last_event(
     # Its noise has no seed but that of the request's id.
     assert texts(read) + texts(rest) == texts(whole)
     assert other.status_code < 500
-
-
-VALUES: list[Any] = [
-    None, True, False, 0, 1, -1, 0.5, -0.5, 1e308, 2**31, 2**32, 2**63, 2**64, 10**30, "", "a", "none", "auto", "\0",
-    "<|im_end|>", "x" * 2000, [], [None], [1], ["a"], [[1]], [[]], {}, {"a": 1}, {"type": "text"}, [{}],
-    [{"role": "user", "content": "x"}], [{"role": "tool", "content": "x"}], [{"type": "function"}],
-    [{"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "]"}}]}],
-    [{"type": "function", "function": {"name": "f"}}], {"include_usage": True}, MODEL, "wait", -(2**63), [0, 10**9],
-]  # fmt: skip
-NAMES = [
-    "model", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k",
-    "seed", "stop", "threshold", "target_llm_usage", "target_avg_params_b", "llm_loss_policy", "run_ahead_depth",
-    "include_token_sources", "messages", "prompt", "tools", "tool_choice", "chat_template_kwargs", "echo", "logprobs",
-    "add_generation_prompt", "continue_final_message", "separate_reasoning", "response_format", "best_of", "user",
-    "parallel_tool_calls", "logit_bias", "suffix",
-]  # fmt: skip
-
-
-async def test_bodies_of_any_kind_are_no_fault_of_the_server(pair: RunningPair, door: Gateway) -> None:
-    draw = random.Random(20)
-    statuses: dict[int, int] = {}
-    async with httpx.AsyncClient(base_url=door.url, timeout=TIMEOUT_S) as http:
-        for _ in range(NUM_BODIES):
-            kind = draw.choice(["chat", "text"])
-            body: dict[str, Any] = {"max_tokens": 2}
-            body |= {"messages": [{"role": "user", "content": "x"}]} if kind == "chat" else {"prompt": "x"}
-            body |= {draw.choice(NAMES): draw.choice(VALUES) for _ in range(draw.choice([1, 1, 2, 4]))}
-            data = json.dumps(body).encode()
-            if draw.random() < 0.1:
-                at = draw.randrange(len(data))
-                data = data[:at] + bytes([draw.randrange(256)]) + data[at + 1 :]
-            response = await http.post(PATHS[kind], content=data, headers={"Content-Type": "application/json"})
-            statuses[response.status_code] = statuses.get(response.status_code, 0) + 1
-            assert response.status_code < 500, (body, response.text)
-            if response.status_code != 200:
-                assert set(response.json()["error"]) == {"message", "type", "param", "code"}
-    tell("statuses", statuses)
-    assert statuses[200] > NUM_BODIES / 20
-    assert statuses[400] > NUM_BODIES / 4
-    await until(is_idle(pair), 30)
 
 
 async def test_gateway_told_to_end_finishes_its_streams(
