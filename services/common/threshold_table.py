@@ -29,14 +29,15 @@ def usage_points(rows: Iterable[tuple[float, float, float | None]]) -> list[tupl
     return decoded or [(threshold, usage) for threshold, usage, _ in table]
 
 
-def threshold_for(points: Iterable[tuple[float, float]], target: float) -> float:
+def threshold_for(points: Iterable[tuple[float, float]], target: float, *, highest: float = 1.0) -> float:
     """Finds the threshold at which a measure reaches a target.
 
     Args:
         points: Threshold and measure of each row of a table, in any order. The measure is a share in [0, 1] that
-            falls as the threshold rises, 1 at threshold 0 and 0 above 1: LLM usage or recall. Where noise lets it
-            rise, the larger value counts.
+            falls as the threshold rises, 1 at threshold 0 and 0 above `highest`: LLM usage or recall. Where noise
+            lets it rise, the larger value counts.
         target: The share to reach; 0 and less means none, 1 and more all.
+        highest: The greatest threshold that is worth asking for; of probabilities 1.
 
     Returns:
         The threshold, linear between neighbouring rows, as a float32 can hold it.
@@ -44,7 +45,7 @@ def threshold_for(points: Iterable[tuple[float, float]], target: float) -> float
     if target <= 0.0:
         return SLM_ONLY_THRESHOLD
     reached = 0.0
-    ends = [(1.0, 0.0), *sorted(points, reverse=True), (0.0, 1.0)]
+    ends = [(highest, 0.0), *sorted(points, reverse=True), (0.0, 1.0)]
     for (above, _), (below, measure) in pairwise(ends):
         if measure >= target and measure > reached:
             # The share first: its product with a difference could underflow.

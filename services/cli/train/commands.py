@@ -80,8 +80,8 @@ def import_router(
 
 
 def calibrate(
-    checkpoint: own.Checkpoint,
-    validation: own.CalibrateValidation,
+    checkpoint: own.Checkpoint = None,
+    validation: own.CalibrateValidation = None,
     target_llm_usage: own.TargetLlmUsage = None,
     target_recall: own.TargetRecall = None,
     target_avg_params_b: own.TargetAvgParams = None,
@@ -89,20 +89,46 @@ def calibrate(
     decode_on: own.DecodeOn = None,
     num_queries: own.NumQueries = 100,
     threads: own.Threads = 0,
+    rule: own.RuleName = None,
+    source: own.PromptSource = "reference",
+    data: own.PromptData = "",
+    split: own.PromptSplit = "",
+    limit: own.NumPrompts = 200,
+    max_new_tokens: own.MaxAnswerLen = 2048,
+    out: own.SweepOut = None,
 ) -> None:
-    """Chooses the default threshold of a router and writes it into its checkpoint.
+    """Chooses the default threshold of a router and writes it into its checkpoint; or makes the sweep of a rule.
 
-    Sweeps thresholds over labelled validation data, prints what each comes to, and picks the one that meets the
-    target. The sweep goes into the checkpoint, so that requests can name a budget instead of a threshold;
+    Of a router: sweeps thresholds over labelled validation data, prints what each comes to, and picks the one that
+    meets the target. The sweep goes into the checkpoint, so that requests can name a budget instead of a threshold;
     CHECKPOINT/training/sweep.png shows it.
 
-    Example:  trivium calibrate my-router --validation labels/validation/dataset --target-llm-usage 0.1
-    """
-    from services.cli.train.calibrate import run_calibrate
+    Of a rule, with --rule: the small model answers prompts by itself, without labels and without the large model, and
+    each threshold's LLM usage is the share of its tokens whose score reaches it. The sweep goes into a file.
 
+    Example:  trivium calibrate my-router --validation labels/validation/dataset --target-llm-usage 0.1
+
+    Example:  trivium calibrate --rule entropy --source file --data prompts.jsonl --limit 500
+    """
     target = own.calibration_target(target_llm_usage, target_recall, target_avg_params_b)
+    if rule is not None:
+        if checkpoint is not None:
+            raise CliError(f"--rule: {rule} has no checkpoint, but {checkpoint} is given")
+        if decode_on is not None or (target is not None and target.name != "llm_usage_rate"):
+            raise CliError("--rule: goes with --target-llm-usage alone, and without --decode-on")
+        from services.cli.train.calibrate_rule import run_calibrate_rule
+
+        return run_calibrate_rule(
+            own.CalibrateRuleOptions(
+                rule, pair, source, data, split, limit, max_new_tokens, validation, target_llm_usage, out
+            )
+        )
+    if checkpoint is None or validation is None:
+        raise CliError("give a router's CHECKPOINT and --validation, or a rule with --rule")
     if target is None:
         raise CliError("give one of --target-llm-usage, --target-recall and --target-avg-params-b")
+    from services.cli.train.calibrate import run_calibrate
+
     run_calibrate(own.CalibrateOptions(checkpoint, validation, target, pair, decode_on, num_queries, threads))
 
 

@@ -81,6 +81,22 @@ class CalibrateOptions:
     threads: int
 
 
+@dataclass(frozen=True, slots=True)
+class CalibrateRuleOptions:
+    """What `trivium calibrate --rule` is asked for."""
+
+    rule: str
+    pair: str
+    source: str
+    data: str
+    split: str
+    limit: int
+    max_new_tokens: int
+    validation: Path | None
+    target_llm_usage: float | None
+    out: Path | None
+
+
 TargetLlmUsage = Annotated[
     float | None,
     typer.Option(
@@ -150,10 +166,45 @@ ImportWithEmbedding = Annotated[
     ),
 ]
 
-Checkpoint = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Folder of a router's checkpoint.")]
+Checkpoint = Annotated[
+    Path | None, typer.Argument(metavar="[CHECKPOINT]", help="Folder of a router's checkpoint; none with --rule.")
+]
 CalibrateValidation = Annotated[
-    Path,
-    typer.Option("--validation", metavar="DIR", help="Dataset of queries that the router hasn't learned from."),
+    Path | None,
+    typer.Option(
+        "--validation",
+        metavar="DIR",
+        help="Labelled dataset of queries that the router hasn't learned from. A router needs one; "
+        "a rule's sweep gets recall and precision from it.",
+    ),
+]
+RuleName = Annotated[
+    str | None,
+    typer.Option(
+        "--rule",
+        metavar="entropy|margin",
+        help="Makes the sweep of this rule instead, which needs no router and no labels.",
+    ),
+]
+PromptSource = Annotated[
+    str,
+    typer.Option(
+        "--source",
+        help="--rule: where prompts come from: reference, aime, bespoke-stratos, openthoughts, limo, file.",
+    ),
+]
+PromptData = Annotated[
+    str,
+    typer.Option("--data", metavar="PATH|DATASET", help="--rule: a file, folder or dataset in the source's shape."),
+]
+PromptSplit = Annotated[
+    str, typer.Option("--split", help="--rule: split of the source.", show_default="the source's own")
+]
+NumPrompts = Annotated[int, typer.Option("--limit", min=1, help="--rule: most prompts.")]
+MaxAnswerLen = Annotated[int, typer.Option("--max-new-tokens", min=1, help="--rule: limit of an answer, in tokens.")]
+SweepOut = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="--rule: the sweep.", show_default="rules/RULE.json"),
 ]
 DecodeOn = Annotated[
     str | None,

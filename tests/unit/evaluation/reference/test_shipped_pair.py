@@ -10,6 +10,12 @@ from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, unseen_samples
 from evaluation.reference.corpus.verifier import is_correct
 from evaluation.reference.pair import WEIGHTS_DIR, LoadedPair, load_pair
 from labeler_jobs.models.huggingface import decode_text, render_prompt
+from labeler_jobs.rule_sweep import swept_model
+from services.cli.pairs import find_pair
+from services.common.pair import load_pair as load_pair_file
+from services.rules.rule import Rule
+from services.rules.shipped import EntropyRule, MarginRule
+from services.rules.sweep import read_sweep
 from tests.unit.router_service.made import identify_model
 
 MAX_BYTES = 10_000_000
@@ -67,3 +73,10 @@ def test_shipped_routing_answers_what_the_slm_alone_cannot(pair: LoadedPair) -> 
 
 def description_usage(pair: LoadedPair) -> float:
     return pair.description.metrics["validation_llm_usage_rate"]
+
+
+@pytest.mark.parametrize("rule", [EntropyRule(), MarginRule()], ids=lambda rule: rule.name)
+def test_shipped_sweep_is_of_the_shipped_small_model_and_of_the_installed_rule(rule: Rule) -> None:
+    slm = swept_model(load_pair_file(find_pair("reference")))
+    sweep = read_sweep(WEIGHTS_DIR / "rules" / f"{rule.name}.json", rule, slm)
+    assert 0 < sweep.threshold_for(0.2) < sweep.threshold_for(0.1) < sweep.threshold_for(0.05)
