@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.unit.chart.helm import Helm
+from tests.unit.chart.harness.helm import Helm
 
 
 @pytest.fixture(scope="session")

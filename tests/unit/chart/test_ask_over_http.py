@@ -18,7 +18,7 @@ import pytest
 
 from services.cli.doctor.options import QUESTION
 from tests.certificates import SERVER_NAME, Authority
-from tests.unit.chart.helm import CHART, Helm, named, values
+from tests.unit.chart.harness.helm import CHART, Helm, named, values
 
 SCRIPT = CHART / "files" / "ask_over_http.py"
 PARTS = [{"choices": [{"delta": {"content": text}}]} for text in ("14 and 8 ", "are 22.")]

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.unit.chart.helm import CHART, KEDA, PRESETS, Helm, Manifest, Values, named, of_kind, values
+from tests.unit.chart.harness.helm import CHART, KEDA, PRESETS, Helm, Manifest, Values, named, of_kind, values
 
 COMPONENTS = ("slm", "router", "llm", "orchestrator", "gateway")
 NUM_GAUGES = {"gateway": 1}

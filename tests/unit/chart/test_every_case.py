@@ -16,10 +16,10 @@ from services.llm.settings import LlmSettings
 from services.orchestrator.settings import OrchestratorSettings
 from services.slm.settings import SlmSettings
 from tests.certificates import Authority
-from tests.unit.chart.cases import CASES, HOST_PATH
-from tests.unit.chart.helm import Helm, Manifest, container, of_kind, pods
-from tests.unit.chart.kubernetes_schemas import CUSTOM, problems
-from tests.unit.chart.pod_security import violations
+from tests.unit.chart.harness.cases import CASES, HOST_PATH
+from tests.unit.chart.harness.helm import Helm, Manifest, container, of_kind, pods
+from tests.unit.chart.harness.kubernetes_schemas import CUSTOM, problems
+from tests.unit.chart.harness.pod_security import violations
 
 SETTINGS: dict[str, type[BaseSettings]] = {
     "slm": SlmSettings,

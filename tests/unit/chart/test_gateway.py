@@ -7,8 +7,8 @@ from fastapi.routing import APIRoute
 
 from services.gateway.playground.page import router as page
 from services.gateway.routes import completions, models, operations
-from tests.unit.chart.cases import CASES
-from tests.unit.chart.helm import GATEWAY_API, Helm, Manifest, container, environment, named, of_kind, values
+from tests.unit.chart.harness.cases import CASES
+from tests.unit.chart.harness.helm import GATEWAY_API, Helm, Manifest, container, environment, named, of_kind, values
 
 FOR_THE_CLUSTER = {"/metrics", "/live"}
 

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.unit.chart.helm import CHART
+from tests.unit.chart.harness.helm import CHART
 
 ROOT = CHART.parents[1]
 IMAGES = ROOT / "charts" / "images"

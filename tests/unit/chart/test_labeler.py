@@ -8,7 +8,7 @@ from labeler_jobs.jobs import rights
 from labeler_jobs.jobs.manifest import GPU_RESOURCE_ANNOTATION, ManifestError, resolve_out
 from labeler_jobs.verifiers.chat_endpoint import EndpointSettings
 from services.cli.label.submit import template_name
-from tests.unit.chart.helm import CHART, KEDA, PRESETS, RELEASE, Helm, named, of_kind, values
+from tests.unit.chart.harness.helm import CHART, KEDA, PRESETS, RELEASE, Helm, named, of_kind, values
 
 TEMPLATE = "templates/labeler/podtemplate.yaml"
 

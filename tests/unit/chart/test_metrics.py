@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.chart.helm import CHART, PROMETHEUS_OPERATOR, Helm, Manifest, container, named, of_kind, values
+from tests.unit.chart.harness.helm import (
+    CHART,
+    PROMETHEUS_OPERATOR,
+    Helm,
+    Manifest,
+    container,
+    named,
+    of_kind,
+    values,
+)
 
 COMPONENTS = ("slm", "router", "llm", "orchestrator", "gateway")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from tests.unit.chart.helm import CHART, Helm, Manifest, container, environment, named, of_kind, values
-from tests.unit.chart.kubernetes_schemas import problems
-from tests.unit.chart.pod_security import violations
+from tests.unit.chart.harness.helm import CHART, Helm, Manifest, container, environment, named, of_kind, values
+from tests.unit.chart.harness.kubernetes_schemas import problems
+from tests.unit.chart.harness.pod_security import violations
 
 COMPONENTS = ("slm", "router", "llm", "orchestrator")
 SLM = "templates/slm/deployment.yaml"

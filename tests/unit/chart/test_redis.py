@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.unit.chart.helm import Helm, Manifest, container, environment, named, of_kind, values
+from tests.unit.chart.harness.helm import Helm, Manifest, container, environment, named, of_kind, values
 
 URL = "TRIVIUM_ORCHESTRATOR_REDIS_URL"
 PASSWORD = "TRIVIUM_ORCHESTRATOR_REDIS_PASSWORD"

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.unit.chart.helm import CERT_MANAGER, CHART, GATEWAY_API, KEDA, Helm, Refused, Values, values
+from tests.unit.chart.harness.helm import CERT_MANAGER, CHART, GATEWAY_API, KEDA, Helm, Refused, Values, values
 
 _R1 = "values-r1-1.5b-32b"
 _ROUTER = "router.settings.checkpoint=/models/r"

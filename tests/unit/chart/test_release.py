@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings
 from typer.testing import CliRunner
 
 from services.cli.__main__ import app
-from tests.unit.chart.helm import CHART, NAMESPACE, PRESETS, RELEASE, SECURE, Helm, named, of_kind, values
+from tests.unit.chart.harness.helm import CHART, NAMESPACE, PRESETS, RELEASE, SECURE, Helm, named, of_kind, values
 from tests.unit.chart.test_every_case import SETTINGS
 
 # Those that follow from where a pod runs, and the one that comes from a Secret.

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.chart.helm import CHART, PRESETS, Helm, Values, container, environment, named, of_kind, pods, values
+from tests.unit.chart.harness.helm import (
+    CHART,
+    PRESETS,
+    Helm,
+    Values,
+    container,
+    environment,
+    named,
+    of_kind,
+    pods,
+    values,
+)
 
 COMPONENTS = ("slm", "router", "llm", "orchestrator", "gateway")
 SLM = "templates/slm/deployment.yaml"

@@ -15,7 +15,7 @@ from labeler_jobs.jobs.manifest import (
     run_of,
     stage_job,
 )
-from tests.unit.chart.kubernetes_schemas import problems
+from tests.unit.chart.harness.kubernetes_schemas import problems
 from tests.unit.labeler_jobs.jobs.samples import OPTIONS, container_of, template
 
 QUEUE = "kueue.x-k8s.io/queue-name"

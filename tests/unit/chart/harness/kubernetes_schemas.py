@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from kubernetes_validate import utils
 from referencing import Registry, Resource
 
-from tests.unit.chart.helm import Manifest
+from tests.unit.chart.harness.helm import Manifest
 
 Schema: TypeAlias = bool | Mapping[str, Any]
 

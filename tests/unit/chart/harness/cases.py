@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.unit.chart.helm import CERT_MANAGER, GATEWAY_API, KEDA, PROMETHEUS_OPERATOR, SECURE, Values, values
+from tests.unit.chart.harness.helm import CERT_MANAGER, GATEWAY_API, KEDA, PROMETHEUS_OPERATOR, SECURE, Values, values
 
 _ROUTER = "router.settings.checkpoint=/models/routers/mine"
 _R1 = "values-r1-1.5b-32b"

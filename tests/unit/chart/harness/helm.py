@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-CHART = Path(__file__).parents[3] / "charts" / "trivium"
+CHART = Path(__file__).parents[4] / "charts" / "trivium"
 PRESETS = ("values-reference", "values-r1-1.5b-32b", "values-qwen3-0.6b-32b")
 SECURE = "values-secure"
 """Goes beside one of the others."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.unit.chart.helm import Manifest
+from tests.unit.chart.harness.helm import Manifest
 
 _VOLUMES = {
     "configMap",

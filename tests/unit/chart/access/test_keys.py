@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from tests.unit.chart.cases import CASES
-from tests.unit.chart.helm import Helm, container, environment, named, of_kind, values
+from tests.unit.chart.harness.cases import CASES
+from tests.unit.chart.harness.helm import Helm, container, environment, named, of_kind, values
 
 FRONT_DOORS = ("gateway", "orchestrator")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.chart.cases import CASES
-from tests.unit.chart.helm import NAMESPACE, Helm, Manifest, of_kind, values
+from tests.unit.chart.harness.cases import CASES
+from tests.unit.chart.harness.helm import NAMESPACE, Helm, Manifest, of_kind, values
 
 STRANGER = "stranger"
 PORTS = {"orchestrator": 50050, "slm": 50051, "llm": 50052, "router": 50053, "redis": 6379, "gateway": 8000}

@@ -6,9 +6,19 @@ import json
 
 import pytest
 
-from tests.unit.chart.cases import CASES
-from tests.unit.chart.helm import CHART, GATEWAY_API, Helm, Manifest, Values, container, environment, named, of_kind
-from tests.unit.chart.helm import values as chosen
+from tests.unit.chart.harness.cases import CASES
+from tests.unit.chart.harness.helm import (
+    CHART,
+    GATEWAY_API,
+    Helm,
+    Manifest,
+    Values,
+    container,
+    environment,
+    named,
+    of_kind,
+)
+from tests.unit.chart.harness.helm import values as chosen
 
 SHARED = "HTTPS by the services' certificates"
 OWN = "HTTPS with a certificate of its own"
