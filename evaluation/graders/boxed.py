@@ -1,34 +1,48 @@
 r"""Reads `\boxed{...}` out of LaTeX."""
 
 import re
+from dataclasses import dataclass
 
 # An escaped brace is a character of the text.
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BARE = re.compile(r"[\w.,-]+")
-_BOX = re.compile(r"\\(?:boxed|fbox)\b\s*")
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\b\s*")
 
 
-def boxed_answers(text: str) -> list[str]:
-    r"""Contents of all boxes, in order; an unclosed box is none, and the outer one of two nested boxes counts.
+@dataclass(frozen=True)
+class Box:
+    r"""A box of a text.
+
+    Attributes:
+        start: Where its command begins.
+        end: Just past it.
+        content: What stands between the braces, or the one token of `\boxed 7`.
+    """
+
+    start: int
+    end: int
+    content: str
+
+
+def boxes(text: str) -> list[Box]:
+    """All boxes, in order; an unclosed box is none, and the outer one of two nested boxes counts.
 
     Args:
         text: A response.
-
-    Returns:
-        What stands between the braces, or the one token of `\boxed 7`.
     """
     ends = _closing_braces(text)
-    found: list[str] = []
+    found: list[Box] = []
     position = 0
     while (match := _BOX.search(text, position)) is not None:
         position = match.end()
         if text[position : position + 1] == "{":
             end = ends.get(position)
             if end is not None:
-                found.append(text[position + 1 : end].strip())
+                found.append(Box(match.start(), end + 1, text[position + 1 : end].strip()))
                 position = end
         elif bare := _BARE.match(text, position):
-            found.append(bare.group().rstrip(".,"))
+            content = bare.group().rstrip(".,")
+            found.append(Box(match.start(), position + len(content), content))
     return found
 
 

@@ -1,30 +1,37 @@
 r"""Grades multiple choice: finds the letter that a response settles on.
 
-The reply after the thinking is read for, in this order, the last box, the last statement of an answer ("the answer is
-(C)", "Answer: C"), a line that holds nothing but a letter, and a "choice C" or "option C" that is the only one named.
-A place that names two different letters names none.
+Letters inside formulas are none (`choice_text`). Boxes and explicit statements (`choice_patterns.STATEMENTS`)
+come first, in the order of `settled`; a box without a letter is no answer. Where there is neither: a line
+that holds nothing but a letter, a line that begins with one and its reason, and at last an "option C" that is
+the only one named and isn't called wrong. A place that names two different letters, or one that isn't
+offered, names none, and nothing weaker is asked.
 """
 
 import re
+from collections.abc import Iterator
 
-from evaluation.graders.boxed import boxed_answers
-from evaluation.graders.grade import Grade, final_text
+from evaluation.graders.choice_patterns import (
+    ALONE,
+    BOXED,
+    DENIED_BEFORE,
+    DENIED_INSIDE,
+    DENIED_MENTION,
+    DENIED_MENTION_BEFORE,
+    LEADING,
+    MENTION,
+    NOUN_FOLLOWS,
+    QUESTION,
+    SECOND,
+    STATEMENTS,
+)
+from evaluation.graders.choice_text import readable
+from evaluation.graders.grade import Grade
+from evaluation.graders.settled import Found, first_that_answers, settle
 
 LETTERS = "ABCD"
 
-_MARKS = re.compile(r"\\(?:text|textbf|mathbf|mathrm|boldsymbol|bf|rm)\b|[{}$*_`~]|\\[()\[\]]")
-# A lower-case letter is a word of the sentence unless it stands in brackets or alone.
-_CHOICE = r"(?:\(\s*[A-Da-d]\s*\)|\[\s*[A-Da-d]\s*\]|[A-D](?![\w'\u2019-])|[a-d](?=\s*(?:[.,;:)!]|$)))"
-_STATED = re.compile(
-    r"(?i:\banswer(?:\s+(?:choice|option|letter))?\s*(?:is|would be|should be|must be|=|:)\s*:?\s*"
-    rf"(?:(?:choice|option|letter)\s+)?)(?P<choice>{_CHOICE})(?P<rest>[^\n]*)"
-)
-_ALONE = re.compile(r"^[^\w\n]*(?:(?:choice|option) +)?([A-D])[^\w\n]*$", re.MULTILINE | re.IGNORECASE)
-_NAMED = re.compile(r"\b(?:choice|option)\s+\(?([A-D])\b", re.IGNORECASE)
-_SECOND = re.compile(rf"^\s*(?:,|/|and|or|&|,\s*(?:and|or))\s+(?:(?:choice|option)\s+)?({_CHOICE})")
-# "A" is also an article: "the answer is A proton".
-_NOUN_FOLLOWS = re.compile(r"^ (?!because|since|as\b|and\b|or\b|due|which|given|for\b|with\b)[a-z]")
-_LETTER_FIRST = re.compile(r"^\W*(?:(?:choice|option)\s+)?([A-D])(?:\W|$)", re.IGNORECASE)
+_LOOK_BACK = 60
+"""Characters before a statement that may turn it round."""
 
 
 def grade_choice(response: str, letter: str) -> Grade:
@@ -46,38 +53,62 @@ def extract_choice(response: str) -> tuple[str | None, str]:
     Returns:
         The letter in upper case and where it was found; or None and why there is none.
     """
-    reply = final_text(response)
-    if boxes := boxed_answers(reply):
-        return _settled(_letters_in_box(boxes[-1]), "boxed")
-    text = _MARKS.sub("", reply)
-    for match in reversed(list(_STATED.finditer(text))):
-        chosen, rest = match["choice"], match["rest"]
-        if chosen == "A" and _NOUN_FOLLOWS.match(rest):
-            continue
-        second = _SECOND.match(rest)
-        letters = {_letter(chosen)} | ({_letter(second[1])} if second else set())
-        return _settled(letters, "stated")
-    if alone := _ALONE.findall(text):
-        return _settled({alone[-1].upper()}, "a line of its own:")
-    return _settled({letter.upper() for letter in _NAMED.findall(text)}, "the only choice named:")
-
-
-def _letters_in_box(content: str) -> set[str]:
-    text = _MARKS.sub("", content).strip()
-    letters = {_letter(found) for found in re.findall(rf"(?<!\w){_CHOICE}", text)}
+    letters, how = first_that_answers(response, _read) or (set(), "")
+    if len(letters) == 1 and letters <= set(LETTERS):
+        return next(iter(letters)), how
     if len(letters) > 1:
-        # "C) 2 A" names a choice and quotes it; "A, C" names two.
-        first = _LETTER_FIRST.match(text)
-        quoted = first is not None and re.match(r"\W*[A-Da-d]\s*[):.]", text)
-        return {first[1].upper()} if first and quoted else letters
+        return None, f"ambiguous: {', '.join(sorted(letters))}"
+    return None, f"{how} {letters.pop()}, which isn't offered" if letters else "names no choice"
+
+
+def _read(part: str) -> tuple[set[str], str] | None:
+    text = readable(part)
+    found = [Found(match.start(), True, set(match["letters"])) for match in BOXED.finditer(text)]
+    if settled := settle(text, [*found, *_statements(text)]):
+        return settled.answer, settled.how
+    for pattern in (ALONE, LEADING):
+        if alone := [match for match in pattern.finditer(text) if _letter(match) in LETTERS]:
+            return {_letter(alone[-1])}, "a line of its own:"
+    mentioned = {_letter(match) for match in MENTION.finditer(text) if not _is_denied_mention(match, text)}
+    return (mentioned, "the only choice named:") if mentioned else None
+
+
+def _statements(text: str) -> Iterator[Found[set[str]]]:
+    for pattern in STATEMENTS:
+        for match in pattern.finditer(text):
+            if not _is_denied(match, text):
+                yield Found(match.start(_group(match)), False, _letters(match, text))
+
+
+def _is_denied_mention(match: re.Match[str], text: str) -> bool:
+    before = text[max(0, match.start() - _LOOK_BACK) : match.start()]
+    return bool(DENIED_MENTION.match(match["rest"]) or DENIED_MENTION_BEFORE.search(before))
+
+
+def _is_denied(match: re.Match[str], text: str) -> bool:
+    groups = match.groupdict()
+    is_article = match[_group(match)] == "A" and NOUN_FOLLOWS.match(text, match.end())
+    denied = not groups.get("contrast") and DENIED_INSIDE.search(match.group())
+    before = text[max(0, match.start() - _LOOK_BACK) : match.start()]
+    return bool(is_article or denied or DENIED_BEFORE.search(before) or QUESTION.match(text, match.end()))
+
+
+def _letters(match: re.Match[str], text: str) -> set[str]:
+    letters = {_letter(match)}
+    if first := match.groupdict().get("first"):
+        letters.add(_bare(first))
+    elif second := SECOND.match(text, match.end(_group(match))):
+        letters.add(_bare(second["choice"]))
     return letters
 
 
-def _letter(choice: str) -> str:
+def _letter(match: re.Match[str]) -> str:
+    return _bare(match[_group(match)])
+
+
+def _group(match: re.Match[str]) -> str:
+    return "choice" if match["choice"] else "bracketed"
+
+
+def _bare(choice: str) -> str:
     return choice.strip("()[] \t").upper()
-
-
-def _settled(letters: set[str], how: str) -> tuple[str | None, str]:
-    if len(letters) == 1:
-        return letters.pop(), how
-    return None, f"ambiguous: {', '.join(sorted(letters))}" if letters else "names no choice"

@@ -1,20 +1,21 @@
-"""Grades programs: the last fenced block of a response, run in a sandbox against every test, until one fails."""
+"""Grades programs: the one that a response gives, run in a sandbox against every test, until one fails.
+
+Whatever a program prints and a function returns is an answer, right or wrong: nothing of it raises an error here.
+"""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from evaluation.graders.grade import Grade, final_text
+from evaluation.graders.grade import Grade
+from evaluation.graders.program_text import extract_program
 from evaluation.graders.sandbox import Execution, Sandbox
 
-_FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)")
-_PYTHON = frozenset({"", "python", "py", "python3"})
 _RUNNER = Path(__file__).with_name("program_runner.py")
 _SHOWN_LEN = 200
 
@@ -30,23 +31,6 @@ class CodeTest:
 
     given: str
     expected: str
-
-
-def extract_program(response: str) -> str | None:
-    """The last fenced block of Python, or of no stated language, after the thinking; None where there is none."""
-    program: str | None = None
-    opened: re.Match[str] | None = None
-    body: list[str] = []
-    for line in final_text(response).splitlines(keepends=True):
-        if opened is None:
-            opened, body = _FENCE.match(line), []
-        elif line.strip() == opened[1]:
-            if opened[2].lower() in _PYTHON:
-                program = "".join(body)
-            opened = None
-        else:
-            body.append(line)
-    return program
 
 
 def grade_program(response: str, tests: Iterable[CodeTest], function: str | None, sandbox: Sandbox) -> Grade:
@@ -81,7 +65,7 @@ def grade_program(response: str, tests: Iterable[CodeTest], function: str | None
 
 
 def _execute(program: str, test: CodeTest, function: str | None, sandbox: Sandbox) -> Execution:
-    arguments = [json.loads(line) for line in test.given.splitlines() if line.strip()] if function else []
+    arguments = [line for line in test.given.split("\n") if line.strip()] if function else []
     files = {
         "main.py": _RUNNER.read_text(encoding="utf-8"),
         "solution.py": program,
@@ -102,12 +86,25 @@ def _failure(execution: Execution, test: CodeTest, function: str | None) -> str 
     return None if same else f"wrong answer {written.strip()[:_SHOWN_LEN]!r}"
 
 
-def _is_value(written: str, expected: str) -> bool:
+def read_value(text: str) -> Any:
+    """Reads a function's value or argument; integers of any length.
+
+    Raises:
+        ValueError: It isn't JSON, or nested too deeply to be read.
+    """
     try:
-        value: Any = json.loads(written)
-    except json.JSONDecodeError:
+        # Exact, and without the limit that Python sets on the digits of an integer.
+        return json.loads(text, parse_int=Decimal)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _is_value(written: str, expected: str) -> bool:
+    wanted = read_value(expected)
+    try:
+        return bool(read_value(written) == wanted)
+    except (ValueError, ArithmeticError, RecursionError):
         return False
-    return bool(value == json.loads(expected))
 
 
 def is_same_output(written: str, expected: str) -> bool:
@@ -119,12 +116,14 @@ def is_same_output(written: str, expected: str) -> bool:
 def _is_same_line(line: str, wanted: str) -> bool:
     if line.strip() == wanted.strip():
         return True
-    numbers = _numbers(line)
-    return numbers is not None and numbers == _numbers(wanted)
+    numbers, wanted_numbers = _numbers(line), _numbers(wanted)
+    return numbers is not None and numbers == wanted_numbers
 
 
 def _numbers(line: str) -> list[Decimal] | None:
     try:
-        return [Decimal(word) for word in line.split()]
-    except InvalidOperation:
+        numbers = [Decimal(word) for word in line.split()]
+    except (ArithmeticError, ValueError):
         return None
+    # A signalling NaN raises an error as soon as it is compared.
+    return None if any(number.is_nan() for number in numbers) else numbers

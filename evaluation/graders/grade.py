@@ -1,4 +1,4 @@
-"""What a grader says about a response, and which part of the response it reads."""
+"""What a grader says about a response, and which parts a response has."""
 
 from dataclasses import dataclass
 
@@ -20,6 +20,7 @@ class Grade:
     reason: str
 
 
-def final_text(response: str) -> str:
-    """The reply after the thinking; all of a response that doesn't think, or never ends it."""
-    return response.rpartition(THINK_END)[2]
+def parts(response: str) -> tuple[str, str]:
+    """The thinking and the reply; without an end of thinking all of it is the reply."""
+    thinking, _, reply = response.rpartition(THINK_END)
+    return thinking, reply

@@ -1,4 +1,4 @@
-r"""Grades mathematical answers with math-verify: the last box of the reply, else its last "the answer is ...".
+r"""Grades mathematical answers with math-verify: the last box, else the last "the answer is ..." (`settled`).
 
 math-verify and sympy run in a worker process, because an answer such as `9^{9^{9^9}}` keeps them busy for ever in
 arithmetic that no signal interrupts: the worker is killed, and the answer is wrong. That works from any thread.
@@ -15,15 +15,15 @@ import threading
 from types import TracebackType
 from typing import Any
 
-from evaluation.graders.boxed import boxed_answers
-from evaluation.graders.grade import Grade, final_text
+from evaluation.graders.grade import Grade
+from evaluation.graders.math_statement import answers
+from evaluation.graders.math_text import is_readable, normal_form
+from evaluation.graders.settled import Found, first_that_answers, settle
 
-_STATED = re.compile(r"\banswer\b[^\n.:=]{0,40}?(?:\bis\b|:|=)[ \t:]*\**[ \t]*([^\n]+)", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"(?<=[^\s])[.!](?:\s|\*|$)")
-_DECORATION = re.compile(r"\\(?:text|textbf|mathbf|mathrm|boldsymbol)\s*\{([^{}]*)\}")
 _PLAIN_INTEGER = re.compile(r"[+-]?\d+")
 _MAX_ANSWER_LEN = 500
 _START_TIMEOUT_S = 120.0
+_UNREADABLE: dict[str, Any] = {"read": None}
 
 
 class MathGrader:
@@ -55,19 +55,20 @@ class MathGrader:
             response: All of it.
             gold: The right answer, a number or LaTeX.
         """
-        answer, how = extract_answer(response)
-        if answer is None:
-            return Grade(correct=False, extracted=None, reason=how)
-        if _PLAIN_INTEGER.fullmatch(answer) and _PLAIN_INTEGER.fullmatch(gold):
-            same = len(answer) <= _MAX_ANSWER_LEN and int(answer) == int(gold)
-            return Grade(same, answer, f"{how}, {gold} is right")
-        if len(answer) > _MAX_ANSWER_LEN:
-            return Grade(correct=False, extracted=answer[:_MAX_ANSWER_LEN], reason=f"{how}, too long to be read")
-        verdict = self._ask(gold, answer)
+        found = extract_answer(response, gold)
+        if found is None:
+            return Grade(correct=False, extracted=None, reason="no box and no stated answer")
+        how, shown = found.how, found.answer[:_MAX_ANSWER_LEN]
+        if len(found.answer) > _MAX_ANSWER_LEN:
+            return Grade(correct=False, extracted=shown, reason=f"{how}, too long to be read")
+        answer, right = normal_form(found.answer), normal_form(gold)
+        if _PLAIN_INTEGER.fullmatch(answer) and _PLAIN_INTEGER.fullmatch(right):
+            return Grade(int(answer) == int(right), answer, f"{how}, {gold} is right")
+        verdict = self._ask(right, answer) if is_readable(answer, right) else _UNREADABLE
         if verdict is None:
-            return Grade(correct=False, extracted=answer, reason=f"{how}, not read within {self._timeout_s:g} s")
+            return Grade(correct=False, extracted=shown, reason=f"{how}, not read within {self._timeout_s:g} s")
         if verdict["read"] is None:
-            return Grade(correct=False, extracted=answer, reason=f"{how}, can't be read as mathematics")
+            return Grade(correct=False, extracted=shown, reason=f"{how}, can't be read as mathematics")
         return Grade(verdict["correct"], answer, f"{how}, {gold} is right")
 
     def close(self) -> None:
@@ -119,21 +120,15 @@ class MathGrader:
                 self._worker = None
 
 
-def extract_answer(response: str) -> tuple[str | None, str]:
-    """The answer that a response ends with.
+def extract_answer(response: str, gold: str) -> Found[str] | None:
+    """The answer that a response settles on, as it is written; None where it gives none.
 
-    Returns:
-        Its LaTeX and where it was found; or None and why there is none.
+    Args:
+        response: All of it.
+        gold: The right answer, which tells whether a number is asked for.
     """
-    reply = final_text(response)
-    if boxes := boxed_answers(reply):
-        return _undecorated(boxes[-1]), "boxed"
-    if stated := _STATED.findall(reply):
-        sentence = _SENTENCE_END.split(stated[-1], maxsplit=1)[0]
-        return _undecorated(sentence), "stated"
-    return None, "no box and no stated answer"
 
+    def read(part: str) -> Found[str] | None:
+        return settle(part, answers(part, gold))
 
-def _undecorated(latex: str) -> str:
-    text = _DECORATION.sub(r"\1", latex)
-    return text.strip().strip("$*` ").removeprefix("\\(").removesuffix("\\)").strip()
+    return first_that_answers(response, read)

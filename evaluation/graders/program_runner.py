@@ -23,6 +23,7 @@ def main() -> None:
     plan = json.loads(Path("plan.json").read_text(encoding="utf-8"))
     source = Path("solution.py").read_text(encoding="utf-8")
     sys.setrecursionlimit(_RECURSION_LIMIT)
+    sys.set_int_max_str_digits(0)
     results = os.dup(1)
     names: dict[str, object] = {}
     for name in _MODULES:
@@ -38,7 +39,7 @@ def main() -> None:
         return
     solution = names.get("Solution")
     called = getattr(solution(), function) if isinstance(solution, type) else names[function]
-    value = called(*plan["arguments"])  # type: ignore[operator]
+    value = called(*map(json.loads, plan["arguments"]))  # type: ignore[operator]
     os.write(results, json.dumps(value).encode())
 
 

@@ -14,7 +14,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from evaluation.graders.code_tests import CodeTest
+from evaluation.graders.code_tests import CodeTest, read_value
 
 Kind = Literal["stdin", "functional"]
 
@@ -54,7 +54,9 @@ def read_tests(text: str) -> ContestTests:
     listed = text.lstrip().startswith("[")
     try:
         rows: Any = json.loads(text if listed else _unpack(text))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, TestsError):
+            raise
         raise TestsError(f"the tests aren't JSON: {error}") from error
     if not isinstance(rows, list):
         raise TestsError(f"expected a list of tests, found {type(rows).__name__}")
@@ -67,8 +69,26 @@ def read_tests(text: str) -> ContestTests:
         if kind not in ("stdin", "functional"):
             raise TestsError(f"test {number}: testtype {kind!r} is neither 'stdin' nor 'functional'")
         kinds.add(kind)
+        _check(number, row, kind)
         tests.append(CodeTest(row["input"], row["output"]))
     return ContestTests(frozenset(kinds), tuple(tests))
+
+
+def _check(number: int, row: dict[str, Any], kind: Kind) -> None:
+    """What would fail in the middle of a run is refused before it."""
+    for name in ("input", "output"):
+        try:
+            row[name].encode()
+            values = row[name].split("\n") if name == "input" else [row[name]]
+            for value in values if kind == "functional" else ():
+                if value.strip() or name == "output":
+                    read_value(value)
+        except UnicodeEncodeError as error:
+            raise TestsError(
+                f"the tests can't be run: test {number}: {name} holds half a character, {error.object[error.start]!r}"
+            ) from error
+        except ValueError as error:
+            raise TestsError(f"the tests can't be run: test {number}: {name} isn't JSON: {error}") from error
 
 
 def _unpack(text: str) -> str:

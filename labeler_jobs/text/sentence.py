@@ -33,7 +33,8 @@ _LINE_BREAK = re.compile(r"[^\S\n]*\n")
 _NEXT_WORD = re.compile(rf"[\s\"'`(\[{{*_$\\\u2018\u201c\u00ab]*+(?:(?P<run>[^\W_{_CJK}]+)|\S)")
 _WORD_BEFORE = re.compile(r"[^\s\"'`(\[{*_$\u2018\u201c\u00ab]+\Z")
 _ENUMERATOR = re.compile(
-    r"(?:\A|\n|\.\s)[\s>#*_+\-\u2022(\[]*(?:(?:step|case|part|item)\s+)?(?:\d{1,3}|[a-z]|[ivx]{2,4})\Z", re.IGNORECASE
+    rf"(?:\A|\n|[.!?]\s|[{_WIDE_STOPS}])[\s>#*_+\-\u2022(\[]*(?:(?:step|case|part|item)\s+)?(?:\d{{1,3}}|[a-z]|[ivx]{{2,4}})\Z",
+    re.IGNORECASE,
 )
 _FACTORIAL = re.compile(r"(?:\d|\b[A-Za-z]|\))\Z")
 _ELLIPSIS = re.compile(r"\.{2,}|\.*\u2026[.\u2026]*")

@@ -15,7 +15,7 @@ _ABBREVIATIONS = """
     
 """
 _NUMBERED = """
-    no nos art line lines p page pages step steps case cases part item problem question
+    no nos art p
 """
 _COMMON_WORDS = """
     a about actually add after again all also alternatively although an and another any anyway are as assume at

@@ -2,10 +2,10 @@ import time
 
 import pytest
 
-from evaluation.graders.boxed import boxed_answers
+from evaluation.graders.boxed import boxes
 from evaluation.graders.choice_letter import extract_choice
-from evaluation.graders.code_tests import extract_program
 from evaluation.graders.math_answer import extract_answer
+from evaluation.graders.program_text import extract_program
 
 
 @pytest.mark.parametrize(
@@ -25,18 +25,37 @@ from evaluation.graders.math_answer import extract_answer
         ("boxed{1}", []),
     ],
 )
-def test_boxed_answers_reads_closed_boxes_in_order(text: str, answers: list[str]) -> None:
-    assert boxed_answers(text) == answers
+def test_boxes_reads_closed_boxes_in_order(text: str, answers: list[str]) -> None:
+    assert [box.content for box in boxes(text)] == answers
 
 
 @pytest.mark.parametrize(
-    "unit", [r"\boxed{", r"\boxed{}", "{", "}", "answer ", "The answer is ", "```python\n", "``` \n", "(A", "\\", " "]
+    "unit",
+    [
+        r"\boxed{",
+        r"\boxed{}",
+        "{",
+        "}",
+        "answer ",
+        "The answer is ",
+        "wait ",
+        "no, ",
+        "\\boxed{A} or ",
+        "$A",
+        "答案",
+        "option C ",
+        "The answer is 1 wait ",
+        "```python\n",
+        "``` \n",
+        "(A",
+        "\\",
+        " ",
+    ],
 )
 def test_extraction_from_a_model_that_repeats_itself_takes_no_time(unit: str) -> None:
     text = unit * (200_000 // len(unit))
     started = time.process_time()
-    boxed_answers(text)
-    extract_answer(text)
+    extract_answer(text, "42")
     extract_choice(text)
     extract_program(text)
     assert time.process_time() - started < 5

@@ -1,61 +1,29 @@
 import pytest
 
-from evaluation.graders.choice_letter import extract_choice, grade_choice
+from evaluation.graders.choice_letter import LETTERS, extract_choice, grade_choice
+from tests.unit.evaluation.graders.corpus import rows
 
-SETTLED = [
-    (r"\boxed{C}", "C"),
-    (r"\boxed{c}", "C"),
-    (r"\boxed{\text{C}}", "C"),
-    (r"\boxed{\mathbf{(C)}}", "C"),
-    (r"\boxed{\text{(C) } 3\ \mathrm{eV}}", "C"),
-    (r"\boxed{C) 5 A}", "C"),
-    (r"First \boxed{A}. Correcting myself: \boxed{C}", "C"),
-    (r"<think>It is \boxed{A}</think>The answer is C.", "C"),
-    ("The answer is (C).", "C"),
-    ("The answer is C", "C"),
-    ("The correct answer is **C**.", "C"),
-    ("the answer is c.", "C"),
-    ("The answer is (c) because energy is conserved", "C"),
-    ("The correct answer is option C.", "C"),
-    ("Answer: C", "C"),
-    ("**Answer:** C", "C"),
-    (r"**Final Answer:** \(C\)", "C"),
-    ("The answer choice is: C, since B violates parity.", "C"),
-    ("I first thought the answer is A.\nBut the answer is B.", "B"),
-    ("The answer is A because the others break symmetry.", "A"),
-    ("A is too small and B too large.\n\nC", "C"),
-    ("So we get\n(C)\n", "C"),
-    ("Thus\n\n**C.**", "C"),
-    ("Hence option D fits all of the data.", "D"),
-    ("I'd go with choice (B).", "B"),
-    ("The answer is a bit subtle.\nAnswer: D", "D"),
-]
-UNSETTLED = [
-    "",
-    "The answer is a good question.",
-    "The answer is A proton.",
-    "The answer is A or B.",
-    "The answer is (A) and (C).",
-    r"\boxed{A, C}",
-    r"\boxed{A \text{ or } B}",
-    r"\boxed{42}",
-    "Option A and option B both look right.",
-    "Because carbon has four electrons, done.",
-    "The answer is E.",
-    "The answer is 3.5 eV.",
-    "Answer: Dichloromethane",
-    "I can't decide.",
-]
+CASES = rows("choice_cases.txt", 3)
 
 
-@pytest.mark.parametrize(("response", "letter"), SETTLED)
-def test_extract_choice_settled_response_gives_its_letter(response: str, letter: str) -> None:
-    assert extract_choice(response)[0] == letter
+@pytest.mark.parametrize(("kind", "letter", "response"), CASES)
+def test_extract_choice_finds_the_letter_that_a_response_settles_on(kind: str, letter: str, response: str) -> None:
+    assert (extract_choice(response)[0] or "-") == letter
 
 
-@pytest.mark.parametrize("response", UNSETTLED)
-def test_extract_choice_unsettled_response_gives_none(response: str) -> None:
-    assert extract_choice(response)[0] is None
+@pytest.mark.parametrize("letter", LETTERS)
+def test_extract_choice_of_any_letter_is_found_in_every_form(letter: str) -> None:
+    forms = {
+        response.replace("C", letter) for kind, right, response in CASES if right == "C" and kind == "conclusion"
+    }
+    plain = [
+        form for form in forms if form.count(letter) == 1 and "option " not in form.replace(f"option {letter}", "")
+    ]
+    assert [form for form in plain if extract_choice(form)[0] != letter] == []
+
+
+def test_choice_cases_hold_at_least_150() -> None:
+    assert len(CASES) >= 150
 
 
 def test_grade_choice_says_what_was_read() -> None:

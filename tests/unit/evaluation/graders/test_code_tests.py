@@ -1,7 +1,10 @@
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from evaluation.graders.code_tests import CodeTest, extract_program, grade_program, is_same_output
+from evaluation.graders.code_tests import CodeTest, grade_program, is_same_output
 from evaluation.graders.sandbox import Sandbox, SandboxLimits
+from tests.unit.evaluation.graders.corpus import LINE_BREAK, rows
 from tests.unit.evaluation.graders.test_sandbox import isolating
 
 SANDBOX = Sandbox(SandboxLimits(wall_s=3, cpu_s=1, output_bytes=100_000, num_processes=8))
@@ -16,6 +19,10 @@ RIGHT_PROGRAMS = [
     "input()\nprint(f'{sum(map(int, input().split())):.3f}')",
     "_ = sys.stdin.readline()\nprint(reduce(add, map(int, input().split())))",
     "input()\nprint(sum(map(int, input().split())))\nexit()",
+    "import sys\nsys.stdin.buffer.readline()\n"
+    "sys.stdout.buffer.write(b'%d\\n' % sum(map(int, sys.stdin.buffer.readline().split())))",
+    "assert len(str(2**20000)) == 6021\ninput()\nprint(sum(map(int, input().split())))",
+    "assert int('9' * 5000)\ninput()\nprint(sum(map(int, input().split())))",
 ]
 WRONG_PROGRAMS = {
     "print(3)": "test 2: wrong answer '3'",
@@ -46,6 +53,36 @@ WRONG_FUNCTIONS = {
     "def scale(values, by):\n    return {1}": "test 1: exit code 1: TypeError",
     "def scale(values, by):\n    while True: pass": "test 1: time limit",
 }
+ODD_RESULTS = {
+    "signalling NaN": "value = float('nan'); print('sNaN')",
+    "nested 3,000 deep": "value = eval('[' * 80 + ']' * 80)\n    for _ in range(3000): value = [value]",
+    "nested 40,000 deep": "value = 0\n    for _ in range(40_000): value = [value]",
+    "integer of 5,000 digits": "value = 10**5000",
+    "itself": "value = []; value.append(value)",
+    "half a character": "value = '\\ud800'",
+    "bytes that are no text": "import os; os.write(1, bytes(range(256))); value = 0",
+    "infinity": "value = float('inf')",
+    "no JSON": "value = object()",
+    "great exponent": "print('1e999999999999999999'); value = 1e308 * 10",
+}
+WORDS = [
+    "sNaN",
+    "NaN",
+    "inf",
+    "-",
+    "1",
+    "0",
+    ".",
+    "e9",
+    "e999999999",
+    "_",
+    " ",
+    "\n",
+    "\x00",
+    "\ud800",
+    "\u0661",
+    "x",
+]
 
 
 def fenced(program: str) -> str:
@@ -81,23 +118,29 @@ def test_grade_program_wrong_function_says_how(program: str, reason: str) -> Non
     assert grade.reason.startswith(reason)
 
 
-@pytest.mark.parametrize(
-    ("response", "program"),
-    [
-        ("```python\na\n```\nbetter:\n```python\nb\n```", "b\n"),
-        ("```py\na\n```\nwhich prints\n```text\n7\n```", "a\n"),
-        ("```\na\n```", "a\n"),
-        ("1. So:\n   ```Python\n   a\n   ```", "   a\n"),
-        ("~~~python\na\n~~~", "a\n"),
-        ("````python\n'''\n```\n'''\n````", "'''\n```\n'''\n"),
-        ("<think>```python\na\n```</think>Done.", None),
-        ("```cpp\nint a;\n```", None),
-        ("```python\nnever closed", None),
-        ("print(3)", None),
-    ],
-)
-def test_extract_program_takes_the_last_block_of_python(response: str, program: str | None) -> None:
-    assert extract_program(response) == program
+@isolating
+@pytest.mark.parametrize("kept", ODD_RESULTS.values(), ids=ODD_RESULTS.keys())
+@pytest.mark.parametrize("function", [None, "scale"])
+def test_grade_program_odd_result_is_wrong_and_ends_nothing(kept: str, function: str | None) -> None:
+    program = f"def scale(*_):\n    {kept}\n    return value\nif __name__ == '__main__':\n    print(scale())"
+    grade = grade_program(fenced(program), DOUBLES if function else [CodeTest("", "5")], function, SANDBOX)
+    assert not grade.correct
+
+
+@isolating
+def test_grade_program_arguments_and_results_of_many_digits_are_compared_exactly() -> None:
+    digits = "7" * 5000
+    program = fenced("def scale(value):\n    return value + 1")
+    right, wrong = f"{digits[:-1]}8", f"{digits[:-1]}9"
+    assert grade_program(program, [CodeTest(digits, right)], "scale", SANDBOX).correct
+    assert not grade_program(program, [CodeTest(digits, wrong)], "scale", SANDBOX).correct
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(WORDS), max_size=4), st.lists(st.sampled_from(WORDS), max_size=4))
+def test_is_same_output_of_any_words_raises_nothing(written: list[str], expected: list[str]) -> None:
+    assert is_same_output("".join(written), "".join(written))
+    assert is_same_output("".join(written), "".join(expected)) in (True, False)
 
 
 def test_grade_program_without_a_block_runs_nothing() -> None:
@@ -111,19 +154,8 @@ def test_grade_program_without_tests_is_refused() -> None:
         grade_program(fenced("print(1)"), [], None, SANDBOX)
 
 
-@pytest.mark.parametrize(
-    ("written", "expected", "same"),
-    [
-        ("1 2\n3\n", "1 2\n3", True),
-        ("1 2 \n 3", "1 2\n3", True),
-        ("1.50", "1.5", True),
-        ("1  2", "1 2", True),
-        ("yes", "YES", False),
-        ("50000000000000001", "50000000000000000", False),
-        ("1\n\n2", "1\n2", False),
-        ("1", "1\n2", False),
-        ("", "0", False),
-    ],
-)
-def test_is_same_output_forgives_space_and_number_forms_alone(written: str, expected: str, same: bool) -> None:
-    assert is_same_output(written, expected) is same
+@pytest.mark.parametrize(("kind", "same", "expected", "written"), rows("output_cases.txt", 4))
+def test_is_same_output_forgives_space_and_number_forms_alone(
+    kind: str, same: str, expected: str, written: str
+) -> None:
+    assert is_same_output(written, expected.replace(LINE_BREAK, "\n")) is (same == "same")

@@ -1,64 +1,31 @@
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from evaluation.graders.grade import Grade
 from evaluation.graders.math_answer import MathGrader
+from tests.unit.evaluation.graders.corpus import rows
 
 GOLD = "42"
-RIGHT = [
-    r"\boxed{42}",
-    r"\boxed{042}",
-    r"$$\boxed{ 42 }$$",
-    r"\boxed{\text{042}}",
-    r"\boxed{\mathbf{42}}",
-    r"\boxed{$42$}",
-    r"\boxed 42",
-    r"\fbox{42}",
-    r"\boxed{42.0}",
-    r"\boxed{42^\circ}",
-    r"\boxed{42\text{ cm}}",
-    r"\boxed{\frac{84}{2}}",
-    r"\boxed{\dfrac{42}{1}}",
-    r"\boxed{6\cdot 7}",
-    r"\boxed{\sqrt{1764}}",
-    r"\boxed{x=42}",
-    r"\boxed{m+n=33+9=42}",
-    r"First \boxed{7}, but no: \boxed{42}",
-    r"So \boxed{42}. That is 7 times 6, which took 3 steps.",
-    r"\boxed{\boxed{42}}",
-    r"<think>\boxed{7}</think>\boxed{42}",
-    "The answer is 42.",
-    "The final answer is $42$.",
-    r"The answer is \(42\)",
-    "**Answer:** 42",
-    "The answer to part one is 7.\nThe answer is: 42",
+CASES = rows("math_cases.txt", 4)
+SHAPES = [
+    r"\boxed{#\,\mathrm{km/h}}",
+    r"\boxed{#\text{ (cm)}^2}",
+    r"\boxed{\textbf{(C) }#}",
+    r"\boxed{\underline{#}}",
+    "The answer is therefore #, since it fits.",
+    "**Final Answer**\n\n#",
+    "My answer is 12345. No wait, the answer is #.",
+    "\\boxed{#}\nCheck: \\boxed{m+n}",
 ]
-WRONG = [
-    r"\boxed{43}",
-    r"\boxed{-42}",
-    r"\boxed{420}",
-    r"\boxed{1,042}",
-    r"\boxed{42, 43}",
-    r"\boxed{42 \text{ or } 43}",
-    r"\boxed{42!}",
-    r"\boxed{\frac{42}{2}}",
-    r"\boxed{42} wait, \boxed{7}",
-    r"<think>\boxed{42}</think>\boxed{7}",
-    r"<think>\boxed{42}</think>I don't know.",
-    r"\boxed{42",
-    r"\boxed{}",
-    r"\boxed{\frac{4}",
-    r"\boxed{forty-two}",
-    "The answer is 42.5",
-    "answer is 420.",
-    "It might be 42",
-    "",
-    rf"\boxed{{{'4' * 5000}}}",
-    rf"\boxed{{{'(' * 3000}42{')' * 3000}}}",
-]
+PLAIN = MathGrader()
+"""Needs no worker: these shapes come down to whole numbers."""
+TOO_LONG = [rf"\boxed{{{'4' * 5000}}}", rf"\boxed{{{'(' * 3000}42{')' * 3000}}}"]
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +34,33 @@ def grader() -> Iterator[MathGrader]:
         yield grader
 
 
-@pytest.mark.parametrize("response", RIGHT)
-def test_grade_right_answer_is_correct(grader: MathGrader, response: str) -> None:
-    assert grader.grade(response, GOLD).correct
+@pytest.mark.parametrize(("kind", "gold", "verdict", "response"), CASES)
+def test_grade_tells_right_from_wrong(grader: MathGrader, kind: str, gold: str, verdict: str, response: str) -> None:
+    grade = grader.grade(response, gold)
+    assert ("right" if grade.correct else "wrong") == verdict, f"{kind}: {grade}"
 
 
-@pytest.mark.parametrize("response", WRONG, ids=lambda response: response[:30])
-def test_grade_wrong_answer_is_not_correct(grader: MathGrader, response: str) -> None:
+@pytest.mark.parametrize("response", TOO_LONG, ids=["digits", "brackets"])
+def test_grade_answer_beyond_all_measure_is_wrong(grader: MathGrader, response: str) -> None:
     assert not grader.grade(response, GOLD).correct
+
+
+def test_math_cases_hold_at_least_150() -> None:
+    assert len(CASES) >= 150
+
+
+def test_grade_from_eight_threads_equals_one_after_another(grader: MathGrader) -> None:
+    with ThreadPoolExecutor(max_workers=8) as threads:
+        grades = list(threads.map(lambda case: grader.grade(case[3], case[1]), CASES))
+    assert [grade.correct for grade in grades] == [verdict == "right" for _, _, verdict, _ in CASES]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 9999), st.integers(0, 9999), st.sampled_from(SHAPES))
+def test_grade_any_number_in_any_shape_is_right_for_itself_alone(value: int, other: int, shape: str) -> None:
+    with_value = shape.replace("#", str(value))
+    assert PLAIN.grade(with_value, str(value)).correct
+    assert PLAIN.grade(with_value, str(other)).correct == (value == other)
 
 
 def test_grade_gold_in_latex_is_compared_by_value(grader: MathGrader) -> None:

@@ -125,6 +125,23 @@ def test_read_tests_anything_else_is_refused_and_never_run(content: str, message
             "'public_test_cases' and private_test_cases hold no",
         ),
         ({"private_test_cases": json.dumps(FUNCTION_TESTS)}, "mixes tests on stdin with tests of a function"),
+        *(
+            (
+                {name: json.dumps([{"input": "1", "output": output, "testtype": "functional"}])},
+                f"row 1: field '{name}' the tests can't be run: test 1: output isn't JSON",
+            )
+            for name in ("public_test_cases", "private_test_cases")
+            for output in ("", "None", "[1, 2", "'a'", "1 2", "True", "[" * 3000 + "]" * 3000)
+        ),
+        (
+            {"public_test_cases": json.dumps([{"input": "1\n[2", "output": "1", "testtype": "functional"}])},
+            "field 'public_test_cases' the tests can't be run: test 1: input isn't JSON",
+        ),
+        (
+            {"public_test_cases": json.dumps([{"input": "\ud800", "output": "1", "testtype": "stdin"}])},
+            "field 'public_test_cases' the tests can't be run: test 1: input holds half a character",
+        ),
+        ({"public_test_cases": "[" * 100_000}, "field 'public_test_cases' the tests aren't JSON"),
         ({"contest_date": "last summer"}, "row 1: field 'contest_date' expected a date, found 'last summer'"),
         ({"question_content": ""}, "row 1: field 'question_content' is empty"),
     ],

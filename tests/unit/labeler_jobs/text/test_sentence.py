@@ -38,6 +38,20 @@ ENDS = {
     "one-character ellipsis inside": ("Well\u2026 maybe it is.", " So"),
     "enumeration at a line's beginning": ("1. Compute the sum.", " Then"),
     "enumeration after a sentence": ("2. Add them up.", " 3. Stop"),
+    "list number after a word that takes numbers": ("1. First line.", " 2. Second line. End here"),
+    "list number after a step": ("1. Take the next step.", " 2. Then go"),
+    "list number after a page": ("Turn the page.", " 3. Stop here"),
+    "list number in brackets": ("(1) First item.", " (2) Second item."),
+    "list number with a bracket": ("1) First part.", " 2) Second part."),
+    "list number after a number": ("1. Add 5.", " 2. Subtract 3."),
+    "list number in bold": ("**1.** First line.", " **2.** Second line."),
+    "list number after an exclamation": ("2. Second line.", " Really! 3. Third"),
+    "list number of a later line": ("\n2. Second line.", "\nEnd here"),
+    "list number and nothing else in its line": ("1.", "\nFirst line"),
+    "list letter": ("a. First case.", " b. Second case."),
+    "Roman list number": ("i. First case.", " ii. Second case."),
+    "list line without a stop": ("1. First line\n", "2. Second line"),
+    "Chinese list number": ("1. \u7b2c\u4e00\u884c\u3002", "2. \u7b2c\u4e8c\u884c\u3002"),
     "bullet and bracket": ("- (a. Compute it.", " Then"),
     "bold enumeration": ("**1. Sum:** It is 5.", " Then"),
     "labelled step": ("Step 2. Divide by it.", " Then"),
@@ -106,6 +120,23 @@ def test_sentence_end_finds_where_the_first_sentence_ends(sentence: str, rest: s
 @pytest.mark.parametrize("text", OPEN.values(), ids=OPEN.keys())
 def test_sentence_end_open_sentence_has_none(text: str) -> None:
     assert sentence_end(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("1. First line. 2. Second line. End here", ["1. First line.", " 2. Second line.", " End here"]),
+        ("1. First line.\n2. Second line.\nEnd here\n", ["1. First line.", "\n2. Second line.", "\nEnd here\n"]),
+        ("1. Stop! 2. Is it? 3. So", ["1. Stop!", " 2. Is it?", " 3. So"]),
+        ("1. \u884c\u3002 2. \u597d\u3002 3. \u7684", ["1. \u884c\u3002", " 2. \u597d\u3002", " 3. \u7684"]),
+    ],
+)
+def test_sentence_end_list_numbers_end_nothing_by_themselves(text: str, sentences: list[str]) -> None:
+    found, start = [], 0
+    while (end := sentence_end(text, start)) is not None:
+        found.append(text[start:end])
+        start = end
+    assert [*found, *([text[start:]] if text[start:] else [])] == sentences
 
 
 def test_sentence_end_start_within_a_line_sees_what_stands_before_it() -> None:
