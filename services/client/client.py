@@ -91,7 +91,7 @@ class AsyncClient:
         Args:
             request: What to generate; it isn't changed. One without a request_id gets one.
             timeout_s: Seconds that the answer may take; the client's if None.
-            on_retry: Told of each pause. May not block.
+            on_retry: Told of each pause, once however many attempts it takes. May not block.
             api_key: Sent with all attempts; the client's if None.
 
         Yields:
@@ -232,7 +232,9 @@ class AsyncClient:
             logger.info(
                 "request %s: %s; goes on after %d tokens", stream.request.request_id, failure, stream.num_tokens
             )
-            on_retry(failure)
+            if not stream.pauses:
+                on_retry(failure)
+            stream.pauses = True
             await stream.pause(pause_s)
 
     async def _reach(self, stream: _Stream, avoided: Target | None) -> Target | None:
@@ -292,6 +294,8 @@ class _Stream:
         self.api_key: str | None = None
         self.call: grpc.aio.UnaryStreamCall[pb.GenerateRequest, pb.GenerateResponse] | None = None
         self.last_failure: CallFailed | None = None
+        self.pauses = False
+        """Whether nothing came since an attempt failed."""
         self._timeout_s = timeout_s
         self._has_been_sent = False
         self._cancelled = asyncio.Event()
@@ -310,6 +314,7 @@ class _Stream:
 
     def take(self, response: pb.GenerateResponse) -> pb.GenerateResponse:
         """Appends a message, as `Continuity.take`."""
+        self.pauses = False
         if response.token_ids:
             self.retries.progressed()
         return self.continuity.take(response)

@@ -67,13 +67,11 @@ class OrchestratorClient:
         Raises:
             CliError: The request failed.
         """
-        pause = _Pause()
         with (
             self._told_in_one_line(),
-            closing(self._client.generate(request, on_retry=pause.begins)) as responses,
+            closing(self._client.generate(request, on_retry=_tell_of_pause)) as responses,
         ):
             for response in responses:
-                pause.is_told = False
                 completion.add(response)
                 yield response
 
@@ -99,13 +97,5 @@ class OrchestratorClient:
             raise CliError(message) from failure
 
 
-class _Pause:
-    """Tells of each pause of a stream once, however many attempts it takes."""
-
-    def __init__(self) -> None:
-        self.is_told = False
-
-    def begins(self, failure: CallFailed) -> None:
-        if not self.is_told:
-            note(f"{failure}; reconnecting", style="yellow")
-        self.is_told = True
+def _tell_of_pause(failure: CallFailed) -> None:
+    note(f"{failure}; reconnecting", style="yellow")

@@ -120,7 +120,8 @@ async def test_stream_that_broke_goes_on_after_its_last_event(
             text = ""
             async for piece in response.aiter_text():
                 text += piece
-                read = text.split("\n\n")[:-1]
+                # Any number of events may come in one piece.
+                read = text.split("\n\n")[:-1][:num_events]
                 if len(read) >= num_events:
                     break
         last_id = read[-1].partition("\n")[0].removeprefix("id: ")

@@ -60,7 +60,8 @@ async def _scrapes(ports: dict[str, int]) -> dict[str, Scrape]:
 def _assert_labels_tell_nothing_of_what_is_written(pages: list[Scrape]) -> None:
     values = {value for page in pages for value in page.label_values}
     buckets = {value for value in values if re.fullmatch(r"[\d.]+|\+Inf", value)}
-    names = {"slm", "llm", "slm_fallback", "router", *(f"trivium.v1.{name.title()}Service" for name in SERVICES)}
+    authors = {"slm", "llm", "slm_fallback", "slm_confirmed"}
+    names = {*authors, "router", *(f"trivium.v1.{name.title()}Service" for name in SERVICES)}
     reasons = {reason.value for reason in Reason}
     # Besides, the id of each replica.
     assert len(values - buckets - names - reasons) == len(SERVICES)

@@ -236,6 +236,15 @@ async def test_orchestrator_that_is_restarted_on_its_port_goes_on_with_its_strea
     assert failures
 
 
+async def test_each_pause_is_told_once_however_many_attempts_it_takes() -> None:
+    failures: list[CallFailed] = []
+    attempts = [Call(2, LOST), Call(0, LOST), Call(0, LOST), Call(1, LOST), Call(0, LOST)]
+    async with client_of(calls(*attempts), draw=random.Random(0)) as client:
+        completion = await client.complete(text_request("x"), on_retry=failures.append)
+    assert tuple(completion.token_ids) == ANSWER
+    assert len(failures) == 2
+
+
 async def test_request_is_given_up_after_retry_s_without_progress() -> None:
     orchestrator = calls(Call(4, LOST), *[Call(0, LOST)] * 100)
     async with client_of(orchestrator, retry_s=0.5, draw=random.Random(0)) as client:

@@ -60,6 +60,7 @@ def test_conversation_failed_turn_is_told_and_leaves_no_trace(
 ) -> None:
     conversation = Conversation(client, Options(), None, SIZE)
     orchestrator.status, orchestrator.details = grpc.StatusCode.RESOURCE_EXHAUSTED, "too many requests"
+    orchestrator.answer = ()
     conversation.ask("2 + 2?")
     assert "RESOURCE_EXHAUSTED: too many requests" in capsys.readouterr().err
     assert conversation.messages == []
