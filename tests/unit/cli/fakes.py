@@ -87,6 +87,9 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     def Generate(
         self, request: orchestrator_pb2.GenerateRequest, context: grpc.ServicerContext
     ) -> Iterator[orchestrator_pb2.GenerateResponse]:
+        # First of all: who has left by the second message isn't asked for a third.
+        if not context.add_callback(self.ended.set):
+            self.ended.set()
         self.requests.append(request)
         self._note_key(context)
         if len(self.requests) == 1 and self.num_losses:
@@ -95,8 +98,6 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             context.abort(grpc.StatusCode.UNAVAILABLE, "away")
         yield from self.answer[request.resume_from :]
         if self.hangs:
-            if not context.add_callback(self.ended.set):
-                self.ended.set()
             self.ended.wait()
         if self.status is not grpc.StatusCode.OK:
             context.abort(self.status, self.details)
