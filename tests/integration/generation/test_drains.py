@@ -124,7 +124,8 @@ async def _takes_no_connections(front: Replica) -> bool:
     host, _, port = front.address.rpartition(":")
     try:
         _, writer = await asyncio.open_connection(host, int(port))
-    except ConnectionRefusedError:
+    except ConnectionError:
+        # Refused, or reset where the socket was closed in that moment.
         return True
     writer.close()
     return False
