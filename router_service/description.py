@@ -4,7 +4,6 @@ Every field is checked: an unknown, missing or mistyped one is an error that nam
 """
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from router_service.model import Objective, RouterConfig
-from services.common.files.json_file import read_json_object
+from services.common.files.json_file import read_json_object, write_json
 from services.common.weights import names_weights
 
 FORMAT_VERSION = 1
@@ -120,9 +119,7 @@ def read_description(path: Path) -> RouterDescription:
 
 def write_description(description: RouterDescription, path: Path) -> None:
     """Writes a description as indented JSON; the file changes whole or not at all."""
-    aside = path.with_name(f"{path.name}.tmp")
-    aside.write_text(json.dumps(dataclasses.asdict(description), indent=1) + "\n", encoding="utf-8")
-    aside.replace(path)
+    write_json(path, dataclasses.asdict(description))
 
 
 def read_identity(path: Path, name: str, fields: Any) -> ModelIdentity:

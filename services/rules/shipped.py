@@ -30,19 +30,23 @@ class _Shipped:
         raise NotImplementedError
 
 
-class RouterRule(_Shipped):
+class _Thresholded(_Shipped):
+    """Asks the LLM where the score reaches the threshold of the request."""
+
+    def decider(self, parameters: Mapping[str, float]) -> Decider:
+        """Decides by the score."""
+        return Threshold(parameters["threshold"])
+
+
+class RouterRule(_Thresholded):
     """Asks the LLM where the router predicts a divergence (arXiv:2505.21600 §4.2)."""
 
     name = "router"
     evidence = Evidence.ROUTER
     parameters = _threshold("a divergence probability")
 
-    def decider(self, parameters: Mapping[str, float]) -> Decider:
-        """Decides by the router's probability."""
-        return Threshold(parameters["threshold"])
 
-
-class EntropyRule(_Shipped):
+class EntropyRule(_Thresholded):
     """Asks the LLM where the SLM is undecided: by the entropy of its 100 likeliest tokens, in nats."""
 
     name = "entropy"
@@ -54,12 +58,8 @@ class EntropyRule(_Shipped):
         log_p = _log_softmax(rows.top_logits)
         return np.asarray(-(np.exp(log_p) * log_p).sum(axis=-1), dtype=np.float32)
 
-    def decider(self, parameters: Mapping[str, float]) -> Decider:
-        """Decides by the entropy."""
-        return Threshold(parameters["threshold"])
 
-
-class MarginRule(_Shipped):
+class MarginRule(_Thresholded):
     """Asks the LLM where the SLM's two likeliest tokens are close: by 1 - (p1 - p2), in [0, 1]."""
 
     name = "margin"
@@ -70,10 +70,6 @@ class MarginRule(_Shipped):
         """1 - (p1 - p2)."""
         first, second = np.exp(_log_softmax(rows.top_logits)[:, :2]).T
         return np.asarray(1 - (first - second), dtype=np.float32)
-
-    def decider(self, parameters: Mapping[str, float]) -> Decider:
-        """Decides by the margin."""
-        return Threshold(parameters["threshold"])
 
 
 class LosslessRule(_Shipped):

@@ -5,7 +5,6 @@ Owns the format, its strict reading, and whether a sweep belongs to a rule and a
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +12,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from services.common.files.json_file import read_json_object
+from services.common.files.json_file import read_json_object, write_json
 from services.common.threshold_table import threshold_for
 from services.rules.rule import Rule
 
@@ -152,6 +151,4 @@ def parse_sweep(path: Path) -> RuleSweep:
 
 def write_sweep(sweep: RuleSweep, path: Path) -> None:
     """Writes a sweep as indented JSON; the file changes whole or not at all."""
-    aside = path.with_name(f"{path.name}.tmp")
-    aside.write_text(json.dumps(sweep.model_dump(exclude_none=True), indent=1) + "\n", encoding="utf-8")
-    aside.replace(path)
+    write_json(path, sweep.model_dump(exclude_none=True))

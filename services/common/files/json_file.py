@@ -1,4 +1,4 @@
-"""Reads JSON files that come with models, and says what is wrong with them.
+"""Reads JSON files that come with models and says what is wrong with them; writes them whole or not at all.
 
 Owns the errors: whatever the file is, a reader gets an object or one kind of exception that names the file. Doesn't
 know what the files are about.
@@ -12,6 +12,13 @@ from typing import Any
 
 MAX_BYTES = 2**26
 """Largest file: the weight maps of the largest models take a few MiB."""
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes indented JSON; the file changes whole or not at all."""
+    aside = path.with_name(f"{path.name}.tmp")
+    aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    aside.replace(path)
 
 
 def read_json_object(path: Path, error_type: type[ValueError]) -> dict[str, Any]:
