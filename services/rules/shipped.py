@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.rules.decider import Always, Decider, Draft, Stateless, Threshold, Verdict
-from services.rules.rule import DraftRows, Evidence, Parameter
+from services.rules.rule import DraftRows, Evidence, Parameter, Rule
 
 
-def _threshold(scale: str) -> dict[str, Parameter]:
-    return {"threshold": Parameter(f"Ask the LLM at {scale} of at least this; 0 asks always.", default=None)}
+def _threshold(scale: str, default: float | None) -> dict[str, Parameter]:
+    return {"threshold": Parameter(f"Ask the LLM at {scale} of at least this; 0 asks always.", default=default)}
 
 
 class _Shipped:
@@ -43,7 +43,7 @@ class RouterRule(_Thresholded):
 
     name = "router"
     evidence = Evidence.ROUTER
-    parameters = _threshold("a divergence probability")
+    parameters = _threshold("a divergence probability", default=None)
 
 
 class EntropyRule(_Thresholded):
@@ -51,7 +51,8 @@ class EntropyRule(_Thresholded):
 
     name = "entropy"
     evidence = Evidence.SLM
-    parameters = _threshold("an entropy in nats")
+    # About a fifth of the tokens of a reasoning model's answers are above it (arXiv:2506.01939 §3).
+    parameters = _threshold("an entropy in nats", default=0.672)
 
     def scores(self, rows: DraftRows) -> NDArray[np.float32]:
         """Entropy in nats."""
@@ -64,7 +65,7 @@ class MarginRule(_Thresholded):
 
     name = "margin"
     evidence = Evidence.SLM
-    parameters = _threshold("1 - (p1 - p2)")
+    parameters = _threshold("1 - (p1 - p2)", default=0.5)
 
     def scores(self, rows: DraftRows) -> NDArray[np.float32]:
         """1 - (p1 - p2)."""
@@ -115,6 +116,18 @@ class RandomRule(_Shipped):
     def decider(self, parameters: Mapping[str, float]) -> Decider:
         """Decides by the draw."""
         return _RandomDecider(parameters["rate"], int(parameters["seed"]))
+
+
+SHIPPED: tuple[Rule, ...] = (
+    RouterRule(),
+    EntropyRule(),
+    MarginRule(),
+    LosslessRule(),
+    SlmRule(),
+    LlmRule(),
+    RandomRule(),
+)
+"""All of them, the paper's first."""
 
 
 class _RandomDecider(Stateless):

@@ -19,7 +19,7 @@ from evaluation.exactness import Reference
 from evaluation.reference.pair import LoadedPair
 from tests.integration.gateway.door import MODEL, PATHS, TIMEOUT_S, Gateway, is_idle
 from tests.integration.harness.completions import endless_request, tell
-from tests.integration.harness.pair import RunningPair
+from tests.integration.harness.pair import RunningPair, llm_info
 from tests.serving import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600)]
@@ -132,9 +132,22 @@ async def test_clients_that_go_away_at_any_time_leave_no_slot(
         else:
             writer.close()
 
+    num_seen_busy = 0
+
+    async def watch() -> None:
+        nonlocal num_seen_busy
+        while True:
+            num_seen_busy += (await llm_info(pair.llm)).load.num_active_sequences > 0
+            await asyncio.sleep(0.2)
+
+    watching = asyncio.create_task(watch())
     for first in range(0, num_disconnects, NUM_AT_ONCE):
         if first <= num_disconnects // 10:
             memory.note()
         await asyncio.gather(*(leave() for _ in range(NUM_AT_ONCE)))
+    watching.cancel()
     await until(is_idle(pair), 30)
+    # Who had stood at a closed door would have left nothing behind either.
+    tell("times that an LLM was seen at work", num_seen_busy)
+    assert num_seen_busy > num_disconnects / NUM_AT_ONCE / 10
     memory.check()

@@ -1,0 +1,108 @@
+"""A rule as it is asked for, and as a sequence has it: its name, and a value for each of its parameters.
+
+Owns the one notation that flags, environment variables, headers and pair files share: "entropy" or
+"random:rate=0.2,seed=7".
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from services.rules.decider import Decider
+from services.rules.rule import Evidence, Rule, RuleError, resolve_parameters
+
+THRESHOLD = "threshold"
+"""What every rule calls its threshold that has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSpec:
+    """A rule as somebody asks for it: nothing is checked yet.
+
+    Args:
+        name: Of the rule; empty for the server's default.
+        parameters: Those that are set.
+    """
+
+    name: str = ""
+    parameters: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> RuleSpec:
+        """Reads "name" or "name:parameter=value,parameter=value".
+
+        Raises:
+            RuleError: It isn't written like that.
+        """
+        name, has_parameters, rest = text.strip().partition(":")
+        parameters: dict[str, float] = {}
+        for part in rest.split(",") if has_parameters else ():
+            key, equals, value = (piece.strip() for piece in part.partition("="))
+            try:
+                number = float(value)
+            except ValueError:
+                number = None
+            if not (key and equals) or number is None or key in parameters:
+                raise RuleError(f"rule: expected NAME or NAME:PARAMETER=NUMBER,… with no parameter twice, got {text!r}")
+            parameters[key] = number
+        if not name:
+            raise RuleError(f"rule: expected the name of a rule, got {text!r}")
+        return cls(name, parameters)
+
+    def __str__(self) -> str:
+        values = ",".join(f"{key}={value:g}" for key, value in self.parameters.items())
+        return f"{self.name}:{values}" if values else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenRule:
+    """A rule with a value for each of its parameters, all checked.
+
+    Args:
+        rule: The rule.
+        parameters: The values.
+    """
+
+    rule: Rule
+    parameters: Mapping[str, float]
+
+    @classmethod
+    def of(cls, rule: Rule, parameters: Mapping[str, float] | None = None) -> ChosenRule:
+        """Checks parameters, and fills in those that are left out.
+
+        Raises:
+            RuleError: One is unknown, missing, or out of range.
+        """
+        return cls(rule, resolve_parameters(rule, parameters or {}))
+
+    @property
+    def threshold(self) -> float | None:
+        """Its threshold; None where the rule has none."""
+        return self.parameters.get(THRESHOLD)
+
+    @property
+    def evidence(self) -> Evidence:
+        """What its scores are computed from."""
+        return self.rule.evidence
+
+    @property
+    def may_ask_llm(self) -> bool:
+        """Whether the LLM is ever asked: never by a rule that needs none, nor above any probability."""
+        is_out_of_reach = self.evidence is Evidence.ROUTER and (self.threshold or 0.0) > 1
+        return self.rule.needs_llm and not is_out_of_reach
+
+    def decider(self) -> Decider:
+        """Makes the decider of a sequence."""
+        return self.rule.decider(self.parameters)
+
+    def with_threshold(self, threshold: float) -> ChosenRule:
+        """The same rule with another threshold."""
+        return replace(self, parameters={**self.parameters, THRESHOLD: threshold})
+
+    def identity(self) -> bytes:
+        """Bytes that differ where decisions may."""
+        names = "\0".join((self.rule.name, self.rule.version, *sorted(self.parameters)))
+        values = [self.parameters[name] for name in sorted(self.parameters)]
+        return names.encode() + b"\0" + struct.pack(f"<{len(values)}d", *values)
