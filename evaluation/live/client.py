@@ -10,6 +10,7 @@ import grpc
 from trivium.v1 import orchestrator_pb2 as pb
 
 from services.client import AsyncClient, Completion, GenerationFailed, Options, chat_request
+from services.common.rule_spec import RuleSpec
 
 logger = logging.getLogger(__name__)
 
@@ -33,17 +34,32 @@ class Asking:
         threshold: The LLM writes a token from this divergence probability on.
         target_llm_usage: LLM usage rate that the orchestrator finds a threshold for.
         max_new_tokens: Limit of a response.
+        rule: Decides who writes a token, as "entropy:threshold=0.7".
+
+    Raises:
+        ValueError: The rule isn't written like that.
     """
 
     threshold: float | None = None
     target_llm_usage: float | None = None
     max_new_tokens: int | None = None
+    rule: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.rule is not None:
+            RuleSpec.parse(self.rule)
+
+    @property
+    def rule_name(self) -> str | None:
+        """The rule's name; None for the orchestrator's default."""
+        return RuleSpec.parse(self.rule).name if self.rule is not None else None
 
     def request(self, prompt: str) -> pb.GenerateRequest:
         """A request with one user message, decoded greedily."""
         return chat_request(
             prompt,
             Options(
+                rule=self.rule,
                 threshold=self.threshold,
                 target_llm_usage=self.target_llm_usage,
                 max_new_tokens=self.max_new_tokens,

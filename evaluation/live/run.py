@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,10 @@ class LiveRun:
 
     @property
     def method(self) -> str:
-        """Who answers: "llm" or "slm" alone, or "r2r"."""
-        threshold = self.asking.threshold
+        """Who answers: "llm" or "slm" alone, "r2r", or the name of another rule than the router's."""
+        threshold, rule = self.asking.threshold, self.asking.rule_name
+        if rule is not None and rule != "router":
+            return rule
         if threshold is None:
             return "r2r"
         return "llm" if threshold == 0 else "slm" if threshold > 1 else "r2r"
@@ -75,7 +77,9 @@ class LiveRun:
         if self.run_id:
             return self.run_id
         parts = [self.suite.name, self.method]
-        if self.method == "r2r" and self.asking.threshold is not None:
+        if self.asking.rule is not None and ":" in self.asking.rule:
+            parts.append(self.asking.rule.partition(":")[2].replace(",", "-"))
+        if self.method not in ("slm", "llm") and self.asking.threshold is not None:
             parts.append(f"t{self.asking.threshold:g}")
         if self.asking.target_llm_usage is not None:
             parts.append(f"u{self.asking.target_llm_usage:g}")
@@ -123,6 +127,7 @@ async def _run(
     folder = live.results / RUNS_FOLDER
     async with AsyncClient(live.address, timeout_s=TIMEOUT_S, retry_s=_RETRY_S, **live.client_options) as client:
         info = await _server_info(client, live.address)
+        live = _with_rule(live, info)
         with Journal(folder / f"{live.name}.jsonl", _what_is_run(live, info), _KEY) as journal:
             await _Asker(live, client, journal, questions, on_progress).ask_all()
             rows = [journal.rows[question.question_id] for question in questions]
@@ -193,12 +198,21 @@ async def _server_info(client: AsyncClient, address: str) -> pb.OrchestratorServ
         raise LiveError(f"orchestrator {address}: {failure}") from failure
 
 
+def _with_rule(live: LiveRun, info: pb.OrchestratorServiceGetServerInfoResponse) -> LiveRun:
+    """Names the orchestrator's default rule where it isn't the router's, so that the records do."""
+    default = next((rule.name for rule in info.rules if rule.is_default), "router")
+    if live.asking.rule is not None or default == "router":
+        return live
+    return replace(live, asking=replace(live.asking, rule=default))
+
+
 def _what_is_run(live: LiveRun, info: pb.OrchestratorServiceGetServerInfoResponse) -> dict[str, Any]:
     """What has to be the same for a run to go on."""
     return {
         "suite": live.suite.name,
         "data": live.source,
         "seed": live.seed,
+        **({"rule": live.asking.rule} if live.asking.rule is not None else {}),
         "threshold": live.asking.threshold,
         "target_llm_usage": live.asking.target_llm_usage,
         "max_new_tokens": live.asking.max_new_tokens,
@@ -223,10 +237,10 @@ def _row(question: Question[Any], answer: Completion, grade: Grade, method: str)
         "finished": answer.finish.reason == pb.FINISH_REASON_STOP,
         "num_prompt_tokens": usage.num_prompt_tokens,
         "num_tokens": usage.num_completion_tokens,
-        "llm_positions": llm_positions if method == "r2r" else [],
+        "llm_positions": [] if method in ("slm", "llm") else llm_positions,
         "think_len": shape.think_len,
         "thought_starts": shape.thought_starts,
-        "model": "routed" if method == "r2r" else method,
+        "model": method if method in ("slm", "llm") else "routed",
         "latency_s": answer.seconds,
         # From here on for people; the records don't hold it.
         "threshold": usage.threshold,
@@ -238,18 +252,16 @@ def _row(question: Question[Any], answer: Completion, grade: Grade, method: str)
 
 
 def _run_of(live: LiveRun, info: pb.OrchestratorServiceGetServerInfoResponse, rows: Sequence[dict[str, Any]]) -> Run:
-    sizes = {
-        "slm": info.slm.num_parameters,
-        "router": info.router.num_parameters,
-        "llm": info.llm.num_parameters,
-    }
+    sizes = {"slm": info.slm.num_parameters, "llm": info.llm.num_parameters}
+    if live.method in ("r2r", "slm", "llm"):
+        sizes["router"] = info.router.num_parameters
     return Run(
         run_id=live.name,
         suite=live.suite.name,
         method=live.method,
         model_params_b={name: size / 1e9 for name, size in sizes.items()},
         seed=live.seed,
-        threshold=rows[0]["threshold"] if live.method == "r2r" else None,
+        threshold=None if live.method in ("slm", "llm") else rows[0]["threshold"],
         target_llm_usage=live.asking.target_llm_usage,
         commit=live.commit,
         command=live.command,

@@ -61,12 +61,23 @@ MaxNewTokens = Annotated[
     int | None,
     typer.Option("--max-new-tokens", help="Tokens to write at most.", show_default="up to the context length"),
 ]
+RoutingRule = Annotated[
+    str | None,
+    typer.Option(
+        "--rule",
+        metavar="NAME[:PARAMETER=NUMBER,…]",
+        help="What decides who writes a token: router, entropy, margin, lossless, slm, llm, random, or one that "
+        "another package brings. E.g. `entropy:threshold=0.7`.",
+        show_default="the server's",
+    ),
+]
 Threshold = Annotated[
     float | None,
     typer.Option(
         "--threshold",
-        help="The LLM writes a token from this divergence probability on: 0 is LLM only, above 1 SLM only.",
-        show_default="the router's calibrated one",
+        help="The LLM writes a token from this score on; the router's is a divergence probability: 0 is LLM only, "
+        "above 1 SLM only.",
+        show_default="the rule's; the router's is calibrated",
     ),
 ]
 AllowOtherSlm = Annotated[

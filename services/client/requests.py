@@ -11,6 +11,8 @@ from enum import StrEnum
 from trivium.v1 import common_pb2
 from trivium.v1 import orchestrator_pb2 as pb
 
+from services.common.rule_spec import RuleSpec
+
 
 class LossPolicy(StrEnum):
     """What a request does while no replica of the LLM is left: waits, goes on with the SLM, or fails."""
@@ -59,7 +61,9 @@ class Options:
 
     Args:
         max_new_tokens: Tokens to write at most.
-        threshold: Divergence probability from which the LLM writes a token: 0 is LLM only, above 1 is SLM only.
+        rule: What decides which drafts stand, as "entropy" or "random:rate=0.2,seed=7". None is the server's default.
+        threshold: Score from which the LLM writes a token, for rules that have one; the router's is a divergence
+            probability. 0 is LLM only; above 1 is SLM only for the router.
         target_llm_usage: Share of tokens that the LLM is to write, instead of a threshold.
         target_avg_params_b: Billions of parameters that a token is to take on average, instead of a threshold.
         stop: Strings before the first of which the answer ends.
@@ -69,10 +73,12 @@ class Options:
         request_id: Names the request; the client chooses if empty.
 
     Raises:
-        ValueError: More than one of threshold and targets is given; the message names them.
+        ValueError: More than one of threshold and targets is given, or the rule isn't written like that; the message
+            names the field.
     """
 
     max_new_tokens: int | None = None
+    rule: str | None = None
     threshold: float | None = None
     target_llm_usage: float | None = None
     target_avg_params_b: float | None = None
@@ -86,6 +92,8 @@ class Options:
         given = [name for name in _ROUTING if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"give {' or '.join(given)}, not {'both' if len(given) == 2 else 'all'}")
+        if self.rule is not None:
+            RuleSpec.parse(self.rule)
 
 
 DEFAULTS = Options()
@@ -139,6 +147,9 @@ def _with(request: pb.GenerateRequest, options: Options) -> pb.GenerateRequest:
     for name in ("max_new_tokens", "run_ahead_depth", *_ROUTING):
         if (value := getattr(options, name)) is not None:
             setattr(request, name, value)
+    if options.rule is not None:
+        spec = RuleSpec.parse(options.rule)
+        request.rule.CopyFrom(pb.RoutingRule(name=spec.name, parameters=spec.parameters))
     if options.sampling is not None and (params := options.sampling.params()) is not None:
         request.sampling.CopyFrom(params)
     request.stop.extend(options.stop)

@@ -22,8 +22,9 @@ from services.common.errors import ModelNotReady, PeerUnavailable
 from services.common.text.assembler import TextAssembler
 from services.orchestrator.index.prefix_index import PrefixIndex
 from services.orchestrator.index.writer import IndexWriter
-from services.orchestrator.pair.gate import PairGate
+from services.orchestrator.pair.gate import INCOMPLETE, PairGate
 from services.orchestrator.replicas.discovery import Discovery, Resolve, resolve_host
+from services.orchestrator.replicas.draft_scores import DraftScores
 from services.orchestrator.replicas.link import CommandT, InfoT, Link, LinkPeer, OpenChannel, ResponseT
 from services.orchestrator.replicas.link_set import LinkSet
 from services.orchestrator.replicas.llm_side import LlmSide
@@ -39,6 +40,7 @@ from services.orchestrator.sequences.counts import RequestCounts
 from services.orchestrator.sequences.running import RunningSequences
 from services.orchestrator.sequences.sequence import RunningSequence
 from services.orchestrator.settings import OrchestratorSettings
+from services.rules.rule import Evidence
 
 _TICK_S = 0.25
 
@@ -54,8 +56,9 @@ class Driver:
         open_channel: Opens connections to replicas.
         resolve: Looks up the names among the replicas' addresses.
         draw: Where chance comes from when replicas are chosen.
-        on_presence: Called with what is missing when a service without which nothing runs has gone, and with None
-            when all are there again.
+        default_evidence: What the default rule's scores are computed from.
+        on_presence: Called with what is missing when a service has gone without which the default rule decides
+            nothing, and with None when all are there again.
 
     Attributes:
         counts: What it has done since its start.
@@ -73,6 +76,7 @@ class Driver:
         open_channel: OpenChannel,
         resolve: Resolve = resolve_host,
         draw: random.Random | None = None,
+        default_evidence: Evidence = Evidence.ROUTER,
         on_presence: Callable[[str | None], None] = lambda _missing: None,
     ) -> None:
         draw = draw or random.Random()
@@ -84,8 +88,9 @@ class Driver:
         self._index = index
         self._open_channel = open_channel
         self._resolve = resolve
+        self._default_evidence = default_evidence
         self._on_presence = on_presence
-        self._missing: str | None = None
+        self._told_missing: str | None = None
         self._arrivals = Arrivals()
         self._running = RunningSequences()
         self._writer = IndexWriter(index, settings.token_log_interval_ms / 1000)
@@ -99,7 +104,7 @@ class Driver:
         self.slm = SlmSide(
             self._running,
             gate,
-            self.router,
+            DraftScores(self.router),
             make_links=partial(self._make_links, settings.slm),
             on_gone=partial(self._writer.lost, "slm"),
             draw=draw,
@@ -173,9 +178,9 @@ class Driver:
 
     async def _open(self, task: GenerationTask) -> RunningSequence:
         if self._gate.pair is None:
-            raise ModelNotReady("the pair isn't complete: no SLM, router or LLM has answered yet")
-        if self._missing:
-            raise PeerUnavailable(self._missing)
+            raise ModelNotReady(INCOMPLETE)
+        if missing := self._missing(task.rule.evidence):
+            raise PeerUnavailable(missing)
         resumed = await self._writer.resumed_tokens(task)
         hits = await self._index.lookup([*task.prompt_token_ids, *(token.token_id for token in resumed)])
         depth = self._settings.run_ahead_depth if task.run_ahead_depth is None else task.run_ahead_depth
@@ -224,11 +229,18 @@ class Driver:
             self._tell_presence()
 
     def _tell_presence(self) -> None:
-        gone = [name for name, side in (("slm", self.slm), ("router", self.router)) if side.presence.is_gone]
-        missing = f"{gone[0]}: no replica for {self._settings.peer_grace_s:g} s" if gone else None
-        if missing != self._missing:
-            self._missing = missing
+        missing = self._missing(self._default_evidence)
+        if missing != self._told_missing:
+            self._told_missing = missing
             self._on_presence(missing)
+
+    def _missing(self, evidence: Evidence) -> str | None:
+        """What has gone of the services without which a rule of that evidence decides nothing."""
+        needed = {"slm": self.slm.presence, "router": self.router.presence}
+        if evidence is not Evidence.ROUTER:
+            del needed["router"]
+        gone = [name for name, presence in needed.items() if presence.is_gone]
+        return f"{gone[0]}: no replica for {self._settings.peer_grace_s:g} s" if gone else None
 
     def _make_links(
         self, targets: Sequence[str], peer: LinkPeer[CommandT, ResponseT, InfoT]

@@ -10,15 +10,24 @@ from services.common.serving.lifecycle import Lifecycle
 from services.common.serving.telemetry import Telemetry
 from services.orchestrator.driver import Driver
 from services.orchestrator.index.prefix_index import PrefixIndex
+from services.orchestrator.pair.rules import ServedRules
+from services.orchestrator.sequences.counts import rule_label
 
 
 def instrument(
-    telemetry: Telemetry, driver: Driver, index: PrefixIndex, lifecycle: Lifecycle, keys: Keys | None
+    telemetry: Telemetry,
+    driver: Driver,
+    index: PrefixIndex,
+    lifecycle: Lifecycle,
+    *,
+    rules: ServedRules,
+    keys: Keys | None,
 ) -> None:
     """Adds all of them."""
     _callers(telemetry, keys)
     _requests(telemetry, driver, lifecycle)
     _tokens(telemetry, driver)
+    _rules(telemetry, driver, rules)
     _peers(telemetry, driver, index)
 
 
@@ -81,6 +90,23 @@ def _tokens(telemetry: Telemetry, driver: Driver) -> None:
         "trivium_orchestrator_wasted_answers_total",
         "Answers of the LLM that became no token, counted when their request ends.",
         lambda: counts.num_answers_dropped,
+    )
+
+
+def _rules(telemetry: Telemetry, driver: Driver, rules: ServedRules) -> None:
+    by_rule = driver.counts.by_rule
+    labels = [rule_label(rule) for rule in rules]
+    telemetry.counter(
+        "trivium_orchestrator_rule_tokens_total",
+        "Tokens of answers by the rule that decided about them, as name@version.",
+        {label: partial(lambda label: by_rule[label].num_tokens, label) for label in labels},
+        label="rule",
+    )
+    telemetry.counter(
+        "trivium_orchestrator_rule_llm_tokens_total",
+        "Those of them that the LLM wrote.",
+        {label: partial(lambda label: by_rule[label].num_llm_tokens, label) for label in labels},
+        label="rule",
     )
 
 

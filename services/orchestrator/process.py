@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from pathlib import Path
 
 import grpc
 from trivium.v1 import orchestrator_pb2_grpc
 
 from services.common.access.keys import Keys
 from services.common.errors import PeerUnavailable, TriviumError
+from services.common.rule_spec import RuleSpec
 from services.common.serving.channels import open_channel
 from services.common.serving.lifecycle import Lifecycle
 from services.common.serving.telemetry import Telemetry
@@ -21,9 +23,11 @@ from services.orchestrator.index.prefix_index import IndexedPair, PrefixIndex
 from services.orchestrator.index.redis_link import RedisLink
 from services.orchestrator.pair.check import ServedPair
 from services.orchestrator.pair.gate import PairGate
+from services.orchestrator.pair.rules import ServedRules
 from services.orchestrator.replicas.discovery import Resolve, resolve_host
 from services.orchestrator.servicer import OrchestratorServicer
 from services.orchestrator.settings import OrchestratorSettings
+from services.rules.registry import Rules
 
 
 class OrchestratorService:
@@ -35,7 +39,8 @@ class OrchestratorService:
         resolve: Looks up the names among the replicas' addresses.
 
     Raises:
-        ValueError: The tokenizer can't be loaded, the Redis URL can't be read, or the keys file can't be used.
+        ValueError: The tokenizer can't be loaded, the Redis URL can't be read, or the keys file, the default rule or
+            a sweep can't be used.
     """
 
     def __init__(self, settings: OrchestratorSettings, lifecycle: Lifecycle, resolve: Resolve = resolve_host) -> None:
@@ -43,9 +48,20 @@ class OrchestratorService:
         self._keys = Keys(settings.keys_file) if settings.keys_file else None
         self.door = KeyDoor(self._keys) if self._keys else None
         self._drain_timeout_s = settings.drain_timeout_s
+        has_router = bool(settings.router)
+        self._rules = ServedRules(
+            Rules.installed(),
+            RuleSpec.parse(settings.rule),
+            [Path(path) for path in settings.rule_sweeps],
+            has_router=has_router,
+        )
         tokenizer = load_tokenizer(settings.tokenizer, settings.tokenizer_revision)
         self._gate = PairGate(
-            tokenizer_sha256(tokenizer), len(tokenizer), self._on_pair, allow_other_slm=settings.allow_other_slm
+            tokenizer_sha256(tokenizer),
+            len(tokenizer),
+            self._on_pair,
+            has_router=has_router,
+            allow_other_slm=settings.allow_other_slm,
         )
         self._index = PrefixIndex(_redis_link(settings), ttl_s=settings.redis_ttl_s)
         self._driver = Driver(
@@ -60,6 +76,7 @@ class OrchestratorService:
                 tls=settings.channel_tls,
             ),
             resolve=resolve,
+            default_evidence=self._rules.default.evidence,
             on_presence=self._on_presence,
         )
         self._servicer = OrchestratorServicer(
@@ -67,6 +84,7 @@ class OrchestratorService:
             lifecycle,
             driver=self._driver,
             gate=self._gate,
+            rules=self._rules,
             index=self._index,
             tokenizer=tokenizer,
         )
@@ -84,7 +102,7 @@ class OrchestratorService:
 
     def instrument(self, telemetry: Telemetry) -> None:
         """Adds the orchestrator's metrics."""
-        metrics.instrument(telemetry, self._driver, self._index, self._lifecycle, self._keys)
+        metrics.instrument(telemetry, self._driver, self._index, self._lifecycle, rules=self._rules, keys=self._keys)
 
     async def start(self) -> None:
         """Connects to Redis and all replicas, and waits until the pair is complete."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 
 from transformers import PreTrainedTokenizerFast
 from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
@@ -19,9 +20,9 @@ from services.common.text.chat_template import ChatTemplate
 from services.orchestrator.door import CALLER
 from services.orchestrator.driver import Driver
 from services.orchestrator.index.prefix_index import PrefixIndex
-from services.orchestrator.pair.budget import Budget
 from services.orchestrator.pair.check import ServedPair
-from services.orchestrator.pair.gate import PairGate
+from services.orchestrator.pair.gate import INCOMPLETE, PairGate
+from services.orchestrator.pair.rules import ServedRules, rule_sizes
 from services.orchestrator.requests.parse import GenerationLimits, parse_request
 from services.orchestrator.requests.prompt import PromptReader
 from services.orchestrator.requests.task import GenerationTask
@@ -56,6 +57,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         lifecycle: State of this process.
         driver: Runs sequences.
         gate: Knows the pair.
+        rules: What it can be served with.
         index: The shared prefix index.
         tokenizer: The pair's tokenizer.
     """
@@ -67,6 +69,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         *,
         driver: Driver,
         gate: PairGate,
+        rules: ServedRules,
         index: PrefixIndex,
         tokenizer: PreTrainedTokenizerFast,
     ) -> None:
@@ -74,6 +77,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         self._lifecycle = lifecycle
         self._driver = driver
         self._gate = gate
+        self._rules = rules
         self._index = index
         self._prompts = PromptReader(tokenizer)
         self._num_client_messages = 0
@@ -115,7 +119,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         self, request: orchestrator_pb2.OrchestratorServiceGetServerInfoRequest, context: object
     ) -> orchestrator_pb2.OrchestratorServiceGetServerInfoResponse:
         """Describes the pair, the process and its load."""
-        self._pair()
+        pair = self._pair()
         return orchestrator_pb2.OrchestratorServiceGetServerInfoResponse(
             replica=self._lifecycle.replica_info(),
             slm=self._gate.members.slm,
@@ -124,18 +128,19 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             context_length=self._driver.context_len,
             load=self._load(),
             chat_template=_chat_template(self._prompts.template),
+            rules=self._rules.describe(pair),
         )
 
     def _pair(self) -> ServedPair:
         if self._gate.pair is None:
-            raise ModelNotReady("the pair isn't complete: no SLM, router or LLM has answered yet")
+            raise ModelNotReady(INCOMPLETE)
         return self._gate.pair
 
     def _limits(self, pair: ServedPair, caller: Tenant | None) -> GenerationLimits:
         return GenerationLimits(
             context_len=self._driver.context_len,
             vocab_size=pair.vocab_size,
-            budget=Budget.of(pair, caller.limits.routing if caller else None),
+            choose_rule=partial(self._rules.choose, pair=pair, allowed=caller.limits.routing if caller else None),
             max_run_ahead_depth=self._settings.max_run_ahead_depth,
         )
 
@@ -210,19 +215,23 @@ def _finish(pair: ServedPair, sequence: RunningSequence, finish: Finish) -> orch
     num_llm_decisions = num_llm + sequence.answer.count(Source.SLM_CONFIRMED)
     num_prompt = len(sequence.task.prompt_token_ids)
     num_tokens = max(num_completion, 1)
+    chosen = sequence.task.rule
+    sizes = rule_sizes(chosen.rule, pair)
     usage = orchestrator_pb2.Usage(
         num_prompt_tokens=num_prompt,
         num_completion_tokens=num_completion,
         num_llm_tokens=num_llm,
         num_llm_decisions=num_llm_decisions,
         llm_usage_rate=num_llm / num_tokens,
-        avg_activated_params_b=pair.sizes.avg_activated_params_b(num_llm_decisions / num_tokens),
+        avg_activated_params_b=sizes.avg_activated_params_b(num_llm_decisions / num_tokens),
         num_slm_tokens_reused=min(sequence.slm_prefill.num_reused, num_prompt),
         num_llm_tokens_reused=min(sequence.llm_prefill.num_reused, num_prompt),
         num_slm_tokens_prefilled=sequence.slm_prefill.num_prefilled,
         num_llm_tokens_prefilled=sequence.llm_prefill.num_prefilled,
         num_drafts_dropped=sequence.core.num_drafts_dropped,
-        threshold=sequence.task.threshold,
+        threshold=chosen.threshold or 0.0,
+        rule=orchestrator_pb2.RoutingRule(name=chosen.rule.name, parameters=chosen.parameters),
+        rule_version=chosen.rule.version,
         num_fallback_tokens=sequence.answer.count(Source.SLM_FALLBACK),
     )
     return orchestrator_pb2.Finish(reason=_REASONS[finish.reason], stop=finish.stop, usage=usage)

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from services.common.rule_spec import RuleSpec
 from services.common.serving.call_limits import MAX_READING, CallLimits
 from services.common.serving.channels import ChannelOptions
 from services.common.serving.settings import CommaList, PeerSettings, ProcessSettings
@@ -20,7 +21,7 @@ _UNREAD_BYTES = 16 * 1024
 class OrchestratorSettings(PeerSettings, ProcessSettings):
     """The front of a pair: tokenizes, routes token by token, and streams the answer out.
 
-    It turns SERVING once an SLM, a router and an LLM answer and are found to belong together.
+    It turns SERVING once an SLM, an LLM and a router, if it has one, answer and are found to belong together.
     """
 
     model_config = SettingsConfigDict(env_prefix="TRIVIUM_ORCHESTRATOR_")
@@ -30,7 +31,9 @@ class OrchestratorSettings(PeerSettings, ProcessSettings):
         "of its IP addresses, and is looked up again and again.",
         min_length=1,
     )
-    router: CommaList = Field(description="Addresses of the router replicas, in the same way.", min_length=1)
+    router: CommaList = Field(
+        (), description="Addresses of the router replicas, in the same way. None: the pair has no router."
+    )
     llm: CommaList = Field(description="Addresses of the LLM replicas, in the same way.", min_length=1)
     discovery_interval_s: float = Field(
         2.0, ge=0.1, description="Seconds between two look-ups of the names among these addresses."
@@ -55,6 +58,16 @@ class OrchestratorSettings(PeerSettings, ProcessSettings):
     )
     tokenizer: str = Field(description="Hugging Face id or directory of the pair's tokenizer.")
     tokenizer_revision: str = Field("", description="Hugging Face revision of the tokenizer.")
+    rule: str = Field(
+        "router",
+        description="The rule of requests that name none, as NAME or NAME:PARAMETER=NUMBER,… A pair without a router "
+        "needs one that asks none, such as entropy.",
+    )
+    rule_sweeps: CommaList = Field(
+        (),
+        description="Files of sweeps that `trivium calibrate --rule` has made: with one, requests may name a budget "
+        "for its rule. The router's sweep comes with its checkpoint.",
+    )
     allow_other_slm: bool = Field(
         False, description="Serve a router before an SLM of other weights than it was trained with."
     )
@@ -133,6 +146,12 @@ class OrchestratorSettings(PeerSettings, ProcessSettings):
         for target in targets:
             Target.parse(target)
         return targets
+
+    @field_validator("rule")
+    @classmethod
+    def _readable_rule(cls, rule: str) -> str:
+        RuleSpec.parse(rule)
+        return rule
 
     @model_validator(mode="after")
     def _one_password_for_redis(self) -> OrchestratorSettings:

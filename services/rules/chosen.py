@@ -1,59 +1,16 @@
-"""A rule as it is asked for, and as a sequence has it: its name, and a value for each of its parameters.
-
-Owns the one notation that flags, environment variables, headers and pair files share: "entropy" or
-"random:rate=0.2,seed=7".
-"""
+"""A rule as a sequence has it: with a value for each of its parameters."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from services.rules.decider import Decider
-from services.rules.rule import Evidence, Rule, RuleError, resolve_parameters
+from services.rules.rule import Evidence, Rule, resolve_parameters
 
 THRESHOLD = "threshold"
 """What every rule calls its threshold that has one."""
-
-
-@dataclass(frozen=True, slots=True)
-class RuleSpec:
-    """A rule as somebody asks for it: nothing is checked yet.
-
-    Args:
-        name: Of the rule; empty for the server's default.
-        parameters: Those that are set.
-    """
-
-    name: str = ""
-    parameters: Mapping[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def parse(cls, text: str) -> RuleSpec:
-        """Reads "name" or "name:parameter=value,parameter=value".
-
-        Raises:
-            RuleError: It isn't written like that.
-        """
-        name, has_parameters, rest = text.strip().partition(":")
-        parameters: dict[str, float] = {}
-        for part in rest.split(",") if has_parameters else ():
-            key, equals, value = (piece.strip() for piece in part.partition("="))
-            try:
-                number = float(value)
-            except ValueError:
-                number = None
-            if not (key and equals) or number is None or key in parameters:
-                raise RuleError(f"rule: expected NAME or NAME:PARAMETER=NUMBER,… with no parameter twice, got {text!r}")
-            parameters[key] = number
-        if not name:
-            raise RuleError(f"rule: expected the name of a rule, got {text!r}")
-        return cls(name, parameters)
-
-    def __str__(self) -> str:
-        values = ",".join(f"{key}={value:g}" for key, value in self.parameters.items())
-        return f"{self.name}:{values}" if values else self.name
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,6 +117,12 @@ def read_sweep(path: Path, rule: Rule, slm: SweptModel) -> RuleSweep:
             version of it, or another small model.
     """
     sweep = parse_sweep(path)
+    check_sweep(path, sweep, rule, slm)
+    return sweep
+
+
+def check_sweep(path: Path, sweep: RuleSweep, rule: Rule, slm: SweptModel) -> None:
+    """Checks that a sweep, read from `path`, is of a rule and a small model; raises as `read_sweep` does."""
     if sweep.rule != rule.name:
         raise SweepError(f"{path}: rule: it is a sweep of {sweep.rule}, not of {rule.name}")
     if sweep.version != rule.version:
@@ -132,7 +138,6 @@ def read_sweep(path: Path, rule: Rule, slm: SweptModel) -> RuleSweep:
                 f"{path}: slm.{field}: it was made with {theirs} of {sweep.slm.model_id!r}, "
                 f"slm {slm.model_id!r} has {ours}"
             )
-    return sweep
 
 
 def parse_sweep(path: Path) -> RuleSweep:

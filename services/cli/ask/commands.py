@@ -17,6 +17,7 @@ def generate(
     prompt: own.Prompt,
     address: opt.Address = None,
     max_new_tokens: opt.MaxNewTokens = None,
+    rule: opt.RoutingRule = None,
     threshold: opt.Threshold = None,
     target_llm_usage: own.TargetLlmUsage = None,
     target_avg_params_b: own.TargetAvgParams = None,
@@ -38,6 +39,7 @@ def generate(
 
     asked = own.asked(
         max_new_tokens=max_new_tokens,
+        rule=rule,
         threshold=threshold,
         target_llm_usage=target_llm_usage,
         target_avg_params_b=target_avg_params_b,
@@ -54,6 +56,7 @@ def generate(
 def chat(
     address: opt.Address = None,
     max_new_tokens: opt.MaxNewTokens = None,
+    rule: opt.RoutingRule = None,
     threshold: opt.Threshold = None,
     target_llm_usage: own.TargetLlmUsage = None,
     target_avg_params_b: own.TargetAvgParams = None,
@@ -72,6 +75,7 @@ def chat(
 
     asked = own.asked(
         max_new_tokens=max_new_tokens,
+        rule=rule,
         threshold=threshold,
         target_llm_usage=target_llm_usage,
         target_avg_params_b=target_avg_params_b,

@@ -45,6 +45,7 @@ def run(
     suite: own.Suite,
     data: own.Data = "",
     address: opt.Address = None,
+    rule: opt.RoutingRule = None,
     threshold: opt.Threshold = None,
     target_llm_usage: own.TargetLlmUsage = None,
     max_new_tokens: opt.MaxNewTokens = None,
@@ -74,13 +75,17 @@ def run(
         raise typer.BadParameter("a threshold is given as well; give one of them", param_hint="--target-llm-usage")
     if Path(run_id).name != run_id:
         raise typer.BadParameter("it is the name of a file, not a path", param_hint="--run-id")
+    try:
+        asking = Asking(threshold, target_llm_usage, max_new_tokens, rule)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--rule") from error
     run_evaluation(
         LiveRun(
             suite=opened_suite(suite.value, allow_unisolated=allow_unisolated_code),
             source=data,
             seed=seed,
             limit=limit,
-            asking=Asking(threshold, target_llm_usage, max_new_tokens),
+            asking=asking,
             address=find_address(address, state_dir),
             concurrency=concurrency,
             results=out,

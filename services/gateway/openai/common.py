@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Field, StrictBool, StrictInt, StrictStr, Tag
 
 from services.client import LossPolicy, Options, Sampling
+from services.common.rule_spec import RuleSpec
 from services.gateway.errors import invalid
 from services.gateway.openai.base import Number, RequestPart
 
@@ -53,8 +54,16 @@ class CommonRequest(RequestPart):
     top_k: StrictInt = Field(0, ge=-1, le=2**31 - 1, description="0 and -1 keep all tokens.")
     seed: StrictInt | None = Field(None, ge=-(2**63), lt=2**64)
     stop: Stop = Field(default_factory=list)
+    rule: StrictStr | None = Field(
+        None,
+        max_length=1000,
+        description='Decides who writes a token, as "entropy" or "random:rate=0.2,seed=7"; absent: the server\'s.',
+    )
     threshold: Number | None = Field(
-        None, ge=0, le=3e38, description="The LLM writes a token from this divergence probability on."
+        None,
+        ge=0,
+        le=3e38,
+        description="The LLM writes a token from this score on; the router's is a divergence probability.",
     )
     target_llm_usage: Number | None = Field(None, ge=0, le=1, description="Instead: the share that the LLM writes.")
     target_avg_params_b: Number | None = Field(
@@ -111,6 +120,7 @@ def options(
     most = request.most_tokens
     return Options(
         max_new_tokens=None if most is None else min(most, _MAX_INT32),
+        rule=request.rule,
         threshold=request.threshold,
         target_llm_usage=request.target_llm_usage,
         target_avg_params_b=request.target_avg_params_b,
@@ -132,12 +142,18 @@ def check_common(request: CommonRequest, max_n: int) -> None:
         raise invalid("stream_options", "only a stream has it: send stream: true")
     if request.n > max_n:
         raise invalid("n", f"at most {max_n} are served")
+    if request.rule is not None:
+        try:
+            RuleSpec.parse(request.rule)
+        except ValueError as error:
+            raise invalid("rule", str(error).removeprefix("rule: ")) from None
     ways = [name for name in _WAYS if getattr(request, name) is not None]
     if len(ways) > 1:
         raise invalid(ways[1], f"give it or {ways[0]}, not both")
 
 
 HEADERS: Mapping[str, tuple[str, type]] = {
+    "X-Trivium-Rule": ("rule", str),
     "X-Trivium-Threshold": ("threshold", float),
     "X-Trivium-Target-LLM-Usage": ("target_llm_usage", float),
     "X-Trivium-Target-Avg-Params-B": ("target_avg_params_b", float),

@@ -13,6 +13,7 @@ a one can put words into the mouth of a stream that is resumed, which is what Re
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def log_header(fingerprint: bytes, decoding_identity: bytes) -> bytes:
 
 
 def pack_tokens(tokens: Iterable[AcceptedToken], check: bytes) -> tuple[bytes, bytes]:
-    """Packs tokens: token id, source and divergence probability (as float32), little-endian, and their checksum.
+    """Packs tokens: token id, source and score (as float32), little-endian, and their checksum.
 
     Args:
         tokens: The tokens.
@@ -123,16 +124,15 @@ def read_log(log: bytes, header: bytes, vocab_size: int) -> TokenLog:
     for start in range(HEADER_LEN, len(log) - RECORD_LEN + 1, RECORD_LEN):
         record = log[start : start + _TOKEN.size]
         value = crc32(record, value)
-        token_id, source, probability = _TOKEN.unpack(record)
+        token_id, source, score = _TOKEN.unpack(record)
         if (
             log[start + _TOKEN.size : start + RECORD_LEN] != _CHECK.pack(value)
             or token_id >= vocab_size
             or source not in _SOURCES
-            # Written so that NaN fails it.
-            or not 0 <= probability <= 1
+            or not math.isfinite(score)
         ):
             break
-        tokens.append(AcceptedToken(token_id, _SOURCES[source], probability))
+        tokens.append(AcceptedToken(token_id, _SOURCES[source], score))
     damaged = len(log) != HEADER_LEN + len(tokens) * RECORD_LEN
     return TokenLog(belongs=True, tokens=tuple(tokens), damaged=damaged)
 

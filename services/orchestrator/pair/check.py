@@ -1,4 +1,4 @@
-"""Decides whether an SLM, an LLM and a router belong together, and sums up the pair that they make.
+"""Decides whether an SLM, an LLM and a router, where there is one, belong together, and sums up the pair.
 
 Owns the rules. Pure: descriptions in, a summary or an error out.
 """
@@ -26,8 +26,9 @@ class ServedPair:
             router.
         vocab_size: Ids below it are valid for both models.
         eos_token_ids: Ids that end a sequence, of either model.
-        sizes: Of the three models.
-        default_threshold: The router's calibrated threshold.
+        sizes: Of the three models; without a router, that has 0.
+        slm: The small model.
+        default_threshold: The router's calibrated threshold; None without a router.
         sweep: Threshold and LLM usage of each row of the router's validation sweep; empty where it carries none.
     """
 
@@ -36,20 +37,21 @@ class ServedPair:
     vocab_size: int
     eos_token_ids: frozenset[int]
     sizes: ModelSizes
-    default_threshold: float
+    slm: common_pb2.ModelInfo
+    default_threshold: float | None
     sweep: tuple[tuple[float, float], ...] = ()
 
 
 def check_pair(
     slm: common_pb2.ModelInfo,
     llm: common_pb2.ModelInfo,
-    router: router_pb2.RouterInfo,
+    router: router_pb2.RouterInfo | None,
     *,
     tokenizer_sha256: str,
     num_tokenizer_ids: int,
     allow_other_slm: bool = False,
 ) -> ServedPair:
-    """Checks that three services belong together, and with the tokenizer in front of them.
+    """Checks that the services of a pair belong together, and with the tokenizer in front of them.
 
     The same tokenizer must stand behind all. The models' vocabularies may differ in size, since models of one family
     pad them differently (151936 and 152064 ids in one of the paper's pairs): what must hold is that every id of the
@@ -61,7 +63,7 @@ def check_pair(
     Args:
         slm: What the SLM service serves.
         llm: What the LLM service serves.
-        router: What the router service serves.
+        router: What the router service serves; None in a pair without one.
         tokenizer_sha256: Fingerprint of the orchestrator's own tokenizer.
         num_tokenizer_ids: Number of its ids, added tokens included.
         allow_other_slm: Let a router judge an SLM of other weights than it was trained with.
@@ -71,15 +73,19 @@ def check_pair(
         RouterModelMismatch: The router was trained for another SLM.
     """
     _check_models(slm, llm, tokenizer_sha256, num_tokenizer_ids)
-    _check_router(slm, router, allow_other_slm)
+    if router is not None:
+        _check_router(slm, router, allow_other_slm)
     return ServedPair(
         models_identity=_digest(model_identity(slm), model_identity(llm)),
-        decoding_identity=_digest(model_identity(slm), model_identity(llm), router.weights_sha256),
+        decoding_identity=_digest(
+            model_identity(slm), model_identity(llm), router.weights_sha256 if router is not None else ""
+        ),
         vocab_size=min(slm.vocab_size, llm.vocab_size),
         eos_token_ids=frozenset(slm.eos_token_ids) | frozenset(llm.eos_token_ids),
-        sizes=ModelSizes(slm.num_parameters, router.num_parameters, llm.num_parameters),
-        default_threshold=router.default_threshold,
-        sweep=_sweep(router),
+        sizes=ModelSizes(slm.num_parameters, router.num_parameters if router is not None else 0, llm.num_parameters),
+        slm=slm,
+        default_threshold=router.default_threshold if router is not None else None,
+        sweep=_sweep(router) if router is not None else (),
     )
 
 

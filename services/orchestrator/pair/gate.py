@@ -16,6 +16,9 @@ from trivium.v1 import common_pb2, router_pb2
 from services.common.errors import PeerUnavailable, ReplicaMismatch, TriviumError
 from services.orchestrator.pair.check import ServedPair, check_pair, model_identity
 
+INCOMPLETE = "the pair isn't complete: one of its services hasn't answered yet"
+"""What callers are told until then."""
+
 _PATIENCE_S = 1.0
 
 
@@ -35,6 +38,7 @@ class PairGate:
         tokenizer_sha256: Fingerprint of the orchestrator's own tokenizer.
         num_tokenizer_ids: Number of its ids, added tokens included.
         on_change: Called with the pair once it is complete, and with the error when a replica doesn't fit.
+        has_router: Whether the pair has a router.
         allow_other_slm: As of `check_pair`.
     """
 
@@ -44,6 +48,7 @@ class PairGate:
         num_tokenizer_ids: int,
         on_change: Callable[[ServedPair | TriviumError], None],
         *,
+        has_router: bool = True,
         allow_other_slm: bool = False,
     ) -> None:
         self.pair: ServedPair | None = None
@@ -53,6 +58,7 @@ class PairGate:
         self._tokenizer_sha256 = tokenizer_sha256
         self._num_tokenizer_ids = num_tokenizer_ids
         self._on_change = on_change
+        self._has_router = has_router
         self._allow_other_slm = allow_other_slm
         self._complete = asyncio.Event()
         self._misfit: TriviumError | None = None
@@ -103,7 +109,9 @@ class PairGate:
             admit()
 
     def _missing(self) -> str:
-        known = {"SLM": self.members.slm, "LLM": self.members.llm, "router": self.members.router}
+        known: dict[str, object] = {"SLM": self.members.slm, "LLM": self.members.llm}
+        if self._has_router:
+            known["router"] = self.members.router
         return f"it waits for the {' and '.join(kind for kind, info in known.items() if info is None)}"
 
     def _same(self, kind: str, known: common_pb2.ModelInfo | None, info: common_pb2.ModelInfo) -> None:
@@ -120,7 +128,7 @@ class PairGate:
     def _admit(self, members: PairMembers) -> None:
         if self.pair:
             return
-        if members.slm and members.llm and members.router:
+        if members.slm and members.llm and (members.router or not self._has_router):
             try:
                 self.pair = check_pair(
                     members.slm,
@@ -131,7 +139,7 @@ class PairGate:
                     allow_other_slm=self._allow_other_slm,
                 )
             except TriviumError as error:
-                # The last to come stays out, and asks again: any of the three may be the one that gets replaced.
+                # The last to come stays out, and asks again: any of them may be the one that gets replaced.
                 self._refuse(error)
         self.members = members
         if self.pair:

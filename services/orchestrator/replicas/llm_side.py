@@ -70,12 +70,15 @@ class LlmSide(ModelSide[llm_pb2.ExtendCommand, llm_pb2.ExtendResponse, LlmInfo])
         policy = sequence.task.llm_loss_policy
         if policy is LlmLossPolicy.SLM_ONLY:
             sequence.react(RoutingCore.llm_absent)
-        elif policy is LlmLossPolicy.FAIL and sequence.task.threshold <= 1:
+        elif policy is LlmLossPolicy.FAIL:
             grace_s = self.presence.grace_s
             sequence.fail(PeerUnavailable(f"llm: no replica for {grace_s:g} s, and llm_loss_policy is FAIL"))
 
     def _identity(self, info: LlmInfo) -> tuple[str, int]:
         return info.replica.replica_id, info.model.context_length
+
+    def _serves(self, sequence: RunningSequence) -> bool:
+        return sequence.task.rule.may_ask_llm
 
     def _held_prefixes(self, sequence: RunningSequence) -> Mapping[str, int]:
         return sequence.hits.llm

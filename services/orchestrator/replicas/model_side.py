@@ -129,8 +129,11 @@ class ModelSide(LinkPeer[CommandT, ResponseT, InfoT], ABC):
         return min(known, default=self._last_context_len)
 
     def attach(self, sequence: RunningSequence) -> None:
-        """Gives a sequence to a replica, unless it has one. If there is none, it gets the next one that is ready."""
-        if sequence.sequence_id in self._seats or not sequence.running:
+        """Gives a sequence to a replica, unless it has one or needs none.
+
+        If there is no replica, it gets the next one that is ready.
+        """
+        if sequence.sequence_id in self._seats or not sequence.running or not self._serves(sequence):
             return
         available = self.links.available
         # One that is away for a moment still counts, since it may be back.
@@ -183,7 +186,7 @@ class ModelSide(LinkPeer[CommandT, ResponseT, InfoT], ABC):
         if self.presence.tick(elapsed_s, is_there=bool(self.links.available)) and self.presence.is_gone:
             for sequence in self._running:
                 # Those on a draining replica still have one.
-                if sequence.sequence_id not in self._seats and sequence.running:
+                if sequence.sequence_id not in self._seats and sequence.running and self._serves(sequence):
                     self._go_without(sequence)
 
     def on_ready(self, link: Link[CommandT, ResponseT, InfoT], info: InfoT) -> None:
@@ -234,6 +237,10 @@ class ModelSide(LinkPeer[CommandT, ResponseT, InfoT], ABC):
 
     def _attach_later(self, sequence: RunningSequence) -> None:
         self._retries[sequence.sequence_id] = _RETRY_S
+
+    def _serves(self, sequence: RunningSequence) -> bool:
+        """Whether the sequence has a use for the model."""
+        return True
 
     @abstractmethod
     def _go_without(self, sequence: RunningSequence) -> None:

@@ -24,6 +24,7 @@ from services.orchestrator.replicas.presence import Presence
 from services.orchestrator.routing.core import RoutingCore
 from services.orchestrator.sequences.running import RunningSequences
 from services.orchestrator.sequences.sequence import RunningSequence
+from services.rules.rule import Evidence, Rule
 
 RouterInfo = router_pb2.RouterServiceGetServerInfoResponse
 RouterLink = Link[router_pb2.ScoreRequest, router_pb2.ScoreResponse, RouterInfo]
@@ -40,9 +41,18 @@ class ScoredRow:
     position: int
     epoch: int
 
+    @property
+    def rule(self) -> Rule:
+        """What decides about it."""
+        return self.sequence.task.rule.rule
+
+    def tell(self, score: float) -> None:
+        """Tells the sequence its score."""
+        self.sequence.react(RoutingCore.scored, self.position, score, self.epoch)
+
 
 class RouterSide:
-    """Scores the drafts of all sequences.
+    """Scores drafts by the router's word.
 
     Args:
         running: All running sequences.
@@ -110,7 +120,8 @@ class RouterSide:
             link.tick(elapsed_s, is_due=link.num_sequences > 0)
         if self.presence.tick(elapsed_s, is_there=bool(self.links.available)) and self.presence.is_gone:
             for sequence in self._running:
-                sequence.fail(PeerUnavailable(f"router: no replica for {self.presence.grace_s:g} s"))
+                if sequence.task.rule.evidence is Evidence.ROUTER:
+                    sequence.fail(PeerUnavailable(f"router: no replica for {self.presence.grace_s:g} s"))
 
     # --- LinkPeer
 
@@ -169,7 +180,7 @@ class RouterSide:
         link.num_sequences -= len(rows)
         link.report(num_others=response.num_other_rows)
         for row, probability in zip(rows, probabilities, strict=True):
-            row.sequence.react(RoutingCore.scored, row.position, probability, row.epoch)
+            row.tell(probability)
 
     def _redraft(self, sequence_ids: set[int]) -> None:
         for sequence_id in sequence_ids:

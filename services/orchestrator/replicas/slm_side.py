@@ -1,6 +1,6 @@
 """The orchestrator's side of the streams to the SLM replicas.
 
-Owns the way of drafts from an SLM to the router, and the messages to and from an SLM.
+Owns the way of drafts from an SLM to what scores them, and the messages to and from an SLM.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from trivium.v1 import slm_pb2, slm_pb2_grpc
 
 from services.common.errors import PeerUnavailable
 from services.orchestrator.pair.gate import PairGate, refuse_draining
+from services.orchestrator.replicas.draft_scores import DraftScores
 from services.orchestrator.replicas.link import Link, LinkPeer
 from services.orchestrator.replicas.link_set import LinkSet
 from services.orchestrator.replicas.model_side import LinkSeat, ModelSide, sampling_message, step_batches
-from services.orchestrator.replicas.router_side import RouterSide, ScoredRow
+from services.orchestrator.replicas.router_side import ScoredRow
 from services.orchestrator.routing.actions import GrantSlm, OpenSlm, RewindSlm
 from services.orchestrator.routing.core import RoutingCore
 from services.orchestrator.sequences.running import RunningSequences
@@ -33,7 +34,7 @@ class SlmSide(ModelSide[slm_pb2.DraftCommand, slm_pb2.DraftResponse, SlmInfo]):
     Args:
         running: All running sequences.
         gate: Checks replicas.
-        router: Where drafts go.
+        scores: Where drafts go.
         make_links: Makes the links that this side is the peer of.
         on_gone: Called with the id of a replica whose stream is lost.
         draw: Where chance comes from.
@@ -44,7 +45,7 @@ class SlmSide(ModelSide[slm_pb2.DraftCommand, slm_pb2.DraftResponse, SlmInfo]):
         self,
         running: RunningSequences,
         gate: PairGate,
-        router: RouterSide,
+        scores: DraftScores,
         *,
         make_links: Callable[
             [LinkPeer[slm_pb2.DraftCommand, slm_pb2.DraftResponse, SlmInfo]],
@@ -55,7 +56,7 @@ class SlmSide(ModelSide[slm_pb2.DraftCommand, slm_pb2.DraftResponse, SlmInfo]):
         grace_s: float,
     ) -> None:
         super().__init__(running, gate, make_links=make_links, on_gone=on_gone, draw=draw, grace_s=grace_s)
-        self._router = router
+        self._scores = scores
 
     async def describe(self, channel: grpc.aio.Channel) -> SlmInfo:
         """Asks a replica what it is."""
@@ -77,7 +78,7 @@ class SlmSide(ModelSide[slm_pb2.DraftCommand, slm_pb2.DraftResponse, SlmInfo]):
         return [slm_pb2.DraftRequest(commands=batch) for batch in step_batches(commands)]
 
     def on_response(self, link: SlmLink, response: slm_pb2.DraftResponse) -> None:
-        """Takes a step batch: what is current goes to the router."""
+        """Takes a step batch: what is current gets its score."""
         num_waiting = response.num_waiting_sequences + response.num_sequences_without_room
         link.report(num_others=response.num_other_sequences, num_waiting=num_waiting)
         for opened in response.opened:
@@ -98,7 +99,7 @@ class SlmSide(ModelSide[slm_pb2.DraftCommand, slm_pb2.DraftResponse, SlmInfo]):
                 if sequence.core.drafted(position, token_id, epoch):
                     row = ScoredRow(sequence, position, epoch)
             rows.append(row)
-        self._router.score(rows, response)
+        self._scores.score(rows, response)
 
     def _identity(self, info: SlmInfo) -> tuple[str, int]:
         return info.replica.replica_id, info.model.context_length

@@ -10,16 +10,16 @@ from __future__ import annotations
 import asyncio
 import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from trivium.v1 import common_pb2, orchestrator_pb2
 
 from services.common.errors import InvalidRequest
 from services.engines.base import GREEDY, SamplingParams
-from services.orchestrator.pair.budget import Budget
 from services.orchestrator.requests.prompt import Prompt, PromptReader
 from services.orchestrator.requests.task import GenerationTask, LlmLossPolicy
+from services.rules.chosen import ChosenRule
 
 MAX_REQUEST_ID_LEN = 128
 MAX_STOP_STRINGS = 16
@@ -36,13 +36,13 @@ class GenerationLimits:
     Args:
         context_len: Longest sequence in tokens, prompt and completion together.
         vocab_size: Valid ids are [0, vocab_size).
-        budget: Turns what a request says about routing into a threshold.
+        choose_rule: Turns what a request says about routing into a rule.
         max_run_ahead_depth: Deepest run-ahead that a request may ask for.
     """
 
     context_len: int
     vocab_size: int
-    budget: Budget
+    choose_rule: Callable[[orchestrator_pb2.GenerateRequest], ChosenRule]
     max_run_ahead_depth: int
 
 
@@ -104,7 +104,7 @@ def parse_request(
     Raises:
         InvalidRequest: A field can't be used; the message begins with its name.
         ContextLengthExceeded: The prompt can't leave room for one token.
-        SweepMissing: There is a target, and the router carries no sweep.
+        SweepMissing: There is a target, and no sweep of the rule.
         NotAllowed: The caller may not have that routing.
     """
     request_id = f"{namespace}{_request_id(request)}"
@@ -115,7 +115,7 @@ def parse_request(
         request_id=request_id,
         prompt_token_ids=(),
         max_new_tokens=max_new_tokens,
-        threshold=limits.budget.threshold(request),
+        rule=limits.choose_rule(request),
         stop=_stop(request.stop),
         sampling=_sampling(request.sampling) if request.HasField("sampling") else GREEDY,
         run_ahead_depth=_run_ahead_depth(request, limits.max_run_ahead_depth),

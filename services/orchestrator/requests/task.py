@@ -10,6 +10,7 @@ from enum import Enum
 from trivium.v1 import orchestrator_pb2
 
 from services.engines.base import GREEDY, SamplingParams
+from services.rules.chosen import ChosenRule
 
 
 class LlmLossPolicy(Enum):
@@ -28,7 +29,7 @@ class GenerationTask:
         request_id: Given by the client, or chosen here.
         prompt_token_ids: At least one, each in the vocabulary, leaving room for one more.
         max_new_tokens: At least 1, and at most what fits into the context.
-        threshold: Route at this divergence probability and above; finite, >= 0.
+        rule: Decides which drafts stand.
         stop: Stop strings, none empty.
         sampling: How tokens are chosen.
         run_ahead_depth: Asked for by the request; None for the server's default.
@@ -40,7 +41,7 @@ class GenerationTask:
     request_id: str
     prompt_token_ids: tuple[int, ...]
     max_new_tokens: int
-    threshold: float
+    rule: ChosenRule
     stop: tuple[str, ...] = ()
     sampling: SamplingParams = GREEDY
     run_ahead_depth: int | None = None
@@ -61,9 +62,8 @@ class GenerationTask:
         digest = hashlib.blake2b(digest_size=16)
         for part in (
             struct.pack(f"<{len(self.prompt_token_ids)}I", *self.prompt_token_ids),
-            struct.pack(
-                "<ddIdQ", self.threshold, sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed
-            ),
+            self.rule.identity(),
+            struct.pack("<dIdQ", sampling.temperature, sampling.top_k, sampling.top_p, sampling.seed),
             *(text.encode() for text in self.stop),
         ):
             digest.update(struct.pack("<Q", len(part)) + part)

@@ -29,7 +29,6 @@ from services.orchestrator.routing.core import Ending, RoutingCore
 from services.orchestrator.routing.depth import RunAhead
 from services.orchestrator.sequences.answer import Answer
 from services.orchestrator.sequences.counts import RequestCounts
-from services.rules.decider import Threshold
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +100,7 @@ class RunningSequence:
         self.answer = Answer(self.task.resume_from or 0)
         self.core = RoutingCore(
             self.task.prompt_token_ids,
-            decider=Threshold(self.task.threshold),
+            decider=self.task.rule.decider(),
             ending=Ending(self.eos_token_ids, self.max_len, self.reader),
             run_ahead=self.run_ahead,
             resumed=self.resumed,
@@ -149,7 +148,7 @@ class RunningSequence:
         match action:
             case Emit(tokens):
                 if is_new:
-                    self.counts.accepted(tokens)
+                    self.counts.accepted(tokens, self.task.rule.rule)
                 self.answer.put(action)
             case Finish():
                 self.answer.end(action)

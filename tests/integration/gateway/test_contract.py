@@ -109,6 +109,10 @@ CHAT = [
          holds=says("At first")),
     Case("no stop strings", GREEDY | {"stop": []}),
     Case("threshold 0 is the LLM alone", GREEDY | {"threshold": 0}, holds=rate(1, 1)),
+    Case("rule llm is the LLM alone", GREEDY | {"rule": "llm"}, holds=rate(1, 1)),
+    Case("rule slm is the SLM alone", GREEDY | {"rule": "slm"}, holds=rate(0, 0)),
+    Case("rule entropy asks the LLM at times", GREEDY | {"rule": "entropy:threshold=0.1"}, holds=rate(0, 0.9)),
+    Case("a header names a rule", GREEDY, headers={"X-Trivium-Rule": "random:rate=1"}, holds=rate(1, 1)),
     Case("threshold 2 is the SLM alone", GREEDY | {"threshold": 2}, holds=rate(0, 0)),
     Case("a header stands for the threshold", GREEDY, headers={"X-Trivium-Threshold": "0"}, holds=rate(1, 1)),
     Case("the body wins over a header", GREEDY | {"threshold": 2}, headers={"X-Trivium-Threshold": "0"},
@@ -125,6 +129,10 @@ CHAT = [
          == a.usage["prompt_tokens"] + a.usage["completion_tokens"] and "cached_tokens"
          in a.usage["prompt_tokens_details"] and a.usage["avg_activated_params_b"] > 0),
     # Refused.
+    Case("a rule that isn't installed", GREEDY | {"rule": "nosuch"}, 400, "rule"),
+    Case("a rule that isn't written like one", GREEDY | {"rule": "random:rate"}, 400, "rule"),
+    Case("a parameter that a rule hasn't", GREEDY | {"rule": "llm:rate=1"}, 400, "rule.parameters.rate"),
+    Case("a threshold of a rule without one", GREEDY | {"rule": "lossless", "threshold": 1}, 400, "threshold"),
     Case("no messages", {"messages": []}, 400, "messages"),
     Case("messages of another type", {"messages": Q}, 400, "messages"),
     Case("an unknown role", talks({"role": "robot", "content": "x"}), 400, "messages[0].role"),

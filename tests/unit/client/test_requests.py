@@ -17,7 +17,7 @@ def test_requests_without_options_leave_everything_to_the_server() -> None:
 def test_options_that_are_given_reach_the_request_also_where_they_are_zero() -> None:
     request = text_request(
         "x",
-        Options(0, 0.0, stop=("\n",), sampling=Sampling(0.5, 3, 0.9, 0), run_ahead_depth=0, request_id="r"),
+        Options(0, threshold=0.0, stop=("\n",), sampling=Sampling(0.5, 3, 0.9, 0), run_ahead_depth=0, request_id="r"),
     )
     assert request.HasField("max_new_tokens")
     assert request.HasField("threshold")
@@ -51,3 +51,11 @@ def test_options_with_two_ways_to_route_are_refused_naming_both() -> None:
 def test_chat_carries_tools_and_template_arguments_as_json() -> None:
     chat = chat_request("x", tools=[{"type": "function"}], template_kwargs={"enable_thinking": False}).chat
     assert (chat.tools_json, chat.template_kwargs_json) == ('[{"type": "function"}]', '{"enable_thinking": false}')
+
+
+def test_rule_reaches_the_request_as_it_is_written() -> None:
+    request = text_request("x", Options(rule="random:rate=0.25,seed=7"))
+    assert request.rule == pb.RoutingRule(name="random", parameters={"rate": 0.25, "seed": 7.0})
+    assert not text_request("x").HasField("rule")
+    with pytest.raises(ValueError, match=r"^rule: expected NAME"):
+        Options(rule="random:rate")

@@ -85,6 +85,8 @@ async def test_answer_has_its_message_and_usage() -> None:
         "llm_usage_rate": 0.384615,
         "avg_activated_params_b": 2.0,
         "threshold": 0.5,
+        "rule": "router:threshold=0.5",
+        "rule_version": "1",
         "prompt_tokens_details": {"cached_tokens": 4},
     }
 

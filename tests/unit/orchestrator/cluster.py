@@ -32,7 +32,10 @@ from services.orchestrator.pair.gate import PairGate
 from services.orchestrator.replicas.discovery import Resolve, resolve_host
 from services.orchestrator.requests.task import GenerationTask
 from services.orchestrator.settings import OrchestratorSettings
+from services.rules.decider import Draft, Verdict
+from services.rules.rule import Evidence
 from services.slm import servicer as slm
+from tests.rules import router_rule
 from tests.serving import ServingSettings, until
 
 VOCAB_SIZE, HIDDEN_SIZE, EOS = 128, 8, 0
@@ -45,13 +48,19 @@ def divergence_probability(token_id: int) -> float:
 
 
 def reference_decoding(task: GenerationTask) -> list[tuple[int, bool]]:
-    """The rule, one token at a time: token id, and whether the LLM wrote it."""
+    """The law, one token at a time: token id, and whether the LLM wrote it."""
     tokens = list(task.prompt_token_ids)
+    decider = task.rule.decider()
     completion: list[tuple[int, bool]] = []
     while len(completion) < task.max_new_tokens:
         draft = fake_next_token("slm", tokens)
-        routed = divergence_probability(draft) >= task.threshold
+        score = 0.0 if task.rule.evidence is Evidence.NONE else divergence_probability(draft)
+        verdict = decider.verdict(Draft(len(tokens), draft, score))
+        routed = verdict is not Verdict.ACCEPT
         token_id = fake_next_token("llm", tokens) if routed else draft
+        if verdict is Verdict.CONFIRM:
+            routed = token_id != draft
+        decider.accepted(token_id, by_llm=routed, score=score)
         tokens.append(token_id)
         completion.append((token_id, routed))
         if token_id == EOS:
@@ -196,6 +205,7 @@ async def running_cluster(
     llms: Sequence[FakeReplica] = (),
     index: PrefixIndex | None = None,
     resolve: Resolve = resolve_host,
+    default_evidence: Evidence = Evidence.ROUTER,
     **settings: Any,
 ) -> AsyncIterator[Cluster]:
     """A pair that is complete: one replica of each kind unless others are given.
@@ -207,15 +217,19 @@ async def running_cluster(
         for replica in cluster.replicas:
             await replica.start()
             stack.push_async_callback(replica.kill)
-        gate = cluster.gate = PairGate(TOKENIZER_SHA256, VOCAB_SIZE, lambda _outcome: cluster.on_pair())
+        used = OrchestratorSettings(**(_settings(cluster) | settings))
+        gate = cluster.gate = PairGate(
+            TOKENIZER_SHA256, VOCAB_SIZE, lambda _outcome: cluster.on_pair(), has_router=bool(used.router)
+        )
         cluster.driver = Driver(
-            OrchestratorSettings(**(_settings(cluster) | settings)),
+            used,
             tokenizer=make_tokenizer(),
             gate=gate,
             index=index or PrefixIndex(None),
             open_channel=open_channel,
             resolve=resolve,
             draw=random.Random(0),
+            default_evidence=default_evidence,
             on_presence=cluster.presence.append,
         )
         working = asyncio.create_task(cluster.driver.run())
@@ -236,7 +250,8 @@ def _settings(cluster: Cluster) -> dict[str, Any]:
 
 
 def make_task(request_id: str = "request", **fields: Any) -> GenerationTask:
-    defaults: dict[str, Any] = {"prompt_token_ids": (5, 6, 7), "max_new_tokens": 60, "threshold": 0.5}
+    defaults: dict[str, Any] = {"prompt_token_ids": (5, 6, 7), "max_new_tokens": 60}
+    fields.setdefault("rule", router_rule(fields.pop("threshold", 0.5)))
     return GenerationTask(request_id=request_id, **(defaults | fields))
 
 

@@ -12,14 +12,17 @@ from transformers import PreTrainedTokenizerFast
 from trivium.v1 import orchestrator_pb2_grpc
 
 from services.common.access.keys import Keys
+from services.common.rule_spec import RuleSpec
 from services.common.serving.channels import open_channel
 from services.common.serving.interceptors import CallGuard
 from services.common.serving.lifecycle import Lifecycle
 from services.common.serving.server import create_server
 from services.orchestrator.door import KeyDoor
 from services.orchestrator.index.prefix_index import PrefixIndex
+from services.orchestrator.pair.rules import ServedRules
 from services.orchestrator.servicer import OrchestratorServicer
 from services.orchestrator.settings import OrchestratorSettings
+from services.rules.registry import Rules
 from tests.unit.orchestrator.cluster import Cluster, make_tokenizer, running_cluster
 
 SERVICE = "trivium.v1.OrchestratorService"
@@ -66,6 +69,7 @@ async def running_front(
             lifecycle,
             driver=cluster.driver,
             gate=cluster.gate,
+            rules=ServedRules(Rules(), RuleSpec.parse(served.rule)),
             index=PrefixIndex(None),
             tokenizer=tokenizer or make_tokenizer(),
         )

@@ -64,7 +64,7 @@ def _assert_follows_the_rule(task: GenerationTask, tokens: list[AcceptedToken]) 
     prefix = list(task.prompt_token_ids)
     for token in tokens:
         draft = fake_next_token("slm", prefix)
-        routed = divergence_probability(draft) >= task.threshold
+        routed = divergence_probability(draft) >= task.rule.parameters["threshold"]
         assert (token.source is Source.SLM) == (not routed)
         assert token.token_id == (fake_next_token("llm", prefix) if token.source is Source.LLM else draft)
         prefix.append(token.token_id)

@@ -102,7 +102,7 @@ def test_random_asks_at_its_rate_and_otherwise_with_another_seed() -> None:
         (RandomRule(), {"seed": 0.5}, "rule.parameters.seed: must be a whole number, got 0.5"),
         (EntropyRule(), {"threshold": -1.0}, "rule.parameters.threshold: must be finite, at least 0, got -1"),
         (EntropyRule(), {"threshold": math.inf}, "rule.parameters.threshold: must be finite, at least 0, got inf"),
-        (EntropyRule(), {}, "rule.parameters.threshold: entropy needs it"),
+        (RouterRule(), {}, "rule.parameters.threshold: router needs it"),
         (SlmRule(), {"threshold": 1.0}, "rule.parameters.threshold: slm has no such parameter; it has none"),
     ],
 )

@@ -157,6 +157,9 @@ def test_field_that_changes_nothing_is_taken_with_any_value(name: str) -> None:
         ({"continue_final_message": True, "add_generation_prompt": True}, "continue_final_message"),
         ({"add_generation_prompt": False}, "add_generation_prompt"),
         ({"threshold": -1}, "threshold"),
+        ({"rule": 3}, "rule"),
+        ({"rule": "random:rate"}, "rule"),
+        ({"rule": "entropy:threshold=1,threshold=2"}, "rule"),
         ({"threshold": 1e39}, "threshold"),
         ({"target_llm_usage": 1.5}, "target_llm_usage"),
         ({"target_avg_params_b": 0}, "target_avg_params_b"),
@@ -235,8 +238,9 @@ def test_last_message_is_gone_on_with() -> None:
 def test_options_reach_the_orchestrator() -> None:
     [request] = chat(
         max_completion_tokens=2**40, temperature=0.5, top_p=0.9, top_k=5, seed=-1, stop="END", threshold=0.25,
-        llm_loss_policy="fail", run_ahead_depth=0,
+        llm_loss_policy="fail", run_ahead_depth=0, rule="margin",
     ).requests  # fmt: skip
+    assert request.rule == pb.RoutingRule(name="margin")
     assert request.max_new_tokens == 2**31 - 1
     assert (request.sampling.temperature, request.sampling.top_k, request.sampling.seed) == (0.5, 5, 2**64 - 1)
     assert (list(request.stop), request.threshold, request.run_ahead_depth) == (["END"], 0.25, 0)

@@ -10,6 +10,7 @@ from services.orchestrator.index.command_link import Command
 from services.orchestrator.index.prefix_index import IndexedPair
 from services.orchestrator.requests.task import GenerationTask
 from services.orchestrator.routing.actions import AcceptedToken, Source
+from tests.rules import router_rule
 
 PAIR = IndexedPair(models_identity=b"models", decoding_identity=b"pair", vocab_size=1000)
 
@@ -85,7 +86,7 @@ class FakeSequence:
 def make_sequence(sequence_id: int = 1, *, num_prompt: int = 40, resume_from: int | None = None) -> FakeSequence:
     """A sequence that has accepted nothing."""
     task = GenerationTask(
-        f"r{sequence_id}", tuple(range(num_prompt)), max_new_tokens=10_000, threshold=0.5, resume_from=resume_from
+        f"r{sequence_id}", tuple(range(num_prompt)), 10_000, router_rule(0.5), resume_from=resume_from
     )
     return FakeSequence(sequence_id, task)
 

@@ -10,11 +10,12 @@ from services.common.access.keys_file import RoutingLimits
 from services.common.errors import InvalidRequest, NotAllowed, SweepMissing
 from services.common.model_sizes import ModelSizes
 from services.common.threshold_table import SLM_ONLY_THRESHOLD
-from services.orchestrator.pair.budget import Budget
+from services.orchestrator.pair.budget import Budget, Sweep
 from services.orchestrator.pair.check import check_pair
 from tests.unit.orchestrator.pair.test_check import SHA, make_llm, make_router, make_slm
 
-BUDGET = Budget(0.6, sweep=((0.75, 0.1), (0.25, 0.3)), sizes=ModelSizes(1_400_000_000, 100_000_000, 32_000_000_000))
+SIZES = ModelSizes(1_400_000_000, 100_000_000, 32_000_000_000)
+BUDGET = Budget(0.6, SIZES, Sweep(((0.75, 0.1), (0.25, 0.3))))
 
 
 def threshold(budget: Budget = BUDGET, **fields: Any) -> float:
@@ -51,7 +52,7 @@ def test_threshold_of_a_target_can_be_asked_for_again_as_usage_reports_it() -> N
 @pytest.mark.parametrize("field", ["target_llm_usage", "target_avg_params_b"])
 def test_threshold_of_a_target_without_a_sweep_names_the_field(field: str) -> None:
     with pytest.raises(SweepMissing, match=f"^{field}: .*no validation sweep.*trivium calibrate"):
-        threshold(Budget(0.5, sizes=ModelSizes(0, 100_000_000, 32_000_000_000)), **{field: 0.2})
+        threshold(Budget(0.5, ModelSizes(0, 100_000_000, 32_000_000_000)), **{field: 0.2})
 
 
 def test_threshold_of_too_small_a_budget_tells_what_is_possible() -> None:
@@ -73,17 +74,15 @@ def router(**decoded: float) -> router_pb2.RouterInfo:
     return info
 
 
-def test_budget_of_a_pair_is_its_sweep_and_sizes() -> None:
+def test_sweep_of_a_pair_is_its_routers() -> None:
     pair = check_pair(make_slm(), make_llm(), router(), tokenizer_sha256=SHA, num_tokenizer_ids=100)
-    budget = Budget.of(pair)
-    assert budget.sweep == ((0.5, 0.125), (0.25, 0.25))
-    assert budget.sizes == pair.sizes
+    assert pair.sweep == ((0.5, 0.125), (0.25, 0.25))
 
 
-def test_budget_of_a_pair_prefers_usage_while_decoding() -> None:
+def test_sweep_of_a_pair_prefers_usage_while_decoding() -> None:
     served = router(decoded_llm_usage_rate=0.5)
-    budget = Budget.of(check_pair(make_slm(), make_llm(), served, tokenizer_sha256=SHA, num_tokenizer_ids=100))
-    assert budget.sweep == ((0.25, 0.5),)
+    pair = check_pair(make_slm(), make_llm(), served, tokenizer_sha256=SHA, num_tokenizer_ids=100)
+    assert pair.sweep == ((0.25, 0.5),)
 
 
 def _allowed(**limits: float) -> Budget:
@@ -124,5 +123,5 @@ def test_bound_itself_is_allowed_though_a_request_holds_it_as_float32(value: flo
 def test_default_moves_to_what_is_allowed_and_the_ends_need_no_sweep() -> None:
     assert threshold(_allowed(max_llm_usage=0.1)) == pytest.approx(0.75)
     assert threshold(_allowed(max_threshold=0.5)) == 0.5
-    without_sweep = dataclasses.replace(_allowed(max_llm_usage=0.0), sweep=())
+    without_sweep = dataclasses.replace(_allowed(max_llm_usage=0.0), sweep=Sweep())
     assert threshold(without_sweep) == SLM_ONLY_THRESHOLD

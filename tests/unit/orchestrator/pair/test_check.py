@@ -64,8 +64,17 @@ def test_check_vocabularies_padded_differently_make_a_pair() -> None:
         vocab_size=151_936,
         eos_token_ids=frozenset({7, 9}),
         sizes=ModelSizes(1_500_000_000, 56_000_000, 32_000_000_000),
+        slm=make_slm(),
         default_threshold=0.5,
     )
+
+
+def test_check_without_a_router_makes_a_pair_of_two() -> None:
+    pair = check(router=None)
+    assert (pair.default_threshold, pair.sweep) == (None, ())
+    assert pair.sizes == ModelSizes(1_500_000_000, 0, 32_000_000_000)
+    assert pair.models_identity == check().models_identity
+    assert pair.decoding_identity != check(router=make_router(weights_sha256="ab")).decoding_identity
 
 
 @pytest.mark.parametrize(

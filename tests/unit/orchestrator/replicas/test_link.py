@@ -16,6 +16,7 @@ from services.common.errors import PeerUnavailable
 from services.common.serving.channels import open_channel
 from services.orchestrator.pair.gate import PairGate
 from services.orchestrator.replicas.discovery import Discovery
+from services.orchestrator.replicas.draft_scores import DraftScores
 from services.orchestrator.replicas.link import Link
 from services.orchestrator.replicas.link_set import LinkSet
 from services.orchestrator.replicas.model_side import step_batches
@@ -200,7 +201,7 @@ async def test_slm_side_columns_of_different_length_break_the_contract() -> None
     side = SlmSide(
         RunningSequences(),
         gate,
-        _router_side(),
+        DraftScores(_router_side()),
         make_links=_no_links,
         on_gone=lambda _replica_id: None,
         draw=random.Random(0),

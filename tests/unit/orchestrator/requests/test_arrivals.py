@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from services.common.errors import Cancelled, InvalidRequest
 from services.orchestrator.requests.arrivals import Arrivals
 from services.orchestrator.requests.task import GenerationTask
+from tests.rules import router_rule
 
 
 @dataclass
@@ -26,7 +27,7 @@ class _Request:
         await asyncio.sleep(0)
         if not self.is_readable:
             raise InvalidRequest("chat.messages: no")
-        return GenerationTask(self.request_id, (self.prompt,), 5, 0.5)
+        return GenerationTask(self.request_id, (self.prompt,), 5, router_rule(0.5))
 
 
 @dataclass

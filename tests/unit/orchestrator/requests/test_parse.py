@@ -10,10 +10,11 @@ from trivium.v1 import common_pb2, orchestrator_pb2
 from services.common.errors import ContextLengthExceeded, InvalidRequest
 from services.common.model_sizes import ModelSizes
 from services.engines.base import GREEDY, SamplingParams
-from services.orchestrator.pair.budget import Budget
+from services.orchestrator.pair.budget import Budget, Sweep
 from services.orchestrator.requests.parse import GenerationLimits, parse_request
 from services.orchestrator.requests.prompt import PromptReader
 from services.orchestrator.requests.task import GenerationTask, LlmLossPolicy
+from tests.rules import router_rule
 
 START, END = "<|start|>", "<|end|>"
 TEMPLATE = (
@@ -36,8 +37,13 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 TOKENIZER = make_tokenizer()
-BUDGET = Budget(0.5, sweep=((0.75, 0.1), (0.25, 0.3)), sizes=ModelSizes(1_500_000_000, 0, 32_000_000_000))
-LIMITS = GenerationLimits(context_len=32, vocab_size=300, budget=BUDGET, max_run_ahead_depth=16)
+BUDGET = Budget(0.5, ModelSizes(1_500_000_000, 0, 32_000_000_000), Sweep(((0.75, 0.1), (0.25, 0.3))))
+LIMITS = GenerationLimits(
+    context_len=32,
+    vocab_size=300,
+    choose_rule=lambda request: router_rule(BUDGET.threshold(request)),
+    max_run_ahead_depth=16,
+)
 
 
 PROMPTS = PromptReader(TOKENIZER)
@@ -84,7 +90,7 @@ def test_parse_least_request_takes_defaults() -> None:
 
     assert decoded(task) == "hello"
     assert len(task.request_id) == 32
-    assert task == GenerationTask(task.request_id, task.prompt_token_ids, max_new_tokens=27, threshold=0.5)
+    assert task == GenerationTask(task.request_id, task.prompt_token_ids, max_new_tokens=27, rule=router_rule(0.5))
     assert (task.sampling, task.stop, task.run_ahead_depth, task.resume_from) == (GREEDY, (), None, None)
 
 
@@ -104,7 +110,7 @@ def test_parse_full_request_keeps_every_value() -> None:
         request_id="r-1",
         prompt_token_ids=(0, 299),
         max_new_tokens=5,
-        threshold=0.0,
+        rule=router_rule(0.0),
         stop=("\n", "ab"),
         sampling=SamplingParams(0.5, 3, 0.25, 2**64 - 1),
         run_ahead_depth=0,

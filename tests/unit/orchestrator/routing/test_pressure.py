@@ -17,7 +17,6 @@ from services.orchestrator.requests.task import GenerationTask
 from services.orchestrator.routing.actions import Action, AskLlm, Emit, Finish, GrantSlm, OpenSlm, RewindSlm, Source
 from services.orchestrator.routing.core import Ending, RoutingCore
 from services.orchestrator.routing.depth import RunAhead
-from services.rules.decider import Threshold
 from tests.unit.orchestrator.cluster import EOS, divergence_probability, make_task, reference_decoding
 
 NUM_SCHEDULES = settings().max_examples
@@ -33,7 +32,7 @@ class _Sequence:
         self.max_len = len(task.prompt_token_ids) + task.max_new_tokens
         self.core = RoutingCore(
             task.prompt_token_ids,
-            decider=Threshold(task.threshold),
+            decider=task.rule.decider(),
             ending=Ending(frozenset({EOS}), self.max_len),
             run_ahead=RunAhead(depth),
         )
