@@ -28,7 +28,7 @@ class RuleSpec:
         Raises:
             ValueError: It isn't written like that.
         """
-        name, has_parameters, rest = text.strip().partition(":")
+        name, has_parameters, rest = (piece.strip() for piece in text.partition(":"))
         parameters: dict[str, float] = {}
         for part in rest.split(",") if has_parameters else ():
             key, equals, value = (piece.strip() for piece in part.partition("="))
