@@ -36,6 +36,7 @@ EXTRAS = {
     **dict.fromkeys(("torch", "safetensors"), "engines"),
     **dict.fromkeys(("pyarrow", "fsspec", "nltk", "httpx", "matplotlib", "math_verify", "datasets"), "learning"),
     "kubernetes": "kubernetes",
+    "hypothesis": "rules-testing",
 }
 """The extra that brings a package, by the package's import name."""
 

@@ -84,7 +84,7 @@ def test_extras_bring_what_commands_ask_for() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     brought = {
         re.split(r"[=<>]", requirement)[0].replace("-", "_"): "learning" if extra == "labeling" else extra
-        for extra in ("engines", "labeling", "learning", "kubernetes")
+        for extra in ("engines", "labeling", "learning", "kubernetes", "rules-testing")
         for requirement in extras[extra]
         if not requirement.startswith("trivium")
     }

@@ -17,48 +17,36 @@ from services.orchestrator.routing.actions import (
 )
 from services.orchestrator.routing.core import Ending, RoutingCore
 from services.orchestrator.routing.depth import RunAhead
+from services.rule_suite.models import EOS, PairReader
+from services.rule_suite.reference import Case, reference_decoding
+from services.rule_suite.simulation import Simulation
+from services.rule_suite.strategies import cases
 from services.rules.decider import Threshold
-from tests.unit.orchestrator.routing.simulation import (
-    EOS,
-    RULES,
-    Case,
-    Models,
-    PairReader,
-    Simulation,
-    reference_decoding,
-)
+from tests.unit.orchestrator.routing.laws import RULES, lawful_token
 
 NUM_SCHEDULES = max(500, settings().max_examples)
 
-cases = st.builds(
-    Case,
-    models=st.builds(
-        Models,
-        seed=st.integers(0, 2**32),
-        vocab_size=st.sampled_from([3, 8, 100]),
-        agreement=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
-        eos_rate=st.sampled_from([0.0, 0.02, 0.2]),
-    ),
-    prompt=st.lists(st.integers(1, 99), min_size=1, max_size=8).map(tuple),
-    threshold=st.sampled_from([0.0, 0.3, 0.8, 1.0, 1.5]),
-    max_len=st.integers(9, 60),
-    stop_pair=st.none() | st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    rule=st.sampled_from(sorted(RULES)),
+rules = st.builds(
+    lambda name, threshold: RULES[name](threshold),
+    st.sampled_from(sorted(RULES)),
+    st.sampled_from([0.0, 0.3, 0.8, 1.0, 1.5]),
 )
 
 
 @settings(max_examples=NUM_SCHEDULES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(case=cases, depth=st.integers(0, 16), faults=st.sampled_from([0.0, 0.02, 0.2]), seed=st.integers(0, 2**32))
+@given(
+    case=cases(rules), depth=st.integers(0, 16), faults=st.sampled_from([0.0, 0.02, 0.2]), seed=st.integers(0, 2**32)
+)
 def test_core_random_schedules_and_faults_equal_reference_decoding(
     case: Case, depth: int, faults: float, seed: int
 ) -> None:
     simulation = Simulation(case, depth=depth, rng=random.Random(seed), faults=faults)
     simulation.run()
-    assert (simulation.emitted, simulation.finish) == reference_decoding(case)
+    assert (simulation.emitted, simulation.finish) == reference_decoding(case, lawful_token)
 
 
 @settings(max_examples=NUM_SCHEDULES // 5, deadline=None)
-@given(case=cases, depth=st.integers(0, 16), seed=st.integers(0, 2**32), steps=st.integers(0, 200))
+@given(case=cases(rules), depth=st.integers(0, 16), seed=st.integers(0, 2**32), steps=st.integers(0, 200))
 def test_core_cancelled_at_random_has_emitted_a_prefix_of_the_reference(
     case: Case, depth: int, seed: int, steps: int
 ) -> None:
@@ -73,34 +61,27 @@ def test_core_cancelled_at_random_has_emitted_a_prefix_of_the_reference(
     simulation.apply(simulation.core.cancel())
     if was_running:
         assert simulation.finish is FinishReason.CANCELLED
-    reference, _ = reference_decoding(case)
+    reference, _ = reference_decoding(case, lawful_token)
     assert simulation.emitted == reference[: len(simulation.emitted)]
     late = [simulation.core.scored(position, 0.5, 1) for position in range(60)]
     assert late == [[]] * 60
 
 
 @settings(max_examples=NUM_SCHEDULES // 5, deadline=None)
-@given(case=cases, depth=st.integers(0, 16), seed=st.integers(0, 2**32), data=st.data())
+@given(case=cases(rules), depth=st.integers(0, 16), seed=st.integers(0, 2**32), data=st.data())
 def test_core_resumed_from_any_point_continues_the_reference(
     case: Case, depth: int, seed: int, data: st.DataObject
 ) -> None:
-    reference, reason = reference_decoding(case)
+    reference, reason = reference_decoding(case, lawful_token)
     num_known = data.draw(st.integers(0, len(reference)))
-    simulation = Simulation(case, depth=depth, rng=random.Random(seed))
-    simulation.core = RoutingCore(
-        case.prompt,
-        decider=case.decider(),
-        ending=case.ending(),
-        run_ahead=simulation.run_ahead,
-        resumed=reference[:num_known],
-    )
+    simulation = Simulation(case, depth=depth, rng=random.Random(seed), resumed=reference[:num_known])
     simulation.run()
     assert simulation.emitted == reference
     assert simulation.finish is reason
 
 
 @settings(max_examples=NUM_SCHEDULES // 5, deadline=None)
-@given(case=cases, seed=st.integers(0, 2**32))
+@given(case=cases(rules), seed=st.integers(0, 2**32))
 def test_core_depth_zero_asks_for_each_routed_token_once_and_drops_nothing(case: Case, seed: int) -> None:
     simulation = Simulation(case, depth=0, rng=random.Random(seed))
     simulation.run()
@@ -111,15 +92,15 @@ def test_core_depth_zero_asks_for_each_routed_token_once_and_drops_nothing(case:
 
 
 @settings(max_examples=NUM_SCHEDULES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(case=cases, depth=st.integers(0, 16), faults=st.sampled_from([0.02, 0.2]), seed=st.integers(0, 2**32))
+@given(case=cases(rules), depth=st.integers(0, 16), faults=st.sampled_from([0.02, 0.2]), seed=st.integers(0, 2**32))
 def test_core_that_goes_on_without_llm_follows_the_rule_and_marks_each_token_that_was_not_routed(
     case: Case, depth: int, faults: float, seed: int
 ) -> None:
     simulation = Simulation(case, depth=depth, rng=random.Random(seed), faults=faults)
     simulation.goes_on_without_llm = True
     simulation.run()
-    simulation.assert_follows_the_rule()
-    reference, reason = reference_decoding(case)
+    simulation.assert_follows_the_rule(lawful_token)
+    reference, reason = reference_decoding(case, lawful_token)
     num_before = len(simulation.emitted) if simulation.first_loss is None else simulation.first_loss
     assert simulation.emitted[:num_before] == reference[:num_before]
     if not any(token.source is Source.SLM_FALLBACK for token in simulation.emitted):
