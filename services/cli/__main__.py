@@ -18,6 +18,7 @@ from services.cli.evaluate import commands as evaluate
 from services.cli.keys import commands as keys
 from services.cli.label import commands as label
 from services.cli.pair import commands as pair
+from services.cli.rules import commands as rules
 from services.cli.train import commands as train
 
 app = typer.Typer(
@@ -29,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for family in (pair, ask, doctor, keys, label, train, evaluate):
+for family in (pair, ask, doctor, keys, label, train, evaluate, rules):
     family.add_commands(app)
 
 EXTRAS = {

@@ -7,11 +7,11 @@ twice or never, models that are lost and come back, and sequences that are resum
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 from hypothesis import strategies as st
 
+from services.orchestrator.index.token_log import LogCursor, log_header, read_log
 from services.orchestrator.routing.actions import AcceptedToken, FinishReason
 from services.rule_suite.reference import Case, reference_decoding
 from services.rule_suite.simulation import Simulation
@@ -64,8 +64,7 @@ def schedules(rule: Rule) -> st.SearchStrategy[Schedule]:
 def broken_exactness(rule: Rule, schedule: Schedule) -> str | None:
     """Where a rule's tokens differ from those of its reference decoding; None if they don't."""
     reference, reason = reference_decoding(schedule.case)
-    # As token logs keep them.
-    resumed = [replace(token, score=float(np.float32(token.score))) for token in reference[: schedule.num_resumed]]
+    resumed = _from_a_log(reference[: schedule.num_resumed])
     simulation = Simulation(
         schedule.case,
         depth=schedule.depth,
@@ -83,6 +82,13 @@ def broken_exactness(rule: Rule, schedule: Schedule) -> str | None:
     if simulation.first_loss is not None:
         return None
     return _difference(simulation.emitted, simulation.finish, reference, reason)
+
+
+def _from_a_log(tokens: list[AcceptedToken]) -> tuple[AcceptedToken, ...]:
+    """Tokens as they come back out of a token log."""
+    header = log_header(b"", b"")
+    log = header + LogCursor("", header).batch(tokens).records
+    return read_log(log, header, 1 + max((token.token_id for token in tokens), default=0)).tokens
 
 
 def _difference(

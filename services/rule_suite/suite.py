@@ -62,14 +62,11 @@ CHECKS = (
 )
 """All of them, in the order in which they are made."""
 
-DEFAULT_EXAMPLES = 200
-"""Of each check."""
-
 
 def check_rule(
     rule: Rule | type[Rule],
     *,
-    max_examples: int = DEFAULT_EXAMPLES,
+    max_examples: int = 200,
     on_example: Callable[[str], None] = lambda name: None,
 ) -> None:
     """Holds a rule to what every rule must keep. The same examples are tried each time.

@@ -11,7 +11,6 @@ One that can't be used costs itself alone, and says why to who asks for it.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import EntryPoint, distributions
@@ -24,8 +23,6 @@ GROUP = "trivium.rules"
 """Of entry points."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
-
-logger = logging.getLogger(__name__)
 
 
 class Rules:
@@ -59,7 +56,8 @@ class Rules:
                 rules[rule.name] = rule
             # Whatever a package does when it is imported, it must not end the server.
             except (Exception, SystemExit) as error:  # noqa: BLE001
-                _refuse(unusable, point.name, f"{_package(point)} brings it as {point.value}: {_told(error)}")
+                reason = f"{_package(point)} brings it as {point.value}: {_told(error)}"
+                unusable.setdefault(point.name, reason)
         return cls(rules.values(), unusable)
 
     @property
@@ -146,13 +144,8 @@ def _entry_points(unusable: dict[str, str]) -> list[EntryPoint]:
             points += distribution.entry_points.select(group=GROUP)
         # A damaged file raises what it happens to.
         except Exception as error:  # noqa: BLE001
-            _refuse(unusable, name, f"its entry points can't be read: {_told(error)}")
+            unusable[name] = f"its entry points can't be read: {_told(error)}"
     return points
-
-
-def _refuse(unusable: dict[str, str], name: str, reason: str) -> None:
-    logger.warning("rule %s can't be used: %s", name, reason)
-    unusable.setdefault(name, reason)
 
 
 def _package(point: EntryPoint) -> str:

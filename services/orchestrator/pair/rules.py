@@ -6,6 +6,7 @@ threshold. Owns also who may have which rule.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,8 @@ _EVIDENCE = {
 }
 _NO_SWEEP = "there is no sweep of rule {} (--rule-sweeps)"
 
+logger = logging.getLogger(__name__)
+
 
 class ServedRules:
     """Rules as one server offers them.
@@ -48,6 +51,8 @@ class ServedRules:
     def __init__(
         self, rules: Rules, default: RuleSpec, sweep_paths: Sequence[Path] = (), *, has_router: bool = True
     ) -> None:
+        for name, reason in rules.unusable.items():
+            logger.warning("rule %s can't be used: %s", name, reason)
         self._rules = rules
         self._has_router = has_router
         self._default = default
