@@ -111,6 +111,14 @@ def test_readme_link_leads_somewhere(target: str) -> None:
     assert (ROOT / target).exists()
 
 
+@pytest.mark.parametrize("arguments", [found for found in of("trivium") if found[0] == "rules"], ids=" ".join)
+def test_readme_command_about_rules_runs(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "services.cli", *arguments]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "entropy" in ended.stdout + ended.stderr
+
+
 def test_readme_doctor_runs_and_names_what_is_down(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "services.cli", "doctor", "--state-dir", str(tmp_path), "--address", "127.0.0.1:1"],
