@@ -1,8 +1,9 @@
 """Holds a running pair to the reference decoding: `python -m evaluation.exactness --address HOST:PORT`.
 
-Decodes prompts of the reference suite through the services, at several thresholds, run-ahead depths and numbers of
-concurrent streams, and compares them token for token, with who wrote each, with `evaluation.in_process`. A difference
-is excused only where that loop itself decided by less than `NEAR_TIE` at the first differing position.
+Decodes prompts of the reference suite through the services, by several rules, greedily and sampled, at several
+run-ahead depths and numbers of concurrent streams, and compares them token for token, with who wrote each, with
+`evaluation.in_process`. A difference is excused only where that loop itself decided by less than `NEAR_TIE` at the
+first differing position.
 """
 
 from __future__ import annotations
@@ -13,32 +14,55 @@ import itertools
 import json
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 from trivium.v1 import orchestrator_pb2
 
-from evaluation.in_process import NEAR_TIE, SLM_ONLY, DecodedToken, decode
+from evaluation.in_process import NEAR_TIE, DecodedToken, decode
 from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, unseen_samples
 from evaluation.reference.pair import WEIGHTS_DIR, LoadedPair, load_pair
 from labeler_jobs.models.huggingface import render_prompt
-from services.client import AsyncClient, Options, tokens_request
+from services.client import AsyncClient, Options, Sampling, tokens_request
 from services.common.progress import track
+from services.common.rule_spec import RuleSpec
+from services.engines.base import GREEDY, SamplingParams
+from services.rules.chosen import ChosenRule
+from services.rules.rule import RuleError
+from services.rules.shipped import SHIPPED
 
 logger = logging.getLogger(__name__)
+
+SAMPLED = SamplingParams(temperature=0.8, top_p=0.95)
+"""How tokens are drawn where they are; every prompt has a seed of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A prompt and its reference decoding at one threshold."""
+    """A prompt and its reference decoding by one rule."""
 
     prompt_token_ids: tuple[int, ...]
-    threshold: float
+    rule: ChosenRule
     completion: tuple[DecodedToken, ...]
+    sampling: SamplingParams = GREEDY
+
+    @property
+    def threshold(self) -> float:
+        """That of its rule, which has one."""
+        return self.rule.parameters["threshold"]
+
+    @property
+    def rule_text(self) -> str:
+        """Its rule with all parameters, as requests name it."""
+        return str(RuleSpec(self.rule.rule.name, self.rule.parameters))
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether tokens are drawn."""
+        return self.sampling.temperature > 0
 
 
 @dataclass(slots=True)
@@ -46,7 +70,8 @@ class Outcome:
     """How many completions of one setting were compared, equal, and excused as near ties.
 
     Attributes:
-        threshold: Routing threshold.
+        rule: With its parameters.
+        sampled: Whether tokens were drawn.
         depth: Run-ahead depth.
         concurrency: Streams at a time.
         num_compared: Completions.
@@ -55,7 +80,8 @@ class Outcome:
         num_different: Completions that differ otherwise: defects.
     """
 
-    threshold: float
+    rule: str
+    sampled: bool
     depth: int
     concurrency: int
     num_compared: int = 0
@@ -71,16 +97,23 @@ def suite_prompts(pair: LoadedPair, num_prompts: int) -> list[tuple[int, ...]]:
 
 
 def reference_decodings(
-    pair: LoadedPair, prompts: Iterable[tuple[int, ...]], thresholds: Iterable[float]
+    pair: LoadedPair, prompts: Iterable[tuple[int, ...]], rules: Iterable[ChosenRule], *, sampled: bool = False
 ) -> list[Reference]:
-    """Decodes every prompt at every threshold, in process."""
-    # A request carries its threshold as float32; the loop has to compare with the same number.
-    exact = [float(np.float32(threshold)) for threshold in thresholds]
-    grid = list(itertools.product(exact, prompts))
-    return [
-        Reference(prompt, threshold, tuple(decode(pair, prompt, threshold=threshold, max_new_tokens=MAX_NEW_TOKENS)))
-        for threshold, prompt in track(grid, "reference decoding")
-    ]
+    """Decodes every prompt by every rule, in process.
+
+    Args:
+        pair: The pair.
+        prompts: Prompt token ids.
+        rules: Rules.
+        sampled: Draws tokens as `SAMPLED` says, with the prompt's index as seed.
+    """
+    grid = list(itertools.product(rules, enumerate(prompts)))
+    references = []
+    for rule, (index, prompt) in track(grid, "reference decoding"):
+        sampling = replace(SAMPLED, seed=index) if sampled else GREEDY
+        completion = decode(pair, prompt, rule, max_new_tokens=MAX_NEW_TOKENS, sampling=sampling)
+        references.append(Reference(prompt, rule, tuple(completion), sampling))
+    return references
 
 
 async def compare(
@@ -89,16 +122,17 @@ async def compare(
     """Decodes the references' prompts through the orchestrator at `address`, and compares.
 
     Returns:
-        One outcome for each threshold, depth and concurrency.
+        One outcome for each rule, greedy or sampled, depth and concurrency.
     """
     outcomes = []
+    by_setting: dict[tuple[str, bool], list[Reference]] = {}
+    for reference in references:
+        by_setting.setdefault((reference.rule_text, reference.is_sampled), []).append(reference)
     async with AsyncClient(address) as client:
-        thresholds = sorted({reference.threshold for reference in references})
-        settings = list(itertools.product(thresholds, depths, concurrencies))
-        for threshold, depth, concurrency in track(settings, "services"):
-            outcome = Outcome(threshold, depth, concurrency)
+        grid = list(itertools.product(by_setting.items(), depths, concurrencies))
+        for (setting, chosen), depth, concurrency in track(grid, "services"):
+            outcome = Outcome(*setting, depth, concurrency)
             slots = asyncio.Semaphore(concurrency)
-            chosen = [reference for reference in references if reference.threshold == threshold]
             await asyncio.gather(*(_compare_one(client, reference, outcome, slots) for reference in chosen))
             outcomes.append(outcome)
     return outcomes
@@ -112,7 +146,7 @@ async def _compare_one(
 ) -> None:
     async with slots:
         got = await _generate(client, reference, outcome.depth)
-    want = [(token.token_id, token.from_llm) for token in reference.completion]
+    want = [(token.token_id, _source(token)) for token in reference.completion]
     outcome.num_compared += 1
     outcome.num_tokens += len(want)
     if got == want:
@@ -124,25 +158,40 @@ async def _compare_one(
     else:
         outcome.num_different += 1
         logger.error(
-            "threshold %s, depth %s: position %s of %s differs, decided by %g", *(outcome.threshold, outcome.depth),
+            "rule %s, depth %s: position %s of %s differs, decided by %g", *(outcome.rule, outcome.depth),
             position, len(want), margin,
         )  # fmt: skip
 
 
-async def _generate(client: AsyncClient, reference: Reference, depth: int) -> list[tuple[int, bool]]:
-    options = Options(max_new_tokens=MAX_NEW_TOKENS, threshold=reference.threshold, run_ahead_depth=depth)
+async def _generate(
+    client: AsyncClient, reference: Reference, depth: int
+) -> list[tuple[int, orchestrator_pb2.TokenSource.ValueType]]:
+    drawn = reference.sampling
+    options = Options(
+        max_new_tokens=MAX_NEW_TOKENS,
+        rule=reference.rule_text,
+        sampling=Sampling(drawn.temperature, drawn.top_k, drawn.top_p, drawn.seed),
+        run_ahead_depth=depth,
+    )
     completion = await client.complete(tokens_request(reference.prompt_token_ids, options))
-    return [(token.token_id, token.source == orchestrator_pb2.TOKEN_SOURCE_LLM) for token in completion.tokens]
+    return [(token.token_id, token.source) for token in completion.tokens]
+
+
+def _source(token: DecodedToken) -> orchestrator_pb2.TokenSource.ValueType:
+    if token.from_llm:
+        return orchestrator_pb2.TOKEN_SOURCE_LLM
+    return orchestrator_pb2.TOKEN_SOURCE_SLM_CONFIRMED if token.confirmed else orchestrator_pb2.TOKEN_SOURCE_SLM
 
 
 def _table(outcomes: Iterable[Outcome]) -> Table:
     table = Table(
-        "threshold", "depth", "streams", "compared", "tokens", "equal", f"near ties (< {NEAR_TIE:g})", "different"
-    )
+        "rule", "tokens are", "depth", "streams", "compared", "tokens", "equal", f"near ties (< {NEAR_TIE:g})",
+        "different",
+    )  # fmt: skip
     for o in outcomes:
         num_equal = o.num_compared - o.num_excused - o.num_different
-        row = (o.threshold, o.depth, o.concurrency, o.num_compared, o.num_tokens, num_equal)
-        table.add_row(*map(str, (*row, o.num_excused, o.num_different)))
+        row = (o.rule, "drawn" if o.sampled else "greedy", o.depth, o.concurrency, o.num_compared, o.num_tokens)
+        table.add_row(*map(str, (*row, num_equal, o.num_excused, o.num_different)))
     return table
 
 
@@ -150,9 +199,13 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m evaluation.exactness", description=__doc__.split("\n\n")[0])
     parser.add_argument("--address", required=True, help="orchestrator of a running reference pair, HOST:PORT")
     parser.add_argument("--weights", type=Path, default=WEIGHTS_DIR, help="the pair's folder (default: as shipped)")
-    parser.add_argument("--prompts", type=int, default=200, help="held-out queries (default: 200)")
+    parser.add_argument(
+        "--rules", nargs="+", type=RuleSpec.parse, default=[RuleSpec(rule.name) for rule in SHIPPED], metavar="RULE",
+        help="as NAME or NAME:PARAMETER=NUMBER,… (default: all that are shipped)",
+    )  # fmt: skip
+    parser.add_argument("--prompts", type=int, default=100, help="held-out queries (default: 100)")
     parser.add_argument("--depths", type=int, nargs="+", default=[0, 4, 16], help="run-ahead depths")
-    parser.add_argument("--streams", type=int, nargs="+", default=[1, 32], help="concurrent streams")
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 16], help="concurrent streams")
     parser.add_argument("--json", type=Path, help="also write the outcomes to this file")
     return parser.parse_args()
 
@@ -163,7 +216,15 @@ def main() -> int:
     torch.set_num_threads(1)
     pair = load_pair(arguments.weights)
     prompts = suite_prompts(pair, arguments.prompts)
-    references = reference_decodings(pair, prompts, [0.0, pair.description.threshold, SLM_ONLY])
+    try:
+        rules = [pair.rule(spec.name, **spec.parameters) for spec in arguments.rules]
+    except RuleError as error:
+        raise SystemExit(f"--rules: {error}") from error
+    references = [
+        reference
+        for sampled in (False, True)
+        for reference in reference_decodings(pair, prompts, rules, sampled=sampled)
+    ]
     outcomes = asyncio.run(
         compare(arguments.address, references, depths=arguments.depths, concurrencies=arguments.streams)
     )

@@ -1,8 +1,9 @@
 """The reference decoding in one process, one token at a time: what the services are held to, and measured against.
 
-Written straight from the rule, with plain Hugging Face models and nothing of the services: `s = SLM(x)`,
-`p = router(features of s)`, `y = s if p < threshold else LLM(x)`. Slow in nothing but its order: both models keep
-their KV cache, and the LLM processes what it hasn't seen in one pass when it is asked.
+Written straight from the law, with plain Hugging Face models: `s = SLM(x)`, `y = s if accept(x, s) else LLM(x)`.
+`accept` is the rule's; one that has drafts confirmed lets s stand if it is LLM(x). Of the services it knows the rule,
+and the noise of sampled tokens, alone. Slow in nothing but its order: both models keep their KV cache, and the LLM
+processes what it hasn't seen in one pass when it is asked.
 
 Source: arXiv:2505.21600 §4.3 and A.4; deviation: none.
 """
@@ -12,15 +13,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from evaluation.reference.pair import LoadedPair
 from router_service.features import select_top_logits
 from router_service.model import divergence_probability
+from services.engines.base import GREEDY, TOP_LOGITS, SamplingParams
+from services.engines.sampling import perturbed_logits
+from services.rules.chosen import ChosenRule
+from services.rules.decider import Draft, Verdict
+from services.rules.rule import DraftRows, Evidence
 
 SLM_ONLY = 2.0
-"""A threshold that routes nothing."""
+"""A threshold of the router that routes nothing."""
 NEAR_TIE = 1e-4
 """Differences below this are decided by the last bits of a float32 matrix product."""
 
@@ -32,14 +40,16 @@ class DecodedToken:
     Args:
         token_id: The token.
         from_llm: Whether the LLM wrote it.
-        divergence_probability: The router's score of the SLM's draft, in [0, 1].
+        confirmed: Whether the LLM was asked and would have written the same as the SLM, which did.
+        score: What the rule's evidence says of the SLM's draft; 0 where the rule needs none.
         margin: The least of what decided it: the gap between the two largest logits of the SLM, of the LLM if it was
-            asked, and between score and threshold.
+            asked, with their noise if they are sampled, and between score and threshold.
     """
 
     token_id: int
     from_llm: bool
-    divergence_probability: float
+    confirmed: bool
+    score: float
     margin: float
 
 
@@ -67,37 +77,68 @@ class CachedModel:
 
 @torch.inference_mode()
 def decode(
-    pair: LoadedPair, prompt_token_ids: Sequence[int], *, threshold: float, max_new_tokens: int
+    pair: LoadedPair,
+    prompt_token_ids: Sequence[int],
+    rule: ChosenRule,
+    *,
+    max_new_tokens: int,
+    sampling: SamplingParams = GREEDY,
 ) -> list[DecodedToken]:
-    """Decodes one prompt greedily.
+    """Decodes one prompt.
 
     Args:
         pair: Models and router, in float32.
         prompt_token_ids: The prompt, at least one token.
-        threshold: 0 is LLM only, above 1 is SLM only.
+        rule: Decides which of the SLM's tokens stand.
         max_new_tokens: Limit of the completion.
+        sampling: How either model chooses a token.
 
     Returns:
         The completion, with the end-of-sequence token if it was reached.
     """
-    slm, llm = CachedModel(pair.slm), CachedModel(pair.llm)
+    slm, llm, decider = CachedModel(pair.slm), CachedModel(pair.llm), rule.decider()
     tokens = list(prompt_token_ids)
     completion: list[DecodedToken] = []
     while len(completion) < max_new_tokens:
         logits, hidden_state = slm.next_logits(tokens)
-        draft = int(logits.argmax())
-        top_logits = select_top_logits(logits, pair.router.config.num_top_logits)
-        score = divergence_probability(pair.router(hidden_state, top_logits, pair.slm_embedding[[draft]]))
-        probability = float(score)
-        margins = [float(top_logits[0, 0] - top_logits[0, 1]), abs(probability - threshold)]
-        token_id, routed = draft, probability >= threshold
-        if routed:
-            llm_logits, _ = llm.next_logits(tokens)
-            first, second = torch.topk(llm_logits[0], 2).values.tolist()
-            margins.append(first - second)
-            token_id = int(llm_logits.argmax())
-        tokens.append(token_id)
-        completion.append(DecodedToken(token_id, routed, probability, min(margins)))
-        if token_id == pair.tokenizer.eos_token_id:
+        draft, gap = _choose(logits, sampling, len(tokens))
+        score = _score(pair, rule, logits, hidden_state, draft)
+        margins = [gap]
+        if rule.threshold is not None and rule.evidence is not Evidence.NONE:
+            margins.append(abs(score - rule.threshold))
+        verdict, written = decider.verdict(Draft(len(tokens), draft, score)), draft
+        if verdict is not Verdict.ACCEPT:
+            written, gap = _choose(llm.next_logits(tokens)[0], sampling, len(tokens))
+            margins.append(gap)
+        confirmed = verdict is Verdict.CONFIRM and written == draft
+        from_llm = verdict is not Verdict.ACCEPT and not confirmed
+        if decider.in_order:
+            decider.accepted(written, by_llm=from_llm, score=score)
+        tokens.append(written)
+        completion.append(DecodedToken(written, from_llm, confirmed, score, min(margins)))
+        if written == pair.tokenizer.eos_token_id:
             break
     return completion
+
+
+def _choose(logits: Tensor, sampling: SamplingParams, position: int) -> tuple[int, float]:
+    """The token that a model writes, and by how much it does, measured in logits."""
+    if sampling.temperature == 0:
+        # Where two are equal, argmax is what engines take.
+        first, second = torch.topk(logits[0], 2).values.tolist()
+        return int(logits.argmax()), first - second
+    perturbed = perturbed_logits(logits[0].numpy(), sampling, position)
+    second, first = np.sort(perturbed)[-2:]
+    return int(perturbed.argmax()), float(first - second) * sampling.temperature
+
+
+def _score(pair: LoadedPair, rule: ChosenRule, logits: Tensor, hidden_state: Tensor, draft: int) -> float:
+    match rule.evidence:
+        case Evidence.NONE:
+            return 0.0
+        case Evidence.SLM:
+            top_logits = select_top_logits(logits, TOP_LOGITS)
+            return float(rule.rule.scores(DraftRows(top_logits.numpy(), np.array([draft])))[0])
+        case Evidence.ROUTER:
+            top_logits = select_top_logits(logits, pair.router.config.num_top_logits)
+            return float(divergence_probability(pair.router(hidden_state, top_logits, pair.slm_embedding[[draft]])))

@@ -20,12 +20,13 @@ from labeler_jobs.models.identity import identify_pair
 from router_service.description import ModelIdentity
 from router_service.training.calibrate import SWEEP_USAGE_RATES
 from router_service.training.dataset import DatasetError, labelled_pair, load_routing_data
+from router_service.training.routing_data import RoutingData
 from services.common.pair import ModelSection, Pair
 from services.engines.base import EngineOptions, SlmEngine
 from services.rules.rule import DraftRows, Evidence, Rule
 from services.rules.sweep import RuleSweep, SweepPoint, SweptModel
 
-_LABELLED_ROWS = 65536
+_CHUNK = 65536
 
 Scores = NDArray[np.float32]
 
@@ -134,11 +135,14 @@ def score_labelled(dataset: Path, rule: Rule, slm: SweptModel) -> LabelledScores
             f"the pair's is {slm.model_id!r} at {slm.revision!r}"
         )
     data = load_routing_data(dataset, "divergent")
-    parts = zip(
-        torch.split(data.top_logits, _LABELLED_ROWS), torch.split(data.token_ids, _LABELLED_ROWS), strict=True
-    )
+    return LabelledScores(score_rows(rule, data), data.divergent.numpy())
+
+
+def score_rows(rule: Rule, data: RoutingData) -> Scores:
+    """Scores the tokens of a dataset by what the small model says of them; f32 [tokens]."""
+    parts = zip(torch.split(data.top_logits, _CHUNK), torch.split(data.token_ids, _CHUNK), strict=True)
     scores = [rule.scores(DraftRows(logits.float().numpy(), token_ids.numpy())) for logits, token_ids in parts]
-    return LabelledScores(np.concatenate(scores), data.divergent.numpy())
+    return np.concatenate(scores)
 
 
 def make_sweep(rule: Rule, slm: SweptModel, scores: Scores, labelled: LabelledScores | None = None) -> RuleSweep:

@@ -1,7 +1,7 @@
 """Decodes many questions at once under a routing rule: the routing core on the engines, without services.
 
-The tokens are those of `evaluation.in_process`, which is written straight from the definition and knows nothing of
-either. The order of work is another: all sequences draft together, the rule scores a step's drafts together, and a
+The tokens are those of `evaluation.in_process`, which is written straight from the definition and knows neither. The
+order of work is another: all sequences draft together, the rule scores a step's drafts together, and a
 routed sequence waits until enough others do. That measures accuracy and usage; latency is `in_process`'s to measure.
 
 Source: arXiv:2505.21600 §4.3; deviation: none.
@@ -11,20 +11,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from evaluation.decoding.policies import DraftBatch, RoutingPolicy
 from evaluation.decoding.response import RoutedResponse
 from evaluation.decoding.room import BATCH_SIZE, room_for
+from evaluation.decoding.router_scorer import RouterScorer
 from services.engines.base import DraftStep, Extension, LlmEngine, SlmEngine
 from services.engines.factory import create_llm_engine, create_slm_engine
 from services.orchestrator.routing.actions import Action, AskLlm, Emit, Finish, GrantSlm, OpenSlm, RewindSlm, Source
 from services.orchestrator.routing.core import Ending, RoutingCore
 from services.orchestrator.routing.depth import RunAhead
-from services.rules.decider import Threshold
+from services.rules.chosen import ChosenRule
+from services.rules.rule import DraftRows, Evidence
 
 _WAITING_SHARE = 0.5
 """The LLM runs once this share of the open sequences waits for it."""
@@ -35,21 +37,21 @@ _RUN_AHEAD_DEPTH = 0
 def decode_routed(
     slm: Path,
     llm: Path,
-    policy: RoutingPolicy,
+    rules: Sequence[ChosenRule],
     prompts: Sequence[Sequence[int]],
     *,
-    threshold: float,
+    router: RouterScorer | None = None,
     max_new_tokens: int,
     batch_size: int = BATCH_SIZE,
 ) -> list[RoutedResponse]:
-    """Decodes prompts greedily under the routing rule.
+    """Decodes prompts greedily under a routing rule.
 
     Args:
         slm: Folder of the small model.
         llm: Folder of the large model.
-        policy: Scores drafts.
-        prompts: Prompt token ids; a prompt's index is its number to the policy.
-        threshold: The LLM writes a token when the score is at least this.
+        rules: Of each prompt: one rule for all of them, with parameters that may differ.
+        prompts: Prompt token ids.
+        router: Scores drafts for a rule that asks the router.
         max_new_tokens: Limit of a response, in tokens.
         batch_size: Prompts that are decoded together.
 
@@ -60,15 +62,15 @@ def decode_routed(
         create_slm_engine("transformers", room_for(slm, prompts, max_new_tokens, batch_size)),
         create_llm_engine("transformers", room_for(llm, prompts, max_new_tokens, batch_size)),
     )
-    return asyncio.run(_decode(*engines, policy, prompts, threshold, max_new_tokens, batch_size))
+    return asyncio.run(_decode(*engines, rules, prompts, router, max_new_tokens, batch_size))
 
 
 async def _decode(
     slm: SlmEngine,
     llm: LlmEngine,
-    policy: RoutingPolicy,
+    rules: Sequence[ChosenRule],
     prompts: Sequence[Sequence[int]],
-    threshold: float,
+    router: RouterScorer | None,
     max_new_tokens: int,
     batch_size: int,
 ) -> list[RoutedResponse]:
@@ -76,7 +78,7 @@ async def _decode(
     try:
         await llm.start()
         try:
-            decoding = _Decoding(slm, llm, policy, prompts, threshold, max_new_tokens, batch_size)
+            decoding = _Decoding(slm, llm, rules, prompts, router, max_new_tokens, batch_size)
             return await decoding.run()
         finally:
             await llm.stop()
@@ -91,17 +93,17 @@ class _Decoding:
         self,
         slm: SlmEngine,
         llm: LlmEngine,
-        policy: RoutingPolicy,
+        rules: Sequence[ChosenRule],
         prompts: Sequence[Sequence[int]],
-        threshold: float,
+        router: RouterScorer | None,
         max_new_tokens: int,
         batch_size: int,
     ) -> None:
         self._slm = slm
         self._llm = llm
-        self._policy = policy
+        self._rules = rules
         self._prompts = prompts
-        self._threshold = threshold
+        self._router = router
         self._max_new_tokens = max_new_tokens
         self._batch_size = batch_size
         self._eos_token_ids = frozenset(slm.info.eos_token_ids) | frozenset(llm.info.eos_token_ids)
@@ -119,7 +121,7 @@ class _Decoding:
             if not self._drafting or len(self._asking) >= _WAITING_SHARE * len(self._cores):
                 await self._answer()
             else:
-                self._score(await self._slm.step())
+                self._decide(await self._slm.step())
         return self._responses
 
     def _open_more(self) -> bool:
@@ -130,7 +132,7 @@ class _Decoding:
             prompt = self._prompts[number]
             core = RoutingCore(
                 prompt,
-                decider=Threshold(self._threshold),
+                decider=self._rules[number].decider(),
                 ending=Ending(self._eos_token_ids, min(len(prompt) + self._max_new_tokens, context_len)),
                 run_ahead=RunAhead(_RUN_AHEAD_DEPTH),
             )
@@ -138,8 +140,7 @@ class _Decoding:
             self._carry_out(number, [*core.slm_ready(), *core.llm_ready()])
         return bool(self._cores)
 
-    @torch.inference_mode()
-    def _score(self, step: DraftStep) -> None:
+    def _decide(self, step: DraftStep) -> None:
         for refusal in step.refusals:
             raise refusal.error
         drafted = zip(step.sequence_ids, step.positions, step.token_ids, step.epochs, strict=True)
@@ -147,22 +148,24 @@ class _Decoding:
         # A step may have run a part of a long prompt alone.
         if not rows:
             return
-        numbers = [step.sequence_ids[row] for row in rows]
-        offsets = [
-            step.positions[row] - len(self._prompts[number]) for row, number in zip(rows, numbers, strict=True)
-        ]
-        scores = self._policy.scores(
-            DraftBatch(
-                top_logits=torch.from_numpy(step.top_logits[rows]),
-                hidden_state=torch.from_numpy(step.hidden_states[rows]),
-                token_ids=torch.tensor([step.token_ids[row] for row in rows]),
-                questions=torch.tensor(numbers),
-                positions=torch.tensor(offsets),
-            )
-        )
-        for row, number, score in zip(rows, numbers, scores.tolist(), strict=True):
+        for row, score in zip(rows, self._score(step, rows), strict=True):
+            number = step.sequence_ids[row]
             self._drafting.discard(number)
             self._carry_out(number, self._cores[number].scored(step.positions[row], score, step.epochs[row]))
+
+    @torch.inference_mode()
+    def _score(self, step: DraftStep, rows: Sequence[int]) -> Iterable[float]:
+        rule = self._rules[0].rule
+        token_ids = np.array([step.token_ids[row] for row in rows])
+        match rule.evidence:
+            case Evidence.NONE:
+                return [0.0] * len(rows)
+            case Evidence.SLM:
+                return map(float, rule.scores(DraftRows(step.top_logits[rows], token_ids)))
+            case Evidence.ROUTER:
+                assert self._router is not None
+                features = (step.hidden_states[rows], step.top_logits[rows], token_ids)
+                return map(float, self._router.scores(*map(torch.from_numpy, features)))
 
     async def _answer(self) -> None:
         answers, refusals = await self._llm.step()

@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from evaluation.decoding.policies import aleatoric_uncertainty, entropy
 from evaluation.evidence.plan import ROUTER_CONFIGS, RULES, Evidence
 from evaluation.records.results_files import RouterResult, Routers, RouterSweep, SweepPoint, Sweeps
 from evaluation.reference.pair import count_parameters, load_model
+from labeler_jobs.rule_sweep import score_rows
 from router_service.checkpoint import load_checkpoint, load_slm_embedding
 from router_service.training.calibrate import SWEEP_USAGE_RATES, area_under_roc, boundary, measure_threshold
 from router_service.training.dataset import load_routing_data
@@ -57,8 +57,7 @@ def _score(evidence: Evidence, method: str, seed: int | None, data: RoutingData)
         return torch.sigmoid(logits), checkpoint.router.num_parameters, checkpoint.description.threshold
     if method == "random":
         return torch.rand(len(data), generator=torch.Generator().manual_seed(0)), 0, None
-    rule = {"entropy": entropy, "aleatoric": aleatoric_uncertainty}[method]
-    return rule(data.top_logits.float()), 0, None
+    return torch.from_numpy(score_rows(RULES[method], data)), 0, None
 
 
 def _describe(

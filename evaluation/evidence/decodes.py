@@ -13,9 +13,9 @@ import torch
 
 from evaluation.decoding.alone import decode_alone
 from evaluation.decoding.oracle import decode_oracle
-from evaluation.decoding.policies import AleatoricPolicy, EntropyPolicy, RandomPolicy, RouterPolicy, RoutingPolicy
 from evaluation.decoding.response import RoutedResponse
 from evaluation.decoding.routed import decode_routed
+from evaluation.decoding.router_scorer import RouterScorer
 from evaluation.evidence.answer_records import Answerer, answer_table
 from evaluation.evidence.plan import COMMAND, ROUTER_CONFIGS, RULES, Evidence, run_name
 from evaluation.records.results_files import Routers
@@ -26,6 +26,8 @@ from evaluation.reference.pair import load_model, load_tokenizer
 from labeler_jobs.models.huggingface import render_prompt
 from router_service.checkpoint import count_stored_parameters, load_checkpoint, load_slm_embedding
 from services.common.progress import track
+from services.rules.chosen import ChosenRule
+from services.rules.shipped import RouterRule
 
 logger = logging.getLogger(__name__)
 
@@ -103,9 +105,12 @@ def routed_jobs(evidence: Evidence) -> list[DecodeJob]:
     jobs = []
     for result in Routers.load(evidence.results).routers:
         for target in targets.get(result.method, scale.ablation_targets):
+            if result.method == "random":
+                # Its rate is the target.
+                jobs.append(_job(evidence, "random", seed=scale.seeds[0], target=target))
+                continue
             threshold = result.thresholds[f"{target:.2f}"]
-            seed = scale.seeds[0] if result.method == "random" else result.seed
-            jobs.append(_job(evidence, result.method, seed=seed, threshold=threshold, target=target))
+            jobs.append(_job(evidence, result.method, seed=result.seed, threshold=threshold, target=target))
     wanted = ["r2r", "different", *RULES, "hs_tok", "hs"]
     return sorted(jobs, key=lambda job: (wanted.index(job.method), job.seed or 0, -(job.target or 0.0)))
 
@@ -194,18 +199,20 @@ def _decode(
         models = load_model(slm), load_model(llm)
         responses = decode_oracle(*models, load_tokenizer(slm), SuiteVerifier(), prompts, max_new_tokens=limit)
         return responses, params | {"router": 0.0}, "routed"
-    if job.threshold is None:
-        raise ValueError(f"{job.name}: a routed run needs a threshold")
-    policy = _policy(job)
-    responses = decode_routed(slm, llm, policy, prompts, threshold=job.threshold, max_new_tokens=limit)
-    return responses, params | {"router": policy.num_params / 1e9}, "routed"
-
-
-def _policy(job: DecodeJob) -> RoutingPolicy:
+    router = None
     if job.router is not None:
-        checkpoint = load_checkpoint(job.router)
-        return RouterPolicy(checkpoint.router, load_slm_embedding(job.weights / "slm"))
-    if job.method == "random" and job.seed is not None:
-        return RandomPolicy(job.seed)
-    rules: dict[str, RoutingPolicy] = {"entropy": EntropyPolicy(), "aleatoric": AleatoricPolicy()}
-    return rules[job.method]
+        router = RouterScorer(load_checkpoint(job.router).router, load_slm_embedding(slm))
+    responses = decode_routed(slm, llm, _rules(job), prompts, router=router, max_new_tokens=limit)
+    return responses, params | {"router": router.router.num_parameters / 1e9 if router else 0.0}, "routed"
+
+
+def _rules(job: DecodeJob) -> list[ChosenRule]:
+    """The rule of every question."""
+    rule = RULES[job.method] if job.router is None else RouterRule()
+    if job.threshold is not None:
+        return [ChosenRule.of(rule, {"threshold": job.threshold})] * len(job.indices)
+    if job.target is None or job.seed is None:
+        raise ValueError(f"{job.name}: a routed run needs a threshold, or a target and a seed")
+    # Every question has draws of its own.
+    seeds = range(job.seed << 20, (job.seed << 20) + len(job.indices))
+    return [ChosenRule.of(rule, {"rate": job.target, "seed": seed}) for seed in seeds]

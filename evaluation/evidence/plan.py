@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from evaluation.decoding.aleatoric import AleatoricRule
 from evaluation.records.commit import code_commit
 from evaluation.records.results_files import RESULTS_DIR, RUNS_FOLDER, Provenance
 from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, NUM_TRAIN, draw_sample, unseen_samples
 from evaluation.reference.pair import WEIGHTS_DIR
+from services.rules.rule import Rule
+from services.rules.shipped import EntropyRule, RandomRule
 
 COMMAND = "make evidence"
 ROUTER_CONFIGS = {
@@ -20,8 +23,8 @@ ROUTER_CONFIGS = {
     "hs": "reference-hs",
 }
 """Config file of each method that has a trained router."""
-RULES = ("entropy", "aleatoric", "random")
-"""Methods whose score needs no training."""
+RULES: dict[str, Rule] = {rule.name: rule for rule in (EntropyRule(), AleatoricRule(), RandomRule())}
+"""Methods that need no training."""
 LABEL_SETS = ("train", "validation")
 
 

@@ -193,7 +193,7 @@ def _alone(model: PreTrainedModel, eos: int, limit: int) -> Answer:
 
 def _routed(pair: LoadedPair, limit: int) -> Answer:
     def answer(prompt: list[int]) -> list[int]:
-        decoded = decode(pair, prompt, threshold=pair.description.threshold, max_new_tokens=limit)
+        decoded = decode(pair, prompt, pair.rule(), max_new_tokens=limit)
         return [token.token_id for token in decoded]
 
     return answer

@@ -5,20 +5,19 @@ Source: arXiv:2505.21600 §4.2, Figure 4.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from evaluation.decoding.policies import aleatoric_uncertainty, entropy
+from evaluation.decoding.aleatoric import AleatoricRule
 from evaluation.evidence.plan import Evidence
 from evaluation.metrics import area_under_roc
 from evaluation.records.results_files import FrequencyBand, Histogram, TokenAnalysis
+from labeler_jobs.rule_sweep import score_rows
 from router_service.training.dataset import load_routing_data
+from services.rules.shipped import EntropyRule
 
 NUM_BINS = 40
 LABELS = ("identical", "neutral", "divergent")
-_CHUNK = 65536
 
 
 def analyse_tokens(evidence: Evidence) -> None:
@@ -26,8 +25,8 @@ def analyse_tokens(evidence: Evidence) -> None:
     data = load_routing_data(evidence.dataset("train"), "divergent")
     TokenAnalysis(
         provenance=evidence.provenance,
-        entropy=histogram(_by_chunks(entropy, data.top_logits), data.labels),
-        aleatoric=histogram(_by_chunks(aleatoric_uncertainty, data.top_logits), data.labels),
+        entropy=histogram(torch.from_numpy(score_rows(EntropyRule(), data)), data.labels),
+        aleatoric=histogram(torch.from_numpy(score_rows(AleatoricRule(), data)), data.labels),
         frequency=frequency_bands(data.token_ids, data.labels),
     ).save(evidence.results)
 
@@ -79,7 +78,3 @@ def frequency_bands(token_ids: Tensor, labels: Tensor) -> list[FrequencyBand]:
             bands.append(band)
         low = high + 1
     return bands
-
-
-def _by_chunks(rule: Callable[[Tensor], Tensor], top_logits: Tensor) -> Tensor:
-    return torch.cat([rule(part.float()) for part in torch.split(top_logits, _CHUNK)])

@@ -55,7 +55,7 @@ class Run:
             the name of a query-level router ("qr_sw", "qr_mf", "qr_encoder", "qr_llm").
         model_params_b: Parameters in billions by name: "slm", "llm", and "router" or "mid" where they took part.
         seed: Seed of what was trained or drawn; None where nothing was.
-        threshold: What the method's score was held against; None where nothing was routed.
+        threshold: What the method's score was held against; None where it has none.
         target_llm_usage: LLM usage rate that the threshold was chosen for on validation data; None where none was.
         commit: Git commit of the code that ran, empty if unknown.
         command: Command that makes this run again.

@@ -21,9 +21,9 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from evaluation.decoding.alone import decode_alone
-from evaluation.decoding.policies import RouterPolicy
 from evaluation.decoding.response import RoutedResponse
 from evaluation.decoding.routed import decode_routed
+from evaluation.decoding.router_scorer import RouterScorer
 from evaluation.metrics import Estimate, bootstrap_ratio
 from evaluation.reference.corpus.samples import DOMAINS, MAX_NEW_TOKENS, Sample, unseen_samples
 from evaluation.reference.corpus.verifier import is_correct
@@ -78,12 +78,11 @@ def evaluate_pair(weights: Path, samples: Sequence[Sample], thresholds: Sequence
     slm = decode_alone(weights / "slm", prompts, max_new_tokens=limit)
     llm = decode_alone(weights / "llm", prompts, max_new_tokens=limit, from_llm=True)
     reports = [_report(pair, "slm", None, samples, slm), _report(pair, "llm", None, samples, llm)]
-    policy = RouterPolicy(pair.router, pair.slm_embedding)
+    router = RouterScorer(pair.router, pair.slm_embedding)
     for threshold in thresholds or [pair.description.threshold]:
         logger.info("routed, threshold %g", threshold)
-        routed = decode_routed(
-            weights / "slm", weights / "llm", policy, prompts, threshold=threshold, max_new_tokens=limit
-        )
+        rules = [pair.rule(threshold=threshold)] * len(prompts)
+        routed = decode_routed(weights / "slm", weights / "llm", rules, prompts, router=router, max_new_tokens=limit)
         reports.append(_report(pair, "routed", threshold, samples, routed))
     return reports
 

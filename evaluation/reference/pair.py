@@ -11,6 +11,9 @@ from router_service.checkpoint import load_checkpoint, load_slm_embedding
 from router_service.description import RouterDescription
 from router_service.model import Router
 from services.common.model_sizes import ModelSizes
+from services.rules.chosen import THRESHOLD, ChosenRule
+from services.rules.registry import Rules
+from services.rules.rule import Evidence
 
 WEIGHTS_DIR = Path(__file__).parent / "weights"
 """Where the shipped pair lives: folders slm, llm and router."""
@@ -40,6 +43,17 @@ class LoadedPair:
     def sizes(self) -> ModelSizes:
         """Parameter counts of the three models; tied weights count once."""
         return ModelSizes(count_parameters(self.slm), self.router.num_parameters, count_parameters(self.llm))
+
+    def rule(self, name: str = "router", **parameters: float) -> ChosenRule:
+        """An installed rule; where it asks the router, at the router's threshold if no other one is given.
+
+        Raises:
+            RuleError: There is no such rule, or a parameter can't be used.
+        """
+        rule = Rules.installed().named(name)
+        asks_router = rule.evidence is Evidence.ROUTER and THRESHOLD in rule.parameters
+        known = {THRESHOLD: self.description.threshold} if asks_router else {}
+        return ChosenRule.of(rule, known | parameters)
 
 
 def load_pair(folder: Path = WEIGHTS_DIR) -> LoadedPair:

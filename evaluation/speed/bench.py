@@ -108,10 +108,7 @@ async def _turn(
     chosen = [next(prompts) for _ in range(max(_LEAST_PROMPTS, _PROMPTS_PER_STREAM * setting.num_streams))]
     if setting.depth is None:
         start = time.perf_counter()
-        num_tokens = sum(
-            len(decode(pair, prompt, threshold=pair.description.threshold, max_new_tokens=MAX_NEW_TOKENS))
-            for prompt in chosen
-        )
+        num_tokens = sum(len(decode(pair, prompt, pair.rule(), max_new_tokens=MAX_NEW_TOKENS)) for prompt in chosen)
         setting.tokens_per_s.append(num_tokens / (time.perf_counter() - start))
         return
     before, start = await _load(client), time.perf_counter()

@@ -27,9 +27,14 @@ def sample_token(logits: NDArray[np.float32], sampling: SamplingParams, position
     Returns:
         The token id.
     """
+    return int(np.argmax(perturbed_logits(logits, sampling, position)))
+
+
+def perturbed_logits(logits: NDArray[np.float32], sampling: SamplingParams, position: int) -> NDArray[np.float64]:
+    """What `sample_token` takes the largest of: [vocab], scaled, with noise; -inf for tokens that aren't kept."""
     scaled = logits.astype(np.float64) / sampling.temperature
     kept = _top_p(_top_k(scaled, sampling.top_k), sampling.top_p)
-    return int(np.argmax(kept + _gumbel_noise(len(logits), sampling.seed, position)))
+    return kept + _gumbel_noise(len(logits), sampling.seed, position)
 
 
 def _gumbel_noise(num_values: int, seed: int, position: int) -> NDArray[np.float64]:

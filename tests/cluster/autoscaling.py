@@ -105,7 +105,8 @@ def install(release: Release, prometheus: str) -> None:
 def references() -> list[Reference]:
     """What streams ask for: a dozen held-out questions, by either model alone."""
     pair = load_pair()
-    return reference_decodings(pair, suite_prompts(pair, NUM_PROMPTS), [0.0, SLM_ONLY])
+    one_model = [pair.rule(threshold=threshold) for threshold in (0.0, SLM_ONLY)]
+    return reference_decodings(pair, suite_prompts(pair, NUM_PROMPTS), one_model)
 
 
 class Experiment:

@@ -97,8 +97,9 @@ def replicas(kube: client.CoreV1Api, helm: str, images: tuple[str, ...], access:
 def suite_references(reference_pair: LoadedPair) -> list[Reference]:
     """Decodings of 50 held-out prompts at the calibrated threshold, and of some by one model alone."""
     prompts = suite_prompts(reference_pair, NUM_PROMPTS)
-    alone = reference_decodings(reference_pair, prompts[:NUM_ALONE], [0.0, SLM_ONLY])
-    return [*reference_decodings(reference_pair, prompts, [reference_pair.description.threshold]), *alone]
+    one_model = [reference_pair.rule(threshold=threshold) for threshold in (0.0, SLM_ONLY)]
+    alone = reference_decodings(reference_pair, prompts[:NUM_ALONE], one_model)
+    return [*reference_decodings(reference_pair, prompts, [reference_pair.rule()]), *alone]
 
 
 @pytest.fixture(scope="session")

@@ -204,7 +204,7 @@ def main() -> None:
     torch.set_num_threads(1)
     pair = load_pair()
     prompts = suite_prompts(pair, 12)
-    references = reference_decodings(pair, prompts, [0.0, pair.description.threshold])
+    references = reference_decodings(pair, prompts, [pair.rule(threshold=0.0), pair.rule()])
     with tempfile.TemporaryDirectory() as directory:
         seen = asyncio.run(_main(arguments, references, Path(directory)))
     text = json.dumps(seen, indent=1)

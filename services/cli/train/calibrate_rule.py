@@ -22,11 +22,10 @@ from services.common.pair import load_pair
 from services.common.progress import progress_bar
 from services.common.text.tokenizer import load_tokenizer
 from services.engines.factory import EngineUnavailable, create_slm_engine
-from services.rules.rule import Rule
-from services.rules.shipped import EntropyRule, MarginRule
+from services.rules.chosen import THRESHOLD
+from services.rules.registry import Rules
+from services.rules.rule import Evidence, Rule, RuleError
 from services.rules.sweep import RuleSweep, write_sweep
-
-_RULES: dict[str, Rule] = {rule.name: rule for rule in (EntropyRule(), MarginRule())}
 
 
 def run_calibrate_rule(options: CalibrateRuleOptions) -> None:
@@ -71,9 +70,19 @@ def run_calibrate_rule(options: CalibrateRuleOptions) -> None:
 def _rule(name: str) -> Rule:
     if name == "random":
         raise CliError("--rule: random needs no sweep: its rate is the LLM usage")
-    if name not in _RULES:
-        raise CliError(f"--rule: {name!r} has no score to sweep; known rules: {', '.join(sorted(_RULES))}")
-    return _RULES[name]
+    rules = Rules.installed()
+    try:
+        rule = rules.named(name)
+    except RuleError as error:
+        raise CliError(f"--{error}") from error
+    if not _has_sweep(rule):
+        known = ", ".join(other.name for other in rules if _has_sweep(other))
+        raise CliError(f"--rule: {name} has no score of the small model to sweep; {known} have")
+    return rule
+
+
+def _has_sweep(rule: Rule) -> bool:
+    return rule.evidence is Evidence.SLM and THRESHOLD in rule.parameters
 
 
 def sweep_table(sweep: RuleSweep) -> Table:

@@ -182,7 +182,7 @@ RuleName = Annotated[
     str | None,
     typer.Option(
         "--rule",
-        metavar="entropy|margin",
+        metavar="entropy|margin|…",
         help="Makes the sweep of this rule instead, which needs no router and no labels.",
     ),
 ]

@@ -46,7 +46,9 @@ def references(reference_pair: LoadedPair) -> list[Reference]:
     """Decodings of 12 prompts at three thresholds: LLM only, calibrated and SLM only."""
     samples = [draw_sample(FIRST_HELD_OUT + index) for index in range(NUM_PROMPTS)]
     prompts = [tuple(render_prompt(reference_pair.tokenizer, sample.query)) for sample in samples]
-    return reference_decodings(reference_pair, prompts, [0.0, reference_pair.description.threshold, SLM_ONLY])
+    thresholds = (0.0, reference_pair.description.threshold, SLM_ONLY)
+    rules = [reference_pair.rule(threshold=threshold) for threshold in thresholds]
+    return reference_decodings(reference_pair, prompts, rules)
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,8 @@ async def test_imported_router_serves_its_reference_decoding_and_refuses_budgets
     imported = dataclasses.replace(reference_pair, router=checkpoint.router, description=checkpoint.description)
     samples = [draw_sample(FIRST_HELD_OUT + 50 + index) for index in range(6)]
     prompts = [tuple(render_prompt(reference_pair.tokenizer, sample.query)) for sample in samples]
-    references = reference_decodings(imported, prompts, [0.65, 0.75, 0.85])
+    rules = [imported.rule(threshold=threshold) for threshold in (0.65, 0.75, 0.85)]
+    references = reference_decodings(imported, prompts, rules)
     arguments = ("--checkpoint", str(out), "--slm-model", slm)
     async with running(Replica("router_service", *arguments, directory=tmp_path / "process")) as router:
         front = pair.orchestrator("front-imported", router=router.address)

@@ -24,9 +24,8 @@ NUM_PROMPTS = 20
 async def test_generate_with_both_models_on_sglang_equals_transformers(
     pair: RunningPair, reference_pair: LoadedPair, tmp_path: Path
 ) -> None:
-    references = reference_decodings(
-        reference_pair, suite_prompts(reference_pair, NUM_PROMPTS), [reference_pair.description.threshold]
-    )
+    prompts = suite_prompts(reference_pair, NUM_PROMPTS)
+    references = reference_decodings(reference_pair, prompts, [reference_pair.rule()])
     ports = {role: free_port() for role in ("slm", "llm")}
     slm, llm = (
         Replica(

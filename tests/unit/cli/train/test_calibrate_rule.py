@@ -31,8 +31,8 @@ def test_calibrate_rule_writes_a_sweep_of_the_small_models_own_text(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--rule", "entropie"], "--rule: 'entropie' has no score to sweep; known rules: entropy, margin"),
-        (["--rule", "lossless"], "--rule: 'lossless' has no score to sweep"),
+        (["--rule", "entropie"], "--rule: no rule 'entropie' is installed; there are entropy, llm"),
+        (["--rule", "lossless"], "--rule: lossless has no score of the small model to sweep; entropy, margin have"),
         (["--rule", "random"], "--rule: random needs no sweep: its rate is the LLM usage"),
         (["--rule", "entropy", "--pair", "refrence"], "no pair 'refrence'"),
         (["--rule", "entropy", "--source", "nowhere"], "source: 'nowhere' is unknown"),

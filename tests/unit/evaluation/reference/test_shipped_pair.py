@@ -3,9 +3,9 @@
 import pytest
 
 from evaluation.decoding.alone import decode_alone
-from evaluation.decoding.policies import RouterPolicy
 from evaluation.decoding.response import RoutedResponse
 from evaluation.decoding.routed import decode_routed
+from evaluation.decoding.router_scorer import RouterScorer
 from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, unseen_samples
 from evaluation.reference.corpus.verifier import is_correct
 from evaluation.reference.pair import WEIGHTS_DIR, LoadedPair, load_pair
@@ -58,13 +58,12 @@ def test_shipped_routing_answers_what_the_slm_alone_cannot(pair: LoadedPair) -> 
             for sample, response in zip(samples, responses, strict=True)
         )
 
-    policy = RouterPolicy(pair.router, pair.slm_embedding)
     routed = decode_routed(
         WEIGHTS_DIR / "slm",
         WEIGHTS_DIR / "llm",
-        policy,
+        [pair.rule()] * len(prompts),
         prompts,
-        threshold=pair.description.threshold,
+        router=RouterScorer(pair.router, pair.slm_embedding),
         max_new_tokens=MAX_NEW_TOKENS,
     )
     assert num_right(routed) >= 0.85 * NUM_QUERIES
