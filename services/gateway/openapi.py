@@ -8,11 +8,11 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from services.gateway.openai.base import RequestPart
+from services.gateway.openai.base import NULL, RequestPart
 from services.gateway.openai.chat import ChatRequest
 from services.gateway.openai.common import HEADERS
 from services.gateway.openai.completions import CompletionRequest
-from services.gateway.streaming.sse import LAST_EVENT_ID
+from services.gateway.streaming.sse import EVENT_ID, LAST_EVENT_ID
 
 _REF = "#/components/schemas/{model}"
 _NULLABLE_TEXT = {"anyOf": [{"type": "string"}, {"type": "null"}]}
@@ -65,17 +65,19 @@ def completion_docs(request_type: type[RequestPart], answer: str) -> dict[str, A
         request_type: Its body.
         answer: What its answers are called.
     """
-    schema = {"$ref": _REF.format(model=request_type.__name__)}
+    body = {"$ref": _REF.format(model=request_type.__name__)}
     whole = {
         "type": "object",
         "required": ["id", "object", "created", "model", "choices", "usage"],
         "properties": {"object": {"const": answer}, "choices": {"type": "array"}, "usage": {"type": "object"}},
     }
-    headers = [*HEADERS, LAST_EVENT_ID]
+    fields = request_type.model_json_schema(ref_template=_REF)["properties"]
+    headers = {header: _without_null(fields[name]) for header, (name, _) in HEADERS.items()}
+    headers[LAST_EVENT_ID] = {"type": "string", "pattern": f"^{EVENT_ID.pattern}$"}
     return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "parameters": [
-            {"name": name, "in": "header", "required": False, "schema": {"type": "string"}} for name in headers
+            {"name": name, "in": "header", "required": False, "schema": schema} for name, schema in headers.items()
         ],
         "responses": {
             "200": {
@@ -88,6 +90,12 @@ def completion_docs(request_type: type[RequestPart], answer: str) -> dict[str, A
             **{str(status): docs for status, docs in error_docs(*_COMPLETION_STATUSES).items()},
         },
     }
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """What a header may hold that stands for a field: it can't say null."""
+    [kind] = [each for each in schema["anyOf"] if each != NULL]
+    return dict(kind)
 
 
 def describe(app: FastAPI) -> None:

@@ -13,6 +13,9 @@ from services.gateway.errors import ApiError, invalid
 Number = Annotated[StrictFloat, Field(allow_inf_nan=False)]
 """A number; whole ones count."""
 
+NULL = {"type": "null"}
+"""The schema of null."""
+
 _MESSAGES = {
     "missing": "is required",
     "model_type": "expected an object",
@@ -25,9 +28,9 @@ _MESSAGES = {
 def _allow_null(schema: dict[str, Any]) -> None:
     required = schema.get("required", [])
     for name, found in schema.get("properties", {}).items():
-        if name not in required:
+        if name not in required and NULL not in found.get("anyOf", ()):
             outside = {key: found.pop(key) for key in ("title", "description", "default") if key in found}
-            schema["properties"][name] = {"anyOf": [found, {"type": "null"}], **outside}
+            schema["properties"][name] = {"anyOf": [found, NULL], **outside}
 
 
 class RequestPart(BaseModel):

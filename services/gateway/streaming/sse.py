@@ -20,8 +20,8 @@ HEADERS = {
 KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
 LAST_EVENT_ID = "Last-Event-ID"
-
-_EVENT_ID = re.compile(r"([A-Za-z0-9]{1,64}):([0-9]{1,9})")
+EVENT_ID = re.compile(r"([A-Za-z0-9]{1,64}):([0-9]{1,9})")
+"""What an id looks like, whole."""
 
 
 class Place(NamedTuple):
@@ -51,7 +51,7 @@ def parse_place(event_id: str) -> Place:
     Raises:
         ApiError: It is none of the gateway's.
     """
-    found = _EVENT_ID.fullmatch(event_id)
+    found = EVENT_ID.fullmatch(event_id)
     if found is None:
         raise invalid(LAST_EVENT_ID, "expected the id of an event of a stream of this server")
     return Place(found[1], int(found[2]))
