@@ -5,13 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictFloat,
+    StrictInt,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from services.gateway.errors import ApiError, invalid
 
 Number = Annotated[StrictFloat, Field(allow_inf_nan=False)]
 """A number; whole ones count."""
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[StrictInt, BeforeValidator(_whole)]
+"""A whole number. JSON has numbers of one kind: 1.0 is one."""
+
+
+def whole_numbers(values: object) -> object:
+    """The same as `Whole` for lists, which may be long."""
+    if not isinstance(values, list) or float not in set(map(type, values)):
+        return values
+    return [_whole(each) for each in values]
+
 
 NULL = {"type": "null"}
 """The schema of null."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field, StrictBool, StrictInt, StrictStr
+from pydantic import Field, StrictBool, StrictStr
 
 from services.client import chat_request
 from services.gateway.errors import invalid
-from services.gateway.openai.base import parse
+from services.gateway.openai.base import Whole, parse
 from services.gateway.openai.common import CommonRequest, Identity, check_common, options
 from services.gateway.openai.messages import Message, check_messages
 from services.gateway.openai.plan import Limits, Plan
@@ -21,7 +21,7 @@ class ChatRequest(CommonRequest):
     """A conversation to go on with."""
 
     messages: list[Message] = Field(min_length=1, max_length=10_000)
-    max_completion_tokens: StrictInt | None = Field(None, ge=1, description="The same as max_tokens.")
+    max_completion_tokens: Whole | None = Field(None, ge=1, description="The same as max_tokens.")
     tools: list[Tool] = Field([], description="Refused where the pair's chat template takes none.")
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: StrictBool = True

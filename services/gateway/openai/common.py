@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, StrictBool, StrictInt, StrictStr, Tag
+from pydantic import Discriminator, Field, StrictBool, StrictStr, Tag
 
 from services.client import LossPolicy, Options, Sampling
 from services.common.rule_spec import RuleSpec
 from services.gateway.errors import invalid
-from services.gateway.openai.base import Number, RequestPart
+from services.gateway.openai.base import Number, RequestPart, Whole
 
 MAX_STOP_STRINGS = 16
 _MAX_INT32 = 2**31 - 1
@@ -47,12 +47,12 @@ class CommonRequest(RequestPart):
     model: StrictStr | None = Field(None, description="As /v1/models has it; absent: the one that is served.")
     stream: StrictBool = False
     stream_options: StreamOptions | None = None
-    n: StrictInt = Field(1, ge=1, description="Answers to each prompt.")
-    max_tokens: StrictInt | None = Field(None, ge=1, description="Absent: the room that the context has.")
+    n: Whole = Field(1, ge=1, description="Answers to each prompt.")
+    max_tokens: Whole | None = Field(None, ge=1, description="Absent: the room that the context has.")
     temperature: Number | None = Field(None, ge=0, le=2, description="0 is greedy.")
     top_p: Number = Field(1, gt=0, le=1)
-    top_k: StrictInt = Field(0, ge=-1, le=2**31 - 1, description="0 and -1 keep all tokens.")
-    seed: StrictInt | None = Field(None, ge=-(2**63), lt=2**64)
+    top_k: Whole = Field(0, ge=-1, le=2**31 - 1, description="0 and -1 keep all tokens.")
+    seed: Whole | None = Field(None, ge=-(2**63), lt=2**64)
     stop: Stop = Field(default_factory=list)
     rule: StrictStr | None = Field(
         None,
@@ -70,7 +70,7 @@ class CommonRequest(RequestPart):
         None, gt=0, description="Instead: billions of parameters that a token takes on average."
     )
     llm_loss_policy: LossPolicy = Field(LossPolicy.WAIT, description="While no replica of the LLM is left.")
-    run_ahead_depth: StrictInt | None = Field(None, ge=0, lt=2**32, description="Changes speed alone.")
+    run_ahead_depth: Whole | None = Field(None, ge=0, lt=2**32, description="Changes speed alone.")
     include_token_sources: StrictBool = Field(False, description="Adds each token, its author and its probability.")
 
     @property

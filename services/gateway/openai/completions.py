@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, cast
 
-from pydantic import Discriminator, Field, StrictBool, StrictInt, StrictStr, Tag
+from pydantic import BeforeValidator, Discriminator, Field, StrictBool, StrictInt, StrictStr, Tag
 from trivium.v1 import orchestrator_pb2 as pb
 
 from services.client import Options, text_request, tokens_request
 from services.gateway.errors import invalid
-from services.gateway.openai.base import parse
+from services.gateway.openai.base import parse, whole_numbers
 from services.gateway.openai.common import CommonRequest, Identity, check_common, options
 from services.gateway.openai.plan import Limits, Plan
 from services.gateway.openai.policy import check_fields
 
 TokenId = Annotated[StrictInt, Field(ge=0, lt=2**32)]
-TokenIds = Annotated[list[TokenId], Field(min_length=1)]
+TokenIds = Annotated[list[TokenId], Field(min_length=1), BeforeValidator(whole_numbers)]
 
-_KINDS: Mapping[type, str] = {str: "<texts>", int: "<ids>", list: "<lists>"}
+_KINDS: Mapping[type, str] = {str: "<texts>", int: "<ids>", float: "<ids>", list: "<lists>"}
 
 
 def _prompt_kind(value: object) -> str | None:

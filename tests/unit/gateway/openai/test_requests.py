@@ -177,6 +177,22 @@ def test_bad_field_of_a_chat_is_named(fields: dict[str, Any], param: str) -> Non
 
 
 @pytest.mark.parametrize(
+    ("fields", "same"),
+    [
+        ({"n": 2.0}, {"n": 2}),
+        ({"max_tokens": 5.0}, {"max_tokens": 5}),
+        ({"top_k": -1.0}, {"top_k": -1}),
+        ({"seed": 2.0**62}, {"seed": 2**62}),
+        ({"run_ahead_depth": 3.0}, {"run_ahead_depth": 3}),
+        ({"prompt": [1.0, 2]}, {"prompt": [1, 2]}),
+        ({"prompt": [[1], [2, 3.0]]}, {"prompt": [[1], [2, 3]]}),
+    ],
+)
+def test_whole_number_counts_however_it_is_written(fields: dict[str, Any], same: dict[str, Any]) -> None:
+    assert completion(**fields) == completion(**same)
+
+
+@pytest.mark.parametrize(
     ("fields", "param"),
     [
         ({"prompt": None}, "prompt"),
@@ -186,7 +202,8 @@ def test_bad_field_of_a_chat_is_named(fields: dict[str, Any], param: str) -> Non
         ({"prompt": ["a", 1]}, "prompt[1]"),
         ({"prompt": [[1], [2, -3]]}, "prompt[1][1]"),
         ({"prompt": [2**32]}, "prompt[0]"),
-        ({"prompt": [1.0]}, "prompt"),
+        ({"prompt": [1.5]}, "prompt[0]"),
+        ({"prompt": [1, True]}, "prompt[1]"),
         ({"prompt": {"a": 1}}, "prompt"),
         ({"prompt": ["a"] * 9}, "prompt"),
         ({"prompt": ["a"] * 3, "n": 3}, "prompt"),
