@@ -33,6 +33,15 @@ _ERROR = {
         }
     },
 }
+_EVENT_ID = {"type": "string", "pattern": f"^{EVENT_ID.pattern}$"}
+_EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "data": {"type": "string", "description": "JSON: a chunk, or an error; the last event has [DONE]"},
+        "id": _EVENT_ID,
+    },
+}
 _REASONS = {
     400: "A field can't be used; `param` names it",
     401: "The key isn't known",
@@ -73,7 +82,7 @@ def completion_docs(request_type: type[RequestPart], answer: str) -> dict[str, A
     }
     fields = request_type.model_json_schema(ref_template=_REF)["properties"]
     headers = {header: _without_null(fields[name]) for header, (name, _) in HEADERS.items()}
-    headers[LAST_EVENT_ID] = {"type": "string", "pattern": f"^{EVENT_ID.pattern}$"}
+    headers[LAST_EVENT_ID] = _EVENT_ID
     return {
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "parameters": [
@@ -84,7 +93,7 @@ def completion_docs(request_type: type[RequestPart], answer: str) -> dict[str, A
                 "description": "The answer, whole or as a stream of events that ends with [DONE]",
                 "content": {
                     "application/json": {"schema": whole},
-                    "text/event-stream": {"schema": {"type": "string"}},
+                    "text/event-stream": {"itemSchema": _EVENT},
                 },
             },
             **{str(status): docs for status, docs in error_docs(*_COMPLETION_STATUSES).items()},
