@@ -1,7 +1,7 @@
-"""Pair files: which small model, large model and router belong together, and how their engines are set up.
+"""Pair files: which small model, large model and router belong together, how their engines are set up, and the rule.
 
 Owns the YAML schema and where its locations lead. Doesn't load models, and doesn't know which
-pairs are shipped.
+pairs are shipped and which rules are installed.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic_core import PydanticCustomError
 
 from services.common.files.yaml_file import read_yaml
+from services.common.rule_spec import RuleSpec
 
 PACKAGE_PREFIX = "package:"
-"""Starts the location of a directory inside an installed package: `package:evaluation/reference/weights/slm`."""
+"""Starts a location inside an installed package: `package:evaluation/reference/weights/slm`."""
 
 
 class PairError(ValueError):
@@ -82,27 +84,55 @@ class RouterSection(_Section):
     published: str = ""
 
 
+def _read_rule(value: object) -> RuleSpec:
+    if isinstance(value, str):
+        try:
+            return RuleSpec.parse(value)
+        except ValueError:
+            pass
+    raise PydanticCustomError("rule", "expected NAME or NAME:PARAMETER=NUMBER,…")
+
+
 class Pair(_Section):
-    """A small model, a large model, and the router between them."""
+    """A small model, a large model, and what decides between them.
+
+    Attributes:
+        name: What it is called.
+        description: For people.
+        slm: The small model.
+        llm: The large one.
+        router: None where there is none: the rule has to be one that asks no router.
+        rule: The rule of requests that name none, as `RuleSpec.parse` reads it; None for the router's.
+        rule_sweeps: Files that `trivium calibrate --rule` has made, relative to the pair file or as `package:` and a
+            path inside an installed package. With a rule's sweep, requests may name a budget for it.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$")]
     description: Annotated[str, Field(min_length=1)]
     slm: ModelSection
     llm: ModelSection
-    router: RouterSection
+    router: RouterSection | None = None
+    rule: Annotated[RuleSpec, PlainValidator(_read_rule)] | None = None
+    rule_sweeps: tuple[str, ...] = ()
+
+    @property
+    def default_rule(self) -> RuleSpec:
+        """The rule of requests that name none."""
+        return self.rule or RuleSpec("router")
 
 
 def load_pair(path: Path) -> Pair:
-    """Reads a pair file and resolves the directories in it.
+    """Reads a pair file and resolves the locations in it.
 
     Args:
         path: The YAML file.
 
     Returns:
-        The pair; every model is a Hugging Face id or an absolute directory.
+        The pair; every model is a Hugging Face id or an absolute directory, every sweep an absolute path.
 
     Raises:
-        PairError: The file can't be read, isn't YAML, has a wrong key or value, or names a missing directory.
+        PairError: The file can't be read, isn't YAML, has a wrong key or value, or names a directory or file that
+            isn't there.
     """
     return _resolved(read_yaml(path, Pair, PairError), path)
 
@@ -111,16 +141,25 @@ def _resolved(pair: Pair, path: Path) -> Pair:
     def model(section: ModelSection, key: str) -> ModelSection:
         return section.model_copy(update={"model": resolve_location(section.model, path, f"{key}.model")})
 
-    checkpoint = pair.router.checkpoint
-    if checkpoint is not None:
-        checkpoint = resolve_location(checkpoint, path, "router.checkpoint")
+    router = pair.router
+    if router is not None and router.checkpoint is not None:
+        checkpoint = resolve_location(router.checkpoint, path, "router.checkpoint")
+        router = router.model_copy(update={"checkpoint": checkpoint})
     return pair.model_copy(
         update={
             "slm": model(pair.slm, "slm"),
             "llm": model(pair.llm, "llm"),
-            "router": pair.router.model_copy(update={"checkpoint": checkpoint}),
+            "router": router,
+            "rule_sweeps": tuple(_sweep(location, path) for location in pair.rule_sweeps),
         }
     )
+
+
+def _sweep(location: str, path: Path) -> str:
+    file = _in_package(location, path, "rule_sweeps") or _beside(location, path)
+    if not file.is_file():
+        raise PairError(f"{path}: rule_sweeps: no file {file}")
+    return str(file)
 
 
 def resolve_location(location: str, path: Path, key: str) -> str:
@@ -134,16 +173,25 @@ def resolve_location(location: str, path: Path, key: str) -> str:
     Raises:
         PairError: It names a directory that isn't there.
     """
-    if location.startswith(PACKAGE_PREFIX):
-        package, _, inner = location.removeprefix(PACKAGE_PREFIX).partition("/")
-        try:
-            directory = Path(str(files(package))) / inner
-        except ModuleNotFoundError as error:
-            raise PairError(f"{path}: {key}: no package {package!r} is installed") from error
-    elif location.startswith(("./", "../", "/", "~")):
-        directory = (path.parent / Path(location).expanduser()).resolve()
-    else:
-        return location
+    directory = _in_package(location, path, key)
+    if directory is None:
+        if not location.startswith(("./", "../", "/", "~")):
+            return location
+        directory = _beside(location, path)
     if not directory.is_dir():
         raise PairError(f"{path}: {key}: no directory {directory}")
     return str(directory)
+
+
+def _in_package(location: str, path: Path, key: str) -> Path | None:
+    if not location.startswith(PACKAGE_PREFIX):
+        return None
+    package, _, inner = location.removeprefix(PACKAGE_PREFIX).partition("/")
+    try:
+        return Path(str(files(package))) / inner
+    except ModuleNotFoundError as error:
+        raise PairError(f"{path}: {key}: no package {package!r} is installed") from error
+
+
+def _beside(location: str, path: Path) -> Path:
+    return (path.parent / Path(location).expanduser()).resolve()

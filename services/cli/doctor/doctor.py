@@ -20,7 +20,7 @@ from services.cli.doctor.fit import misfits
 from services.cli.doctor.installed import Component, installed_components
 from services.cli.doctor.kv_budget import kv_advice
 from services.cli.options import DEFAULT_ADDRESS
-from services.cli.pair.probe import SERVICES, GatewayInfo, Probe, ServerInfo, index_problem, probe_all
+from services.cli.pair.probe import GatewayInfo, Probe, ServerInfo, index_problem, probe_all
 from services.cli.pair.state import RunningPair, load_state
 from services.cli.pair.status_table import load, serves
 
@@ -85,9 +85,8 @@ def _ended(state: RunningPair | None, addresses: Mapping[str, str]) -> list[str]
         return [f"the `trivium up` of pair {state.pair!r} (pid {state.owner.pid}) is gone: start it again"]
     return [
         f"{name}: started, but doesn't listen yet: wait, or see its log"
-        for name in SERVICES
-        # A pair that answers one question has no gateway.
-        if name not in addresses and (name != "gateway" or name in state.processes)
+        for name in state.services
+        if name not in addresses
     ]
 
 

@@ -79,10 +79,11 @@ def _orchestrator(
     llm: common_pb2.ModelInfo | None,
     router: router_pb2.RouterInfo | None,
 ) -> list[str]:
+    used_router = seen.router.weights_sha256 if seen.HasField("router") else "none"
     compared = (
         ("slm", seen.slm.model_id, slm and slm.model_id),
         ("llm", seen.llm.model_id, llm and llm.model_id),
-        ("router", seen.router.weights_sha256, router and router.weights_sha256),
+        ("router", used_router, router and router.weights_sha256),
     )
     return [
         f"the orchestrator uses another {name} than the one asked: {theirs} against {ours}"

@@ -11,7 +11,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from services.cli.errors import CliError
-from services.common.pair import ModelSection, Pair
+from services.common.pair import ModelSection, Pair, RouterSection
+from services.orchestrator.pair.rules import ServedRules
+from services.rules.registry import Rules
+from services.rules.sweep import SweepError
 
 ROUTER_FILES = ("router.json", "router.safetensors")
 """What a router's checkpoint consists of. `router_service.checkpoint`, which owns the names, imports torch."""
@@ -42,7 +45,9 @@ def check_before_start(pair: Pair, port: int, redis_url: str | None, http_port: 
     for key, section in (("slm", pair.slm), ("llm", pair.llm)):
         _check_engine(section.engine.name or "transformers", f"{key}.engine.name")
         _check_model(section, f"{key}.model", pair.name)
-    _check_router(pair)
+    if pair.router is not None:
+        _check_router(pair.router, pair.name)
+    _check_rule(pair)
 
 
 def check_redis_url(url: str) -> None:
@@ -99,13 +104,24 @@ def _check_model(section: ModelSection, key: str, pair_name: str) -> None:
         raise CliError(f"--pair: {pair_name}: {key}: {folder} holds no config.json, so it is no model")
 
 
-def _check_router(pair: Pair) -> None:
-    assert pair.router.checkpoint is not None
-    folder = Path(pair.router.checkpoint)
+def _check_router(router: RouterSection, pair_name: str) -> None:
+    assert router.checkpoint is not None
+    folder = Path(router.checkpoint)
     for name in ROUTER_FILES:
         if not (folder / name).is_file():
             what = f"holds no {name}" if folder.is_dir() else "is no folder"
             raise CliError(
                 f"--router-checkpoint: {folder} {what}; give one that `trivium train` or `trivium import-router` "
-                f"wrote (pair {pair.name}: router.checkpoint)"
+                f"wrote (pair {pair_name}: router.checkpoint)"
             )
+
+
+def _check_rule(pair: Pair) -> None:
+    """As the orchestrator will do."""
+    sweeps = [Path(path) for path in pair.rule_sweeps]
+    try:
+        ServedRules(Rules.installed(), pair.default_rule, sweeps, has_router=pair.router is not None)
+    except SweepError as error:
+        raise CliError(f"pair {pair.name}: rule_sweeps: {error}") from error
+    except ValueError as error:
+        raise CliError(f"pair {pair.name}: {error}") from error

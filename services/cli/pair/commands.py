@@ -19,6 +19,7 @@ def up(
     engine: opt.EngineName = None,
     router_checkpoint: own.RouterCheckpoint = None,
     allow_other_slm: opt.AllowOtherSlm = False,
+    rule: own.Rule = None,
     start_timeout_s: opt.StartTimeout = 600.0,
     state_dir: opt.StateDir = opt.DEFAULT_STATE_DIR,
 ) -> None:
@@ -31,7 +32,9 @@ def up(
 
     run_up(
         LocalOptions(
-            pair=chosen_pair(pair, engine and engine.value, router_checkpoint, allow_other_slm=allow_other_slm),
+            pair=chosen_pair(
+                pair, engine and engine.value, router_checkpoint, allow_other_slm=allow_other_slm, rule=rule
+            ),
             state_dir=state_dir,
             port=port,
             http_port=http_port,

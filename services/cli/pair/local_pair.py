@@ -1,4 +1,4 @@
-"""Runs a pair on this machine: Redis, the four services and the gateway as child processes.
+"""Runs a pair on this machine: Redis, its services and the gateway as child processes.
 
 Owns their order of start, and their end. `services.cli.pair.supervisor` keeps them running between the two, and
 `services.cli.pair.up` shows how they are.
@@ -67,7 +67,13 @@ class LocalPair:
 
     def __init__(self, options: LocalOptions) -> None:
         self.options = options
-        self._state = RunningPair(pair=options.pair.name, owner=LocalProcess.of(os.getpid()))
+        self._backends = backend_commands(options.pair)
+        front = ["orchestrator"] if options.http_port is None else ["orchestrator", "gateway"]
+        self._state = RunningPair(
+            pair=options.pair.name,
+            owner=LocalProcess.of(os.getpid()),
+            services=(*(backend.name for backend in self._backends), *front),
+        )
         self._state_lock = threading.Lock()
         self._logs = options.state_dir / "logs"
         self._resources = contextlib.ExitStack()
@@ -124,11 +130,10 @@ class LocalPair:
         """
         deadline = time.monotonic() + self.options.start_timeout_s
         redis_url = self.options.redis_url or self._start_redis()
-        backends = backend_commands(self.options.pair)
-        for command in backends:
+        for command in self._backends:
             self._supervisor.start(ServiceProcess(command, port=0, directory=self._logs))
         # Of those that are noted, since one may begin to listen in the meantime.
-        self._await(lambda: all(each.name in self._state.addresses for each in backends), deadline, on_poll)
+        self._await(lambda: all(each.name in self._state.addresses for each in self._backends), deadline, on_poll)
         command = orchestrator_command(self.options.pair, self._state.addresses, redis_url)
         self._supervisor.start(ServiceProcess(command, port=self.options.port, directory=self._logs))
         self._await(lambda: self._serves("orchestrator"), deadline, on_poll)

@@ -12,3 +12,13 @@ RouterCheckpoint = Annotated[
     str | None,
     typer.Option("--router-checkpoint", metavar="DIR", help="A trained router.", show_default="the pair file's"),
 ]
+Rule = Annotated[
+    str | None,
+    typer.Option(
+        "--rule",
+        metavar="NAME[:PARAMETER=NUMBER,…]",
+        help="The rule of requests that name none. With one that asks no router, such as `entropy`, a pair is served "
+        "that has none, or none yet.",
+        show_default="the pair file's, else the router's",
+    ),
+]

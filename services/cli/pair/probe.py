@@ -29,9 +29,6 @@ from trivium.v1 import (
 
 from services.cli.channel import local_channel, metadata, tls_socket
 
-SERVICES = ("slm", "router", "llm", "orchestrator", "gateway")
-"""In the order in which they are shown."""
-
 
 @dataclass(frozen=True, slots=True)
 class GatewayInfo:
@@ -75,7 +72,7 @@ class Probe:
     """What a service answered.
 
     Attributes:
-        service: One of `SERVICES`.
+        service: "slm", "router", "llm", "orchestrator" or "gateway".
         address: Where it was asked.
         health: Its health, or that it didn't answer.
         latency_ms: Round trip of the health check on an open connection; None if it didn't answer.
@@ -95,7 +92,7 @@ def probe(service: str, address: str, *, timeout_s: float = 2.0) -> Probe:
     """Asks one service for its health and what it is.
 
     Args:
-        service: One of `SERVICES`.
+        service: "slm", "router", "llm", "orchestrator" or "gateway".
         address: "host:port", of a gateway with HTTPS "https://host:port".
         timeout_s: Deadline of each call, in seconds.
 

@@ -49,6 +49,7 @@ class RunningPair(BaseModel):
     Attributes:
         pair: Name of the pair.
         owner: The `trivium` command that started it.
+        services: What it is made of, in the order in which it is shown.
         processes: Its services by name, as far as they are started, and "redis" if it has one of its own.
         addresses: "host:port" of each service that listens.
         folders: Folders of theirs that are removed in the end.
@@ -59,6 +60,7 @@ class RunningPair(BaseModel):
 
     pair: str
     owner: LocalProcess
+    services: tuple[str, ...] = ("slm", "router", "llm", "orchestrator")
     processes: dict[str, LocalProcess] = {}
     addresses: dict[str, str] = {}
     folders: list[Path] = []

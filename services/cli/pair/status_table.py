@@ -83,7 +83,8 @@ def serves(info: ServerInfo | None) -> str:
             size = parameters(router.num_parameters)
             return f"{short_name(router.checkpoint)} ({size}, threshold {router.default_threshold:.4g})"
         case pb.OrchestratorServiceGetServerInfoResponse():
-            return f"{short_name(info.slm.model_id)} + {short_name(info.llm.model_id)}"
+            rule = "".join(f", by {rule.name}" for rule in info.rules if rule.is_default)
+            return f"{short_name(info.slm.model_id)} + {short_name(info.llm.model_id)}{rule}"
         case GatewayInfo():
             return f"{info.model} to OpenAI's clients"
     return ""

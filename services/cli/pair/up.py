@@ -21,25 +21,39 @@ from services.cli.pair.local_pair import LocalOptions, LocalPair
 from services.cli.pair.probe import index_problem
 from services.cli.pair.status_table import status_table
 from services.cli.pairs import find_pair
-from services.common.pair import Pair, PairError, load_pair
+from services.common.pair import Pair, load_pair
+from services.common.rule_spec import RuleSpec
 
 _REFRESH_S = 1.0
 _POLL_S = 0.2
 
 
 def chosen_pair(
-    name_or_file: str, engine: str | None, router_checkpoint: str | None, *, allow_other_slm: bool = False
+    name_or_file: str,
+    engine: str | None,
+    router_checkpoint: str | None,
+    *,
+    allow_other_slm: bool = False,
+    rule: str | None = None,
 ) -> Pair:
     """Loads a pair and applies what the command line chooses over it.
 
     Raises:
-        CliError: There is no such pair, its file is wrong, or it has no router.
+        CliError: There is no such pair, its file or the rule is wrong, or there is neither a router nor a rule that
+            asks none.
     """
     try:
         pair = load_pair(find_pair(name_or_file))
-    except PairError as error:
+        chosen = None if rule is None else RuleSpec.parse(rule)
+    except ValueError as error:
         raise CliError(str(error)) from error
-    return with_choices(pair, engine=engine, router_checkpoint=router_checkpoint, allow_other_slm=allow_other_slm)
+    return with_choices(
+        pair,
+        engine=engine,
+        router_checkpoint=router_checkpoint,
+        allow_other_slm=allow_other_slm,
+        rule=chosen,
+    )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -123,7 +123,13 @@ def _shortened(text: str) -> str:
 def _known_keys(section: type[BaseModel], location: list[str]) -> list[str]:
     for key in location:
         annotation = section.model_fields[key].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        # A section that may be left out is one of the annotation's arguments.
+        sections = [
+            kind
+            for kind in (annotation, *get_args(annotation))
+            if isinstance(kind, type) and issubclass(kind, BaseModel)
+        ]
+        if not sections:
             raise TypeError(f"{key!r} is no section, so it can't hold an unknown key")
-        section = annotation
+        section = sections[0]
     return list(section.model_fields)

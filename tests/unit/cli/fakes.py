@@ -77,6 +77,7 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     status: grpc.StatusCode = grpc.StatusCode.OK
     details: str = ""
     slm: common_pb2.ModelInfo = field(default_factory=lambda: SLM)
+    router: router_pb2.RouterInfo | None = field(default_factory=lambda: ROUTER)
     load: orchestrator_pb2.OrchestratorLoad = field(default_factory=orchestrator_pb2.OrchestratorLoad)
     hangs: bool = False
     num_losses: int = 0
@@ -110,7 +111,7 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     ) -> orchestrator_pb2.OrchestratorServiceGetServerInfoResponse:
         self._note_key(context)
         return orchestrator_pb2.OrchestratorServiceGetServerInfoResponse(
-            slm=self.slm, llm=LLM, router=ROUTER, load=self.load
+            slm=self.slm, llm=LLM, router=self.router, load=self.load
         )
 
     def Cancel(self, request: orchestrator_pb2.CancelRequest, context: grpc.ServicerContext) -> NoReturn:

@@ -28,6 +28,7 @@ def test_published_pair_has_both_ids_with_revisions_and_leaves_the_router_to_the
     assert "/" in pair.llm.model
     assert pair.slm.revision
     assert pair.llm.revision
+    assert pair.router is not None
     assert pair.router.checkpoint is None
     assert pair.router.published.startswith("https://huggingface.co/nics-efc/")
 

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from services.common.pair import PairError, load_pair
+from services.common.pair import PairError, RouterSection, load_pair
+from services.common.rule_spec import RuleSpec
 
 GOOD = """
 name: mine
@@ -33,7 +34,7 @@ class WritePair:
 def test_load_pair_relative_directory_is_taken_from_the_file(write: WritePair) -> None:
     pair = load_pair(write(GOOD))
     assert pair.slm.model == str(write.directory / "slm")
-    assert pair.router.checkpoint == str(write.directory / "router")
+    assert pair.router == RouterSection(checkpoint=str(write.directory / "router"))
 
 
 def test_load_pair_hugging_face_id_is_kept(write: WritePair) -> None:
@@ -47,18 +48,35 @@ def test_load_pair_package_location_is_a_directory_of_the_package(write: WritePa
     assert pair.slm.model == str(Path(services.__file__).parent / "cli" / "pairs")
 
 
+def test_load_pair_without_a_router_has_a_rule_and_sweeps_beside_the_file(write: WritePair) -> None:
+    sweep = write.directory / "rules" / "entropy.json"
+    sweep.parent.mkdir()
+    sweep.touch()
+    text = GOOD.replace("router: {checkpoint: ./router}", "rule: entropy:threshold=0.7")
+    pair = load_pair(write(f"{text}rule_sweeps: [rules/entropy.json]\n"))
+    assert pair.router is None
+    assert pair.rule == RuleSpec("entropy", {"threshold": 0.7})
+    assert pair.rule_sweeps == (str(sweep),)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         (GOOD.replace("description:", "desciption:"), "unknown key 'desciption': did you mean 'description'?"),
         (GOOD.replace("tp_size", "tp_sise"), "unknown key 'llm.engine.tp_sise': did you mean 'tp_size'?"),
         (GOOD.replace("{checkpoint: ./router}", "{chekpoint: ./router}"), "did you mean 'checkpoint'?"),
-        (GOOD + "zzzzzz: 1\n", "unknown key 'zzzzzz': known keys: name, description, slm, llm, router"),
+        (GOOD + "zzzzzz: 1\n", "unknown key 'zzzzzz': known keys: name, description, slm, llm, router, rule"),
+        (GOOD + "rule: 'entropy:threshold'\n", "rule: expected NAME or NAME:PARAMETER=NUMBER,…, got 'entropy:thresh"),
+        (GOOD + "rule: ''\n", "rule: expected NAME or NAME:PARAMETER=NUMBER,…, got ''"),
+        (GOOD + "rule: {name: entropy}\n", "rule: expected NAME or NAME:PARAMETER=NUMBER,…, got {'name'"),
+        (GOOD + "rule_sweeps: entropy.json\n", "rule_sweeps: Input should be a valid tuple, got 'entropy.json'"),
+        (GOOD + "rule_sweeps: [rules/entropy.json]\n", "rule_sweeps: no file "),
+        (GOOD + "rule_sweeps: ['package:nowhere/a.json']\n", "rule_sweeps: no package 'nowhere' is installed"),
         (GOOD.replace("tp_size: 2", "tp_size: 0"), "llm.engine.tp_size: Input should be greater than or equal to 1"),
         (GOOD.replace("slm: {model: ./slm}\n", ""), "slm: Field required"),
         (GOOD.replace("./slm", "./nowhere"), "slm.model: no directory"),
         (GOOD.replace("./slm", "package:nowhere/slm"), "slm.model: no package 'nowhere' is installed"),
-        ("- a\n- b\n", "expected the keys name, description, slm, llm, router, found list"),
+        ("- a\n- b\n", "expected the keys name, description, slm, llm, router, rule, rule_sweeps, found list"),
         ("name: [", "not YAML"),
     ],
 )

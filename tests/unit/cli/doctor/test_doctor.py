@@ -163,3 +163,22 @@ def test_doctor_service_that_does_not_listen_yet_is_named(
     save_state(tmp_path, RunningPair(pair="reference", owner=LocalProcess.of(os.getpid()), addresses=addresses))
     [problem] = problems({}, tmp_path, capsys)
     assert problem.startswith("router: started, but doesn't listen yet")
+
+
+def test_doctor_pair_without_a_router_is_healthy_and_has_no_row_of_one(
+    addresses: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    services = ("slm", "llm", "orchestrator")
+    others = {name: addresses[name] for name in ("slm", "llm")}
+    with serving_orchestrator(FakeOrchestrator(router=None)) as orchestrator:
+        state = RunningPair(
+            pair="bare",
+            owner=LocalProcess.of(os.getpid()),
+            services=services,
+            addresses={**others, "orchestrator": orchestrator},
+        )
+        save_state(tmp_path, state)
+        run_doctor({}, state_dir=tmp_path, as_json=True)
+    report = json.loads(capsys.readouterr().out)
+    assert report["problems"] == []
+    assert sorted(item["service"] for item in report["services"]) == sorted(services)

@@ -63,5 +63,15 @@ def test_misfits_orchestrator_with_another_model_names_both() -> None:
     assert problem == "the orchestrator uses another slm than the one asked: other/slm against tiny/slm"
 
 
+def test_misfits_router_beside_an_orchestrator_without_one_is_named() -> None:
+    router = router_pb2.RouterInfo()
+    router.CopyFrom(ROUTER)
+    router.weights_sha256 = "cc" * 32
+    info = orchestrator_pb2.OrchestratorServiceGetServerInfoResponse(slm=SLM, llm=LLM)
+    assert misfits([*pair()[:2], answered("orchestrator", info)]) == []
+    [problem] = misfits([*pair(router=router), answered("orchestrator", info)])
+    assert problem == f"the orchestrator uses another router than the one asked: none against {'cc' * 32}"
+
+
 def test_misfits_silent_services_are_not_compared() -> None:
     assert misfits([Probe("slm", "h:1", "UNREACHABLE"), *pair()[1:]]) == []

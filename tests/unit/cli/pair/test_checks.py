@@ -1,4 +1,5 @@
 import importlib.util
+import json
 import socket
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from services.cli.errors import CliError
 from services.cli.pair.checks import ROUTER_FILES, check_before_start, check_redis_url, check_state_dir
 from services.cli.pairs import find_pair
 from services.common.pair import EngineSection, RouterSection, load_pair
+from services.common.rule_spec import RuleSpec
 
 PAIR = load_pair(find_pair("reference"))
 
@@ -45,6 +47,45 @@ def test_check_router_that_is_none_names_the_flag(is_there: bool, what: str, tmp
     pair = PAIR.model_copy(update={"router": RouterSection(checkpoint=str(folder))})
     with pytest.raises(CliError, match=rf"--router-checkpoint: {folder} {what}"):
         check_before_start(pair, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (None, r"rule: router needs a router, and this pair has none; it can be served with entropy, "),
+        ("router", r"rule: router needs a router, and this pair has none"),
+        ("entrophy", r"rule: no rule 'entrophy' is installed; there are entropy, "),
+        ("entropy:threshold=-1", r"rule\.parameters\.threshold: must be finite, at least 0, got -1"),
+        ("entropy:threshold=nan", r"rule\.parameters\.threshold: must be finite"),
+        ("entropy:treshold=1", r"rule\.parameters\.treshold: entropy has no such parameter; it has threshold"),
+    ],
+)
+def test_check_rule_that_a_pair_without_a_router_can_not_have_is_named(rule: str | None, message: str) -> None:
+    pair = PAIR.model_copy(update={"router": None, "rule": rule and RuleSpec.parse(rule)})
+    with pytest.raises(CliError, match=f"^pair reference: {message}"):
+        check_before_start(pair, 0, None)
+
+
+def test_check_pair_without_a_router_is_fine_with_a_rule_that_asks_none() -> None:
+    check_before_start(PAIR.model_copy(update={"router": None, "rule": RuleSpec("margin")}), 0, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rule": "router"}, r"rule_sweeps: \S+sweep\.json is of rule router, which takes none"),
+        ({"rule": "entrophy"}, r"rule: no rule 'entrophy' is installed"),
+        ({"version": "0"}, r"rule_sweeps: \S+sweep\.json is of version 0 of entropy, installed is 1"),
+        ({"rows": []}, r"rule_sweeps: \S+sweep\.json: rows: "),
+        ({}, r"rule_sweeps: \S+entropy\.json and \S+sweep\.json are both of rule entropy"),
+    ],
+)
+def test_check_sweep_that_can_not_be_used_is_named(changes: dict[str, object], message: str, tmp_path: Path) -> None:
+    [entropy, _] = PAIR.rule_sweeps
+    path = tmp_path / "sweep.json"
+    path.write_text(json.dumps(json.loads(Path(entropy).read_text(encoding="utf-8")) | changes), encoding="utf-8")
+    with pytest.raises(CliError, match=f"^pair reference: {message}"):
+        check_before_start(PAIR.model_copy(update={"rule_sweeps": (entropy, str(path))}), 0, None)
 
 
 def test_check_model_folder_without_a_model_names_pair_and_key(tmp_path: Path) -> None:

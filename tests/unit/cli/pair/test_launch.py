@@ -1,8 +1,11 @@
+from itertools import pairwise
+
 import pytest
 
 from services.cli.errors import CliError
 from services.cli.pair.launch import backend_commands, gateway_command, orchestrator_command, with_choices
 from services.common.pair import EngineSection, ModelSection, Pair, RouterSection
+from services.common.rule_spec import RuleSpec
 
 PAIR = Pair(
     name="mine",
@@ -11,6 +14,7 @@ PAIR = Pair(
     llm=ModelSection(model="Qwen/Qwen3-8B", revision="main", engine=EngineSection(name="sglang", tp_size=2)),
     router=RouterSection(checkpoint="/models/router"),
 )
+ENTROPY = RuleSpec("entropy", {"threshold": 0.7})
 
 
 def test_backend_commands_engine_fields_become_flags() -> None:
@@ -46,7 +50,8 @@ def test_with_choices_engine_replaces_both_models_engines() -> None:
 
 
 def test_with_choices_router_of_the_command_line_wins() -> None:
-    assert with_choices(PAIR, router_checkpoint="/other").router.checkpoint == "/other"
+    for pair in (PAIR, PAIR.model_copy(update={"router": None})):
+        assert with_choices(pair, router_checkpoint="/other").router == RouterSection(checkpoint="/other")
 
 
 def test_other_slm_is_allowed_to_router_and_orchestrator_where_a_person_insists() -> None:
@@ -60,6 +65,50 @@ def test_with_choices_no_router_tells_the_flag_and_where_one_is_published() -> N
     bare = PAIR.model_copy(update={"router": RouterSection(published="https://example.org/router")})
     with pytest.raises(CliError, match=r"--router-checkpoint.*https://example\.org/router"):
         with_choices(bare)
+
+
+@pytest.mark.parametrize("router", [None, RouterSection(published="https://example.org/router")])
+def test_with_choices_pair_whose_rule_asks_no_router_is_served_without_one(router: RouterSection | None) -> None:
+    bare = PAIR.model_copy(update={"router": router})
+    for pair in (
+        with_choices(bare, rule=ENTROPY),
+        with_choices(bare.model_copy(update={"rule": ENTROPY}), allow_other_slm=True),
+    ):
+        assert pair.router is None
+        assert [command.name for command in backend_commands(pair)] == ["slm", "llm"]
+        arguments = orchestrator_command(pair, {"slm": "h:1", "llm": "h:3"}, "redis://h:4/0").arguments
+        assert "--router" not in arguments
+        assert "--allow-other-slm" not in arguments
+        assert arguments[arguments.index("--rule") + 1] == "entropy:threshold=0.7"
+
+
+def test_with_choices_router_that_is_there_stays_beside_a_rule_that_asks_none() -> None:
+    pair = with_choices(PAIR, rule=ENTROPY)
+    assert pair.router == PAIR.router
+    assert pair.rule == ENTROPY
+
+
+def test_with_choices_rule_of_the_command_line_wins() -> None:
+    assert with_choices(PAIR.model_copy(update={"rule": RuleSpec("margin")}), rule=ENTROPY).rule == ENTROPY
+
+
+def test_with_choices_neither_router_nor_rule_names_the_key() -> None:
+    with pytest.raises(CliError, match=r"^pair mine: rule: it has no router, so it needs a rule .*--rule entropy$"):
+        with_choices(PAIR.model_copy(update={"router": None}))
+
+
+def test_with_choices_rule_that_is_not_installed_is_named_before_the_missing_router() -> None:
+    bare = PAIR.model_copy(update={"router": RouterSection()})
+    with pytest.raises(CliError, match=r"^pair mine: rule: no rule 'entrophy' is installed; there are entropy, "):
+        with_choices(bare, rule=RuleSpec("entrophy"))
+
+
+def test_orchestrator_command_sweeps_of_rules_are_passed_on() -> None:
+    pair = PAIR.model_copy(update={"rule_sweeps": ("/a/entropy.json", "/a/margin.json")})
+    arguments = orchestrator_command(pair, {"slm": "h:1", "router": "h:2", "llm": "h:3"}, "redis://h:4/0").arguments
+    given = [value for flag, value in pairwise(arguments) if flag == "--rule-sweeps"]
+    assert given == list(pair.rule_sweeps)
+    assert "--rule" not in arguments
 
 
 def test_gateway_command_names_the_orchestrator_and_the_pair() -> None:

@@ -7,9 +7,9 @@ from trivium.v1 import orchestrator_pb2, slm_pb2
 
 from services.cli.pair.probe import Probe
 from services.cli.pair.redis_server import RedisServer
-from services.cli.pair.status_table import status_table
+from services.cli.pair.status_table import serves, status_table
 from services.cli.pair.supervisor import Supervised
-from tests.unit.cli.fakes import SLM
+from tests.unit.cli.fakes import LLM, SLM
 from tests.unit.cli.pair.test_supervisor import FakeChild
 
 
@@ -59,6 +59,13 @@ def test_status_table_child_that_is_down_has_no_pid(tmp_path: Path) -> None:
 def test_status_table_own_redis_has_a_row(tmp_path: Path) -> None:
     redis = Supervised(RedisServer(tmp_path, tmp_path / "redis.log"))
     assert row(shown(status_table([redis], [], "")), "redis") == "redis socket starting prefix index"
+
+
+def test_serves_orchestrator_names_its_default_rule() -> None:
+    info = orchestrator_pb2.OrchestratorServiceGetServerInfoResponse(slm=SLM, llm=LLM)
+    info.rules.add(name="entropy", is_default=True)
+    info.rules.add(name="margin")
+    assert serves(info) == "slm + llm, by entropy"
 
 
 def test_status_table_redis_of_others_is_as_the_orchestrator_sees_it() -> None:

@@ -4,14 +4,13 @@ import pytest
 
 from evaluation.reference.pair import WEIGHTS_DIR
 from labeler_jobs.models.identity import IdentityError, identify_pair
-from services.common.pair import ModelSection, Pair, RouterSection
+from services.common.pair import ModelSection, Pair
 from tests.unit.labeler_jobs.tiny import make_model, make_tokenizer
 from tests.unit.router_service.made import identify_model
 
 
 def pair_of(slm: Path | str, llm: Path | str) -> Pair:
-    sections = {"slm": ModelSection(model=str(slm)), "llm": ModelSection(model=str(llm))}
-    return Pair(name="made", description="made", router=RouterSection(), **sections)
+    return Pair(name="made", description="made", slm=ModelSection(model=str(slm)), llm=ModelSection(model=str(llm)))
 
 
 @pytest.fixture
