@@ -52,6 +52,33 @@ class Decisions:
     steps: tuple[Step, ...]
 
 
+_Told = tuple[Draft, Verdict, tuple[int, bool]]
+
+
+class Decided:
+    """Decides one sequence as the core does: asks, and tells what became of it."""
+
+    def __init__(self, decider: Decider, prompt_len: int) -> None:
+        self.seen: list[_Told] = []
+        """Drafts, verdicts, and what was accepted: the token, and whether it is the LLM's."""
+        self._decider = decider
+        self._position = prompt_len
+
+    def decide(self, step: Step) -> Verdict:
+        """Decides the next position."""
+        draft = Draft(self._position, step.draft, step.score)
+        verdict = self._decider.verdict(draft)
+        is_llms = verdict is not Verdict.ACCEPT and step.has_llm
+        if verdict is Verdict.CONFIRM and step.answer == step.draft:
+            is_llms = False
+        accepted = (step.answer if is_llms else step.draft, is_llms)
+        if self._decider.in_order:
+            _tell(self._decider, draft, accepted)
+        self.seen.append((draft, verdict, accepted))
+        self._position += 1
+        return verdict
+
+
 def sequences(rule: Rule) -> st.SearchStrategy[Decisions]:
     """Sequences of any drafts, scores and answers."""
     tokens = st.integers(0, 99)
@@ -70,7 +97,7 @@ def broken_decisions(rule: Rule, example: Decisions) -> str | None:
     decider = chosen.decider()
     if not isinstance(decider.in_order, bool):
         return f"in_order: expected True or False, got {decider.in_order!r}"
-    live, other = _Sequence(decider, example), _Sequence(chosen.decider(), example)
+    live, other = Decided(decider, example.prompt_len), Decided(chosen.decider(), example.prompt_len)
     for position, step in enumerate(example.steps):
         # Another sequence goes through other steps meanwhile.
         other.decide(example.steps[-1 - position])
@@ -88,7 +115,7 @@ def broken_threshold(rule: Rule, example: Decisions) -> str | None:
     Budgets are turned into thresholds, so a higher one must ask no more; and larger scores must be asked no less.
     """
     chosen = ChosenRule.of(rule, example.parameters)
-    live = _Sequence(chosen.decider(), example)
+    live = Decided(chosen.decider(), example.prompt_len)
     for step in example.steps:
         live.decide(step)
     *before, (last, verdict, _) = live.seen
@@ -110,31 +137,6 @@ def broken_threshold(rule: Rule, example: Decisions) -> str | None:
     return None
 
 
-_Told = tuple[Draft, Verdict, tuple[int, bool]]
-
-
-class _Sequence:
-    """Decides one sequence as the core does: asks, and tells what became of it."""
-
-    def __init__(self, decider: Decider, example: Decisions) -> None:
-        self._decider = decider
-        self._position = example.prompt_len
-        self.seen: list[_Told] = []
-
-    def decide(self, step: Step) -> Verdict:
-        draft = Draft(self._position, step.draft, step.score)
-        verdict = self._decider.verdict(draft)
-        is_llms = verdict is not Verdict.ACCEPT and step.has_llm
-        if verdict is Verdict.CONFIRM and step.answer == step.draft:
-            is_llms = False
-        accepted = (step.answer if is_llms else step.draft, is_llms)
-        if self._decider.in_order:
-            _tell(self._decider, draft, accepted)
-        self.seen.append((draft, verdict, accepted))
-        self._position += 1
-        return verdict
-
-
 def _tell(decider: Decider, draft: Draft, accepted: tuple[int, bool]) -> None:
     token_id, by_llm = accepted
     # As token logs keep it.
@@ -149,7 +151,7 @@ def _told(chosen: ChosenRule, seen: list[_Told]) -> Decider:
     return decider
 
 
-def _broken_rebuilt(chosen: ChosenRule, live: _Sequence) -> str | None:
+def _broken_rebuilt(chosen: ChosenRule, live: Decided) -> str | None:
     for index, (draft, verdict, _) in enumerate(live.seen):
         rebuilt = _told(chosen, live.seen[:index]).verdict(draft)
         if rebuilt is not verdict:
@@ -160,7 +162,7 @@ def _broken_rebuilt(chosen: ChosenRule, live: _Sequence) -> str | None:
     return None
 
 
-def _broken_order(chosen: ChosenRule, live: _Sequence) -> str | None:
+def _broken_order(chosen: ChosenRule, live: Decided) -> str | None:
     backwards = chosen.decider()
     ask: list[tuple[str, Callable[[Draft], Verdict]]] = [
         ("by a decider that was asked about nothing else", lambda draft: chosen.decider().verdict(draft)),

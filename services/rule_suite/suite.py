@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import Flaky, HypothesisException
 
 from services.rule_suite.decisions import broken_decisions, broken_threshold, sequences
+from services.rule_suite.elsewhere import transcript, transcript_elsewhere
 from services.rule_suite.exactness import broken_exactness, schedules
 from services.rule_suite.scores import batches, broken_scores
 from services.rules.chosen import THRESHOLD
@@ -68,13 +69,16 @@ def check_rule(
     *,
     max_examples: int = 200,
     on_example: Callable[[str], None] = lambda name: None,
-) -> None:
+) -> tuple[str, ...]:
     """Holds a rule to what every rule must keep. The same examples are tried each time.
 
     Args:
         rule: The rule, or its class.
         max_examples: Of each check.
         on_example: Told the name of the check that an example is tried for.
+
+    Returns:
+        The names of the checks that it passed. "elsewhere" is among them where a rule can be sent to another process.
 
     Raises:
         RuleBroken: It breaks something.
@@ -85,9 +89,26 @@ def check_rule(
         check_form(made)
     except (RuleError, AttributeError) as error:
         raise RuleBroken(name, "form", str(error)) from error
-    for check in CHECKS:
-        if check.applies(made):
-            _run(check, made, max_examples, on_example)
+    checks = [check for check in CHECKS if check.applies(made)]
+    for check in checks:
+        _run(check, made, max_examples, on_example)
+    passed = tuple(check.name for check in checks)
+    return (*passed, "elsewhere") if _is_same_elsewhere(made) else passed
+
+
+def _is_same_elsewhere(rule: Rule) -> bool:
+    """Whether another process could be asked, which decides alike."""
+    try:
+        here, elsewhere = transcript(rule), transcript_elsewhere(rule)
+        later = transcript(rule)
+    # Whatever a rule raises, it breaks with it.
+    except Exception as error:
+        raise RuleBroken(rule.name, "elsewhere", f"raises {type(error).__name__}: {error}") from error
+    for where, other in (("later", later), ("in another process", elsewhere or here)):
+        for one, another in zip(here, other, strict=True):
+            if one != another:
+                raise RuleBroken(rule.name, "elsewhere", f"{one}; {where}, {another}")
+    return elsewhere is not None
 
 
 def _run(check: Check, rule: Rule, max_examples: int, on_example: Callable[[str], None]) -> None:

@@ -33,9 +33,9 @@ def run_check(name: str, max_examples: int) -> None:
                 elif not bar.tasks[tasks[check]].finished:
                     bar.advance(tasks[check])
 
-            check_rule(rule, max_examples=max_examples, on_example=on_example)
+            passed = check_rule(rule, max_examples=max_examples, on_example=on_example)
             for task in tasks.values():
                 bar.update(task, completed=max_examples)
     except RuleBroken as error:
         raise CliError(" ".join(str(error).split())) from error
-    note(f"rule {rule.name} {rule.version} keeps what every rule must: {', '.join(tasks)}")
+    note(f"rule {rule.name} {rule.version} keeps what every rule must: {', '.join(passed)}")

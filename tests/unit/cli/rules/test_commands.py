@@ -64,7 +64,10 @@ def test_list_as_json_has_no_number_that_json_cannot_write() -> None:
 def test_check_of_a_rule_that_passes_names_what_was_checked() -> None:
     result = CliRunner().invoke(app, ["rules", "check", "margin", "--max-examples", "5"])
     assert result.exit_code == 0, result.output
-    assert "rule margin 1 keeps what every rule must: scores, decisions, threshold, exactness" in result.stderr
+    assert (
+        "rule margin 1 keeps what every rule must: scores, decisions, threshold, exactness, elsewhere"
+        in result.stderr
+    )
     assert "5/5" in result.stderr
 
 
