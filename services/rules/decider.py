@@ -55,7 +55,7 @@ class Decider(Protocol):
 
         Args:
             token_id: The token.
-            by_llm: Whether the LLM's word decided against the draft.
+            by_llm: Whether the LLM wrote it, be it the same as the draft: it was asked to, or didn't confirm it.
             score: Of the draft at its position.
         """
 
