@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.serving import until
+from tests.unit.gateway.asking import CHAT, TEXT, asked, assert_error
 from tests.unit.gateway.scripted import QUESTION, RunningGateway, serving
-from tests.unit.gateway.test_app import CHAT, TEXT, asked, assert_error
 
 JSON = {"Content-Type": "application/json"}
 

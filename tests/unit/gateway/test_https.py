@@ -18,8 +18,8 @@ from services.gateway.app import create_operations_app
 from services.gateway.http_server import create_server, listening_socket
 from services.gateway.settings import GatewaySettings
 from tests.certificates import SERVER_NAME, Authority, Secret
+from tests.unit.gateway.asking import CHAT
 from tests.unit.gateway.scripted import QUESTION, RunningGateway, serving
-from tests.unit.gateway.test_app import CHAT
 
 OLD, NEW = Authority(), Authority()
 REQUEST = b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -5,8 +5,8 @@ import re
 import jsonschema
 import pytest
 
+from tests.unit.gateway.asking import CHAT, TEXT
 from tests.unit.gateway.scripted import QUESTION, serving
-from tests.unit.gateway.test_app import CHAT, TEXT
 
 
 async def test_schema_tells_of_bodies_and_errors() -> None:
