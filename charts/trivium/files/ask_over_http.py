@@ -1,8 +1,9 @@
 """Asks one question at the gateway, as OpenAI's clients do: fails unless both models wrote some of a whole stream.
 
-Runs in a pod of `helm test`, with nothing but the standard library: `ask_over_http.py URL SECONDS QUESTION`. An API
-key comes from API_KEY. Over HTTPS, the CAs of the file CA_FILE are trusted, or the image's if there is none; the
-certificate has to be for SERVER_NAME, or for what the URL names; tls.crt and tls.key in CERTIFICATE_DIR are shown.
+One alone may where the rule leaves all to it. Runs in a pod of `helm test`, with nothing but the standard library:
+`ask_over_http.py URL SECONDS QUESTION`. An API key comes from API_KEY. Over HTTPS, the CAs of the file CA_FILE are
+trusted, or the image's if there is none; the certificate has to be for SERVER_NAME, or for what the URL names;
+tls.crt and tls.key in CERTIFICATE_DIR are shown.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ QUESTION = (
     "stones. On Thursday she drops 5 stones. On Friday she buys 3 stones. How many stones does Ann have now?"
 )
 """The question of `trivium smoke`."""
+_RULES_OF_ONE_MODEL = ("slm", "llm")
 _POLL_S = 0.5
 _ANSWER_TIMEOUT_S = 60.0
 _TRY_TIMEOUT_S = 5.0
@@ -99,12 +101,12 @@ def ask(url: str, question: str) -> str:
     usage = chunks[-1].get("usage") if chunks else None
     if not usage:
         raise Failed("the last chunk tells no usage")
-    num_tokens, num_llm = usage["completion_tokens"], usage["llm_tokens"]
-    told = f"{num_tokens} tokens of {model['id']} in {num_parts} chunks over HTTP, {num_llm} by the LLM"
+    num_tokens, num_llm, rule = usage["completion_tokens"], usage["llm_tokens"], usage["rule"]
+    told = f"{num_tokens} tokens of {model['id']} in {num_parts} chunks over HTTP, {num_llm} by the LLM, rule {rule}"
     if num_parts < 2:
         raise Failed(f"not streamed: {told}")
-    if not 0 < num_llm < num_tokens:
-        raise Failed(f"not routed: {told}; doesn't the router belong to this pair?")
+    if not 0 < num_llm < num_tokens and rule not in _RULES_OF_ONE_MODEL:
+        raise Failed(f"not routed: {told}; doesn't the rule, or the router, fit this pair?")
     return f"{told}, {time.monotonic() - began:.1f} s"
 
 

@@ -40,9 +40,14 @@ labels:
   {{- include "trivium.labels" . | nindent 2 }}
 {{- end -}}
 
+{{/* The services whose calls the orchestrator makes, as a JSON array. */}}
+{{- define "trivium.backends" -}}
+{{- toJson (ternary (list "slm" "router" "llm") (list "slm" "llm") .Values.router.enabled) -}}
+{{- end -}}
+
 {{/* The services that run, as a JSON array. */}}
 {{- define "trivium.services" -}}
-{{- $services := list "slm" "router" "llm" "orchestrator" -}}
+{{- $services := append (include "trivium.backends" . | fromJsonArray) "orchestrator" -}}
 {{- toJson (ternary (append $services "gateway") $services .Values.gateway.enabled) -}}
 {{- end -}}
 

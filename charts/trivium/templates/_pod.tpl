@@ -127,6 +127,11 @@ keys: {secretName: {{ $values.keys.secretName }}, path: /etc/trivium/keys}
   persistentVolumeClaim:
     claimName: {{ include "trivium.fullname" .root }}-models
 {{- end }}
+{{- with $values.ruleSweepsConfigMap }}
+- name: rules
+  configMap:
+    name: {{ . }}
+{{- end }}
 {{- with include "trivium.secretMounts" . | fromYaml }}
 {{- range $name, $secret := . }}
 - name: {{ $name }}
@@ -146,6 +151,9 @@ keys: {secretName: {{ $values.keys.secretName }}, path: /etc/trivium/keys}
 {{- end }}
 {{- if ne (include "trivium.cacheKind" .) "none" }}
 - {name: models, mountPath: {{ $cache.mountPath }}}
+{{- end }}
+{{- if $values.ruleSweepsConfigMap }}
+- {name: rules, mountPath: /etc/trivium/rules, readOnly: true}
 {{- end }}
 {{- with include "trivium.secretMounts" . | fromYaml }}
 {{- range $name, $secret := . }}

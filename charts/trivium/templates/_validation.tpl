@@ -52,8 +52,14 @@ What the schema can't see: values that each are right and don't fit together. Al
 {{- $found := list -}}
 {{- $name := .component -}}
 {{- $cache := .root.Values.modelCache -}}
+{{- $settings := (get .root.Values $name).settings -}}
+{{- range $path := $settings.ruleSweeps -}}
+{{- if and (hasPrefix (printf "%s/" $cache.mountPath) $path) (eq $cache.kind "none") -}}
+{{- $found = append $found (printf "%s.settings.ruleSweeps has %s, but modelCache.kind is none: nothing is mounted at %s" $name $path $cache.mountPath) -}}
+{{- end -}}
+{{- end -}}
 {{- range $key := list "model" "checkpoint" "slmModel" "tokenizer" -}}
-{{- $location := get (get $.root.Values $name).settings $key | default "" -}}
+{{- $location := get $settings $key | default "" -}}
 {{- if and $location (hasPrefix (printf "%s/" $cache.mountPath) $location) (eq $cache.kind "none") -}}
 {{- $found = append $found (printf "%s.settings.%s is %s, but modelCache.kind is none: nothing is mounted at %s" $name $key $location $cache.mountPath) -}}
 {{- end -}}
@@ -102,15 +108,24 @@ What the schema can't see: values that each are right and don't fit together. Al
 {{- define "trivium.validateShared" -}}
 {{- $found := list -}}
 {{- $values := .Values -}}
-{{- range $component := list "slm" "router" "llm" "orchestrator" -}}
+{{- range $component := append (include "trivium.backends" . | fromJsonArray) "orchestrator" -}}
 {{- if and $values.metrics.enabled (eq (toString $values.metrics.port) (include "trivium.port" (dict "component" $component))) -}}
 {{- $found = append $found (printf "metrics.port is %v, which %s takes calls at: set another" $values.metrics.port $component) -}}
 {{- end -}}
 {{- end -}}
-{{- if not $values.router.settings.checkpoint -}}
-{{- $found = append $found "router.settings.checkpoint is empty: name the directory of a router that was trained for this pair, e.g. in modelCache.mountPath" -}}
-{{- end -}}
 {{- $orchestrator := $values.orchestrator.settings -}}
+{{- if $values.router.enabled -}}
+{{- if not $values.router.settings.checkpoint -}}
+{{- $found = append $found "router.settings.checkpoint is empty: name the directory of a router that was trained for this pair, e.g. in modelCache.mountPath, or do without: router.enabled=false, orchestrator.settings.rule=entropy" -}}
+{{- end -}}
+{{- else if eq ($orchestrator.rule | default "router" | splitList ":" | first | trim) "router" -}}
+{{- $found = append $found "router.enabled is false, but orchestrator.settings.rule is router: set a rule that asks none, e.g. entropy" -}}
+{{- end -}}
+{{- range $path := $orchestrator.ruleSweeps -}}
+{{- if and (hasPrefix "/etc/trivium/rules/" $path) (not $values.orchestrator.ruleSweepsConfigMap) -}}
+{{- $found = append $found (printf "orchestrator.settings.ruleSweeps has %s: set orchestrator.ruleSweepsConfigMap to the ConfigMap that holds it" $path) -}}
+{{- end -}}
+{{- end -}}
 {{- if gt (int $orchestrator.runAheadDepth) (int $orchestrator.maxRunAheadDepth) -}}
 {{- $found = append $found "orchestrator.settings.runAheadDepth is greater than maxRunAheadDepth" -}}
 {{- end -}}

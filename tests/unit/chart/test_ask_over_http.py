@@ -24,8 +24,8 @@ SCRIPT = CHART / "files" / "ask_over_http.py"
 PARTS = [{"choices": [{"delta": {"content": text}}]} for text in ("14 and 8 ", "are 22.")]
 
 
-def usage(num_llm_tokens: int) -> dict[str, Any]:
-    return {"choices": [], "usage": {"completion_tokens": 7, "llm_tokens": num_llm_tokens}}
+def usage(num_llm_tokens: int, rule: str = "router:threshold=0.4") -> dict[str, Any]:
+    return {"choices": [], "usage": {"completion_tokens": 7, "llm_tokens": num_llm_tokens, "rule": rule}}
 
 
 USAGE = usage(2)
@@ -106,7 +106,7 @@ def test_whole_stream_passes_and_its_tokens_are_told() -> None:
     door = Door(WHOLE)
     done = run(door, question="Why?", key="secret")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("7 tokens of small+large in 2 chunks over HTTP, 2 by the LLM")
+    assert done.stdout.startswith("7 tokens of small+large in 2 chunks over HTTP, 2 by the LLM, rule router")
     [(key, body)] = door.requests
     assert key == "Bearer secret"
     assert (body["model"], body["stream"]) == ("small+large", True)
@@ -132,6 +132,7 @@ def test_question_is_the_scripts_own_unless_given() -> None:
         (Door([PARTS[0], USAGE]), "not streamed: 7 tokens"),
         (Door([*PARTS, usage(0)]), "not routed: 7 tokens"),
         (Door([*PARTS, usage(7)]), "not routed: 7 tokens"),
+        (Door([*PARTS, usage(0, "entropy:threshold=9")]), "0 by the LLM, rule entropy:threshold=9"),
     ],
 )
 def test_what_is_no_whole_stream_fails_and_says_why(door: Door, reason: str) -> None:
@@ -139,6 +140,11 @@ def test_what_is_no_whole_stream_fails_and_says_why(door: Door, reason: str) -> 
     assert done.returncode == 1
     assert reason in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("rule", "num_llm_tokens"), [("slm", 0), ("llm", 7)])
+def test_one_model_may_write_all_where_the_rule_says_so(rule: str, num_llm_tokens: int) -> None:
+    assert run(Door([*PARTS, usage(num_llm_tokens, rule)])).returncode == 0
 
 
 def test_over_https_the_ca_and_the_name_are_asked_for_and_a_certificate_is_shown(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from services.llm.settings import LlmSettings
 from services.orchestrator.settings import OrchestratorSettings
 from services.slm.settings import SlmSettings
 from tests.certificates import Authority
-from tests.unit.chart.harness.cases import CASES, HOST_PATH
+from tests.unit.chart.harness.cases import CASES, HOST_PATH, NO_ROUTER
 from tests.unit.chart.harness.helm import Helm, Manifest, container, of_kind, pods
 from tests.unit.chart.harness.kubernetes_schemas import CUSTOM, problems
 from tests.unit.chart.harness.pod_security import violations
@@ -29,6 +29,9 @@ SETTINGS: dict[str, type[BaseSettings]] = {
     "gateway": GatewaySettings,
 }
 FOREIGN = {"HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN", "REDIS_PASSWORD", "NCCL_DEBUG", "OMP_NUM_THREADS"}
+
+ABSENT = {"no gateway": ("gateway",), **{case: ("router",) for case in CASES if NO_ROUTER in CASES[case].settings}}
+"""Components that a case is without."""
 
 KEYS = f"tenants: {{mine: {{}}}}\nkeys: [{{tenant: mine, sha256: {'ab' * 32}}}]\n"
 
@@ -99,7 +102,7 @@ def test_containers_start_without_a_shell(helm: Helm, case: str) -> None:
 
 @pytest.mark.parametrize(
     ("case", "component"),
-    [(case, name) for case in CASES for name in SETTINGS if (case, name) != ("no gateway", "gateway")],
+    [(case, name) for case in CASES for name in SETTINGS if name not in ABSENT.get(case, ())],
 )
 def test_variables_are_settings_that_the_process_accepts(
     helm: Helm, case: str, component: str, secrets: Path, monkeypatch: pytest.MonkeyPatch

@@ -56,6 +56,15 @@ BAD: dict[str, tuple[Values, str]] = {
         "invalid propertyName 'app.kubernetes.io/version'",
     ),
     "empty model": (values("llm.settings.model="), "/llm/settings/model"),
+    "rule that isn't written as one": (
+        values("orchestrator.settings.rule=entropy:0.7"),
+        "/orchestrator/settings/rule",
+    ),
+    "no rule": (values("orchestrator.settings.rule="), "/orchestrator/settings/rule"),
+    "relative path of a sweep": (
+        values("orchestrator.settings.ruleSweeps={rules/entropy.json}"),
+        "/orchestrator/settings/ruleSweeps",
+    ),
     "relative mount path": (values("modelCache.mountPath=models"), "/modelCache/mountPath"),
     "address without a scheme": (values("autoscaling.prometheusAddress=prom:9090"), "/autoscaling/prometheusAddress"),
     "eviction policy that fills up": (values("redis.evictionPolicy=noeviction"), "/redis/evictionPolicy"),
@@ -171,7 +180,27 @@ BAD: dict[str, tuple[Values, str]] = {
         values("orchestrator.grpcRoute.enabled=true", apis=(GATEWAY_API,)),
         "set orchestrator.grpcRoute.parentRefs to the Gateways that it hangs on",
     ),
-    "no router": (values(preset=_R1, apis=(KEDA,)), "router.settings.checkpoint is empty"),
+    "no checkpoint of the router": (
+        values(preset=_R1, apis=(KEDA,)),
+        "router.settings.checkpoint is empty: name the directory of a router that was trained for this pair, e.g. in "
+        "modelCache.mountPath, or do without: router.enabled=false, orchestrator.settings.rule=entropy",
+    ),
+    "no router and no rule": (
+        values("router.enabled=false"),
+        "router.enabled is false, but orchestrator.settings.rule is router: set a rule that asks none",
+    ),
+    "no router and its rule": (
+        values("router.enabled=false,orchestrator.settings.rule=router:threshold=0.4"),
+        "router.enabled is false, but orchestrator.settings.rule is router: set a rule that asks none",
+    ),
+    "sweep in a ConfigMap that isn't named": (
+        values("orchestrator.settings.ruleSweeps={/etc/trivium/rules/entropy.json}"),
+        "orchestrator.settings.ruleSweeps has /etc/trivium/rules/entropy.json: set orchestrator.ruleSweepsConfigMap",
+    ),
+    "sweep in a cache that isn't mounted": (
+        values("orchestrator.settings.ruleSweeps={/models/entropy.json}"),
+        "orchestrator.settings.ruleSweeps has /models/entropy.json, but modelCache.kind is none",
+    ),
     "gated models without a token": (values("huggingFace.gated=true"), "set huggingFace.tokenSecret.name"),
     "external redis without a Secret": (values("redis.mode=external"), "set redis.external.urlSecret.name"),
     "existing claim without a name": (values("modelCache.kind=existingClaim"), "set modelCache.existingClaim"),

@@ -1,6 +1,6 @@
 {{/* Where the orchestrator finds its peers, and what follows from the models' values. */}}
 {{- define "trivium.orchestratorEnv" -}}
-{{- range $peer := list "slm" "router" "llm" }}
+{{- range $peer := include "trivium.backends" . | fromJsonArray }}
 - name: TRIVIUM_ORCHESTRATOR_{{ upper $peer }}
   value: {{ include "trivium.address" (dict "root" $ "component" $peer) }}
 {{- end }}

@@ -8,6 +8,7 @@ _ROUTER = "router.settings.checkpoint=/models/routers/mine"
 _R1 = "values-r1-1.5b-32b"
 _QWEN3 = "values-qwen3-0.6b-32b"
 _QWEN3_8B = "llm.settings.model=Qwen/Qwen3-8B,llm.settings.tpSize=1,llm.gpus=1,labeler.gpus=1"
+NO_ROUTER = "router.enabled=false,orchestrator.settings.rule=entropy:threshold=0.7"
 _COMPONENTS = ("slm", "router", "llm", "orchestrator", "gateway")
 
 
@@ -146,6 +147,16 @@ gateway: {settings: {modelName: mine, corsOrigins: [https://a.example.com, https
         text="orchestrator: {service: {type: LoadBalancer, annotations: {example.com/internal: 'true'}}}"
     ),
     "no gateway": values("gateway.enabled=false"),
+    "no router": values(NO_ROUTER),
+    "r1 without a router": values(
+        NO_ROUTER,
+        "orchestrator.ruleSweepsConfigMap=sweeps,orchestrator.settings.ruleSweeps={/etc/trivium/rules/entropy.json}",
+        preset=_R1,
+        apis=(KEDA,),
+    ),
+    "no router, but TLS": values(
+        NO_ROUTER, "tls.enabled=true,tls.certManager.issuerRef.name=trivium-ca", apis=(CERT_MANAGER,)
+    ),
     "gateway on a port of its own": values(
         text="gateway: {service: {type: NodePort, port: 8080, annotations: {example.com/internal: 'true'}}}"
     ),
