@@ -1,6 +1,6 @@
 """Asks one question at the gateway, as OpenAI's clients do: fails unless both models wrote some of a whole stream.
 
-One alone may where the rule leaves all to it. Runs in a pod of `helm test`, with nothing but the standard library:
+One alone may whom the rule leaves all to. Runs in a pod of `helm test`, with nothing but the standard library:
 `ask_over_http.py URL SECONDS QUESTION`. An API key comes from API_KEY. Over HTTPS, the CAs of the file CA_FILE are
 trusted, or the image's if there is none; the certificate has to be for SERVER_NAME, or for what the URL names;
 tls.crt and tls.key in CERTIFICATE_DIR are shown.

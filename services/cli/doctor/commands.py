@@ -52,7 +52,7 @@ def smoke(
     timeout_s: own.ServingTimeout = 60.0,
     state_dir: opt.StateDir = opt.DEFAULT_STATE_DIR,
 ) -> None:
-    """Streams one answer, and fails unless both models wrote tokens of it.
+    """Streams one answer, and fails unless both models wrote tokens of it, or one whom the rule leaves all to.
 
     Example:  trivium smoke --address 127.0.0.1:50050
     """

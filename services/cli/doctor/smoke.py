@@ -1,4 +1,4 @@
-"""The check of `trivium smoke`: one streamed answer, written by both models.
+"""The check of `trivium smoke`: one streamed answer, written by both models, or by one whom the rule leaves all to.
 
 Owns what counts as routed. It needs no model and no torch, so that it runs from the light image.
 """
@@ -15,8 +15,10 @@ from services.cli.console import out
 from services.cli.errors import CliError
 from services.cli.pair.probe import probe
 from services.client import Options, chat_request
+from services.common.rule_spec import RuleSpec
 
 _POLL_S = 0.5
+_RULES_OF_ONE_MODEL = ("slm", "llm")
 
 
 def run_smoke(prompt: str, *, address: str, max_new_tokens: int, timeout_s: float) -> None:
@@ -36,11 +38,15 @@ def run_smoke(prompt: str, *, address: str, max_new_tokens: int, timeout_s: floa
         answer = client.complete(chat_request(prompt, Options(max_new_tokens=max_new_tokens)))
     written = Counter(token.source for token in answer.tokens)
     num_slm, num_llm = written[pb.TOKEN_SOURCE_SLM], written[pb.TOKEN_SOURCE_LLM]
+    rule = answer.usage.rule
     counts = (
-        f"{len(answer.tokens)} tokens in {answer.num_messages} messages: {num_slm} by the SLM, {num_llm} by the LLM"
+        f"{len(answer.tokens)} tokens in {answer.num_messages} messages: {num_slm} by the SLM, {num_llm} by the LLM, "
+        f"rule {RuleSpec(rule.name, rule.parameters)}"
     )
-    if not num_slm or not num_llm:
-        raise CliError(f"orchestrator {address}: not routed: {counts}; doesn't the router belong to this pair?")
+    if not (num_slm and num_llm) and rule.name not in _RULES_OF_ONE_MODEL:
+        raise CliError(
+            f"orchestrator {address}: not routed: {counts}; doesn't the rule, or the router, fit this pair?"
+        )
     if answer.num_messages < 2:
         raise CliError(f"orchestrator {address}: not streamed: {counts}")
     out.print(f"{counts}, {answer.seconds:.1f} s", highlight=False)

@@ -13,6 +13,12 @@ def ask(orchestrator: FakeOrchestrator) -> None:
         run_smoke("What is 2 + 2?", address=address, max_new_tokens=16, timeout_s=1.0)
 
 
+def answer_by(rule: str, **parameters: float) -> tuple[pb.GenerateResponse, ...]:
+    end = finish(2)
+    end.finish.usage.rule.CopyFrom(pb.RoutingRule(name=rule, parameters=parameters))
+    return delta("four", pb.TOKEN_SOURCE_SLM), delta(".", pb.TOKEN_SOURCE_SLM), end
+
+
 def test_smoke_answer_of_both_models_passes_and_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     orchestrator = FakeOrchestrator()
     ask(orchestrator)
@@ -25,6 +31,13 @@ def test_smoke_answer_of_one_model_fails(source: pb.TokenSource.ValueType) -> No
     answer = (delta("four", source), delta(".", source), finish(2))
     with pytest.raises(CliError, match="not routed: 2 tokens in 3 messages"):
         ask(FakeOrchestrator(answer=answer))
+
+
+def test_smoke_answer_of_one_model_passes_where_the_rule_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    ask(FakeOrchestrator(answer=answer_by("slm")))
+    assert "2 by the SLM, 0 by the LLM, rule slm, " in capsys.readouterr().out
+    with pytest.raises(CliError, match="0 by the LLM, rule entropy:threshold=9; doesn't the rule"):
+        ask(FakeOrchestrator(answer=answer_by("entropy", threshold=9)))
 
 
 def test_smoke_answer_in_one_piece_fails() -> None:
