@@ -74,10 +74,15 @@ def release(helm: str, namespace: str, images: tuple[str, ...]) -> Iterator[Rele
 
 
 @pytest.fixture(scope="session")
-def access(request: pytest.FixtureRequest, kube: client.CoreV1Api, kubectl: str) -> Access:
+def light(request: pytest.FixtureRequest) -> str:
+    """The name of the light image under test."""
+    return light_image(request.config.getoption("--image-registry"), request.config.getoption("--image-tag"))
+
+
+@pytest.fixture(scope="session")
+def access(request: pytest.FixtureRequest, kube: client.CoreV1Api, kubectl: str, light: str) -> Access:
     """The way into the cluster: `--cluster-access`."""
-    registry, tag = request.config.getoption("--image-registry"), request.config.getoption("--image-tag")
-    return way_in(kube, kubectl, light_image(registry, tag), request.config.getoption("--cluster-access"))
+    return way_in(kube, kubectl, light, request.config.getoption("--cluster-access"))
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,8 @@ from kubernetes.client.exceptions import ApiException
 
 POD_SECURITY = {"pod-security.kubernetes.io/enforce": "restricted"}
 """Pods that break the level `restricted` are refused, as they would be in a cluster that is run with care."""
+ANY_POD = {"pod-security.kubernetes.io/enforce": "privileged"}
+"""Pods may do what their authors want, where the cluster has no rules of its own."""
 GONE_TIMEOUT_S = 360.0
 """A namespace goes once every API could be asked for what it holds, and one of them may be served by a pod on a node
 that was lost."""
@@ -29,14 +31,21 @@ _METRICS = "metrics.k8s.io"
 
 
 @contextmanager
-def new_namespace(api: client.CoreV1Api, purpose: str) -> Iterator[str]:
+def new_namespace(
+    api: client.CoreV1Api, purpose: str, *, pod_security: Mapping[str, str] = POD_SECURITY
+) -> Iterator[str]:
     """A new namespace that holds what is MADE_BY_CLUSTER. Nothing of it is left in the end, volumes included.
+
+    Args:
+        api: The API server's core API.
+        purpose: Becomes part of its name.
+        pod_security: Labels that say which pods it admits.
 
     Raises:
         AssertionError: The cluster did not do its part in time.
     """
     name = f"trivium-{purpose}-{secrets.token_hex(3)}"
-    api.create_namespace(client.V1Namespace(metadata=client.V1ObjectMeta(name=name, labels=POD_SECURITY)))
+    api.create_namespace(client.V1Namespace(metadata=client.V1ObjectMeta(name=name, labels=dict(pod_security))))
     try:
         _await_made(api, name)
         yield name
