@@ -9,7 +9,7 @@ noisy.
 from __future__ import annotations
 
 import asyncio
-import statistics
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,16 +19,12 @@ from rich.table import Table
 from trivium.v1 import orchestrator_pb2
 
 from evaluation.in_process import decode
-from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, draw_sample
+from evaluation.reference.corpus.samples import MAX_NEW_TOKENS
 from evaluation.reference.pair import LoadedPair, load_pair
-from labeler_jobs.models.huggingface import render_prompt
+from evaluation.speed.prompts import num_prompts, prompts
+from evaluation.speed.spread import median, spread
 from services.client import AsyncClient, Options, tokens_request
 from services.common.progress import track
-
-_FIRST_INDEX = 70_000_000
-_PROMPTS_PER_STREAM = 5
-_LEAST_PROMPTS = 20
-"""Enough that the end of a turn, when streams run out of prompts, weighs little, and one prompt's kind as well."""
 
 
 @dataclass(slots=True)
@@ -74,38 +70,37 @@ def measure(
     """
     torch.set_num_threads(1)
     pair = load_pair()
-    prompts = _prompts(pair)
     settings = [Setting("in-process loop", 1, None)]
     for num_streams in streams:
         settings.append(Setting("services, depth 0", num_streams, 0))
         settings.append(Setting(f"services, depth {depth}", num_streams, depth))
-    asyncio.run(_measure(address, pair, prompts, settings, repetitions))
+    asyncio.run(_measure(address, pair, prompts(pair), settings, repetitions))
     return settings
 
 
 async def _measure(
     address: str,
     pair: LoadedPair,
-    prompts: Iterator[tuple[int, ...]],
+    drawn: Iterator[tuple[int, ...]],
     settings: Sequence[Setting],
     repetitions: int,
 ) -> None:
     async with AsyncClient(address) as client:
         for setting in settings:
             # A first turn that doesn't count warms caches and allocators.
-            await _turn(client, pair, prompts, Setting(setting.name, setting.num_streams, setting.depth))
+            await _turn(client, pair, drawn, Setting(setting.name, setting.num_streams, setting.depth))
         for _ in track(range(repetitions), "bench"):
             for setting in settings:
-                await _turn(client, pair, prompts, setting)
+                await _turn(client, pair, drawn, setting)
 
 
 async def _turn(
     client: AsyncClient,
     pair: LoadedPair,
-    prompts: Iterator[tuple[int, ...]],
+    drawn: Iterator[tuple[int, ...]],
     setting: Setting,
 ) -> None:
-    chosen = [next(prompts) for _ in range(max(_LEAST_PROMPTS, _PROMPTS_PER_STREAM * setting.num_streams))]
+    chosen = list(itertools.islice(drawn, num_prompts(setting.num_streams)))
     if setting.depth is None:
         start = time.perf_counter()
         num_tokens = sum(len(decode(pair, prompt, pair.rule(), max_new_tokens=MAX_NEW_TOKENS)) for prompt in chosen)
@@ -141,13 +136,6 @@ async def _load(
     return (await client.server_info()).load
 
 
-def _prompts(pair: LoadedPair) -> Iterator[tuple[int, ...]]:
-    index = _FIRST_INDEX
-    while True:
-        yield tuple(render_prompt(pair.tokenizer, draw_sample(index).query))
-        index += 1
-
-
 def table(settings: Sequence[Setting]) -> Table:
     """Lays the settings out, with medians and, for speeds, the least and largest value."""
     result = Table(
@@ -156,17 +144,16 @@ def table(settings: Sequence[Setting]) -> Table:
     baseline = settings[0].tokens_per_s
     for setting in settings:
         ratios = [mine / loop for mine, loop in zip(setting.tokens_per_s, baseline, strict=True)]
-        spread = f"{_median(setting.tokens_per_s)} ({min(setting.tokens_per_s):.0f}-{max(setting.tokens_per_s):.0f})"
         result.add_row(
             setting.name,
             str(setting.num_streams),
-            spread,
-            f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})",
-            _median(setting.orchestrator_cpu_us),
-            _median(setting.messages, 2),
-            _median(setting.client_messages, 2),
-            _median(setting.redis_commands, 3),
-            _median(setting.dropped_drafts, 2),
+            spread(setting.tokens_per_s),
+            spread(ratios, 2),
+            median(setting.orchestrator_cpu_us),
+            median(setting.messages, 2),
+            median(setting.client_messages, 2),
+            median(setting.redis_commands, 3),
+            median(setting.dropped_drafts, 2),
         )
     return result
 
@@ -174,7 +161,3 @@ def table(settings: Sequence[Setting]) -> Table:
 def as_json(settings: Sequence[Setting]) -> list[dict[str, object]]:
     """All values of all repetitions, for a file."""
     return [asdict(setting) for setting in settings]
-
-
-def _median(values: Sequence[float], digits: int = 0) -> str:
-    return f"{statistics.median(values):.{digits}f}" if values else "-"

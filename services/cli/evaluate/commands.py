@@ -122,12 +122,16 @@ def sandbox() -> None:
 def bench(
     repetitions: own.Repetitions = 5,
     depth: own.Depth = 12,
+    http: own.Http = False,
     json_path: own.JsonFile = None,
     start_timeout_s: opt.StartTimeout = 600.0,
 ) -> None:
     """Measures tokens/s of the reference pair's services against the same models in one process."""
-    from services.cli.evaluate.bench import run_bench
+    from services.cli.evaluate.bench import run_bench, run_front_door_bench
 
+    if http:
+        run_front_door_bench(repetitions=repetitions, json_path=json_path, start_timeout_s=start_timeout_s)
+        return
     run_bench(repetitions=repetitions, depth=depth, json_path=json_path, start_timeout_s=start_timeout_s)
 
 

@@ -77,4 +77,10 @@ Only = Annotated[
 
 Repetitions = Annotated[int, typer.Option("--repetitions", min=1, help="Turns of every setting.")]
 Depth = Annotated[int, typer.Option("--depth", min=1, max=64, help="Run-ahead depth to compare with 0.")]
+Http = Annotated[
+    bool,
+    typer.Option(
+        "--http", help="Measures OpenAI's API against gRPC instead, both at the depth that the services choose."
+    ),
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="File for all values.")]
