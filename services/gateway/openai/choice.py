@@ -6,13 +6,14 @@ the messages that they came in.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from trivium.v1 import orchestrator_pb2 as pb
 
-from services.gateway.openai.reasoning import Parts, ReasoningSplitter
-from services.gateway.openai.tool_calls import Found, ToolCall, ToolCallParser
+from services.gateway.openai.reasoning import ReasoningSplitter
+from services.gateway.openai.tool_calls import ToolCall, ToolCallParser
 
 _REASONS = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
 _AUTHORS = {
@@ -107,12 +108,15 @@ class Choice:
 
     def take(self, response: pb.GenerateResponse) -> Delta:
         """Takes the next message; returns what it adds to what the reader has."""
-        self._begin(response)
+        if not self._has_begun:
+            self._begin(response)
         text = response.text
-        num_old = min(len(response.token_ids), max(0, self._num_known - self.num_tokens))
-        knows_end = self._num_known > self.num_tokens + len(response.token_ids)
-        if num_old:
+        num_old = 0
+        knows_end = False
+        if self._num_known > self.num_tokens:
             # The reader has these; they count for what comes after them.
+            num_old = min(len(response.token_ids), self._num_known - self.num_tokens)
+            knows_end = self._num_known > self.num_tokens + num_old
             end = sum(response.text_lengths[:num_old])
             self._read(text[:end], Delta())
             text = text[end:]
@@ -127,23 +131,23 @@ class Choice:
         return delta
 
     def _begin(self, response: pb.GenerateResponse) -> None:
-        if response.HasField("prompt"):
-            self.num_prompt_tokens = response.prompt.num_tokens
-        if not self._has_begun:
-            self._has_begun = True
-            if self._splits_reasoning:
-                self._splitter = ReasoningSplitter(is_open=response.prompt.opens_reasoning)
+        self._has_begun = True
+        self.num_prompt_tokens = response.prompt.num_tokens
+        if self._splits_reasoning:
+            self._splitter = ReasoningSplitter(is_open=response.prompt.opens_reasoning)
 
     def _read(self, text: str, delta: Delta) -> None:
-        parts = self._splitter.feed(text) if self._splitter else Parts(content=text)
-        self._add(parts, self._parser.feed(parts.content) if self._parser else Found(parts.content), delta)
+        reasoning, content = self._splitter.feed(text) if self._splitter else ("", text)
+        content, calls = self._parser.feed(content) if self._parser else (content, ())
+        self._add(reasoning, content, calls, delta)
 
     def _end(self, finish: pb.Finish, delta: Delta) -> None:
-        parts = self._splitter.finish() if self._splitter else Parts()
-        found = self._parser.feed(parts.content) if self._parser else Found(parts.content)
-        self._add(parts, found, delta)
+        reasoning, content = self._splitter.finish() if self._splitter else ("", "")
+        content, calls = self._parser.feed(content) if self._parser else (content, ())
+        self._add(reasoning, content, calls, delta)
         if self._parser:
-            self._add(Parts(), self._parser.finish(), delta)
+            content, calls = self._parser.finish()
+            self._add("", content, calls, delta)
         self.finish = finish
         self.num_prompt_tokens = finish.usage.num_prompt_tokens
         self.finish_reason = _REASONS.get(finish.reason, "stop")
@@ -151,12 +155,12 @@ class Choice:
             self.finish_reason = "tool_calls"
         delta.finish_reason = self.finish_reason
 
-    def _add(self, parts: Parts, found: Found, delta: Delta) -> None:
-        delta.reasoning += parts.reasoning
-        delta.content += found.text
-        self._reasonings.append(parts.reasoning)
-        self._contents.append(found.text)
-        for call in found.calls:
+    def _add(self, reasoning: str, content: str, calls: Sequence[ToolCall], delta: Delta) -> None:
+        delta.reasoning += reasoning
+        delta.content += content
+        self._reasonings.append(reasoning)
+        self._contents.append(content)
+        for call in calls:
             named = self._named(call)
             self.calls.append(named)
             delta.calls.append({"index": len(self.calls) - 1, **named})
@@ -170,7 +174,7 @@ class Choice:
 
     def _count(self, response: pb.GenerateResponse, num_old: int, delta: Delta) -> None:
         self.num_tokens += len(response.token_ids)
-        self.num_llm_tokens += sum(source == pb.TOKEN_SOURCE_LLM for source in response.sources)
+        self.num_llm_tokens += list(response.sources).count(pb.TOKEN_SOURCE_LLM)
         if self._includes_tokens:
             tokens = _tokens(response)
             self.tokens += tokens

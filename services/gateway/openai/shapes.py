@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from pydantic_core import to_json
+
 from services.gateway.openai.choice import Choice, Delta
 
 Json = dict[str, Any]
@@ -126,10 +128,15 @@ class Envelope:
     def __init__(self, shape: Shape, request_id: str, created: int, model: str) -> None:
         self._shared = {"id": f"{shape.prefix}{request_id}", "created": created, "model": model}
         self._shape = shape
+        self._chunk_head = to_json({**self._shared, "object": shape.chunk_object}).removesuffix(b"}")
 
-    def chunk(self, choices: Sequence[Json]) -> Json:
-        """A chunk of a stream."""
-        return {**self._shared, "object": self._shape.chunk_object, "choices": choices}
+    def chunk(self, rest: Json) -> bytes:
+        """A chunk of a stream, in JSON.
+
+        Args:
+            rest: Its choices, and what differs between chunks beside them.
+        """
+        return b"%b,%b" % (self._chunk_head, to_json(rest).removeprefix(b"{"))
 
     def answer(self, choices: Sequence[Json], usage: Json) -> Json:
         """A whole answer."""

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Protocol
 
 from trivium.v1 import orchestrator_pb2 as pb
-
-_WAITING_PER_CHOICE = 2
 
 
 class Orchestrators(Protocol):
@@ -36,18 +33,8 @@ class Orchestrators(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A message of one choice."""
-
-    index: int
-    response: pb.GenerateResponse
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    index: int
-    error: Exception | None
+Take = Callable[[int, pb.GenerateResponse], Awaitable[None]]
+"""Called with the index of a choice and its next message; whoever sends that waits until it returns."""
 
 
 class ChoiceFailed(Exception):
@@ -58,8 +45,8 @@ class ChoiceFailed(Exception):
         self.index = index
 
 
-class RunningChoices:
-    """A context manager: nothing of the choices runs after it.
+class Choices:
+    """The choices of one request.
 
     Args:
         orchestrators: Who is asked.
@@ -79,59 +66,29 @@ class RunningChoices:
         self._requests = requests
         self._timeout_s = timeout_s
         self._api_key = api_key
-        # A reader that is slow slows its own streams down, and fills no memory.
-        self._arrived: asyncio.Queue[Message | _Ended] = asyncio.Queue(_WAITING_PER_CHOICE * len(requests))
-        self._num_open = len(requests)
-        self._tasks: list[asyncio.Task[None]] = []
 
-    async def __aenter__(self) -> RunningChoices:
-        self._tasks = [asyncio.create_task(self._run(index)) for index in range(len(self._requests))]
-        return self
+    async def run(self, take: Take) -> None:
+        """Runs all of them to their ends; nothing of them runs when this has returned, or was cancelled.
 
-    async def __aexit__(self, *exception: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def next(self) -> Message | None:
-        """Waits for the next message of any choice; None after the last one of all. May be cancelled.
+        Args:
+            take: A reader that is slow slows its own choices down, and fills no memory.
 
         Raises:
             ChoiceFailed: One failed.
         """
-        while self._num_open:
-            item = await self._arrived.get()
-            if isinstance(item, Message):
-                return item
-            if item.error is not None:
-                raise ChoiceFailed(item.index) from item.error
-            self._num_open -= 1
-        return None
-
-    async def begin(self, timeout_s: float) -> list[Message]:
-        """Waits until each choice has something to say, at most `timeout_s` seconds. Returns what came.
-
-        Raises:
-            ChoiceFailed: One failed.
-        """
-        messages: list[Message] = []
-        silent = set(range(len(self._requests)))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                while silent and (message := await self.next()) is not None:
-                    messages.append(message)
-                    silent.discard(message.index)
-        return messages
-
-    async def _run(self, index: int) -> None:
-        error = None
+        tasks = [asyncio.create_task(self._run(index, take)) for index in range(len(self._requests))]
         try:
-            stream = self._orchestrators.generate(
-                self._requests[index], timeout_s=self._timeout_s, api_key=self._api_key
-            )
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, index: int, take: Take) -> None:
+        stream = self._orchestrators.generate(self._requests[index], timeout_s=self._timeout_s, api_key=self._api_key)
+        try:
             async with contextlib.aclosing(stream) as responses:
                 async for response in responses:
-                    await self._arrived.put(Message(index, response))
-        except Exception as raised:  # noqa: BLE001 - raised again by whoever reads
-            error = raised
-        await self._arrived.put(_Ended(index, error))
+                    await take(index, response)
+        except Exception as error:
+            raise ChoiceFailed(index) from error

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from pydantic_core import to_json
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
+from trivium.v1 import orchestrator_pb2 as pb
 
 from services.client import CallFailed
 from services.gateway.errors import INTERNAL, ApiError, of_call
@@ -21,9 +22,10 @@ from services.gateway.openai.choice import Choice, Delta
 from services.gateway.openai.plan import Plan
 from services.gateway.openai.shapes import CHAT, TEXT, Envelope, Json
 from services.gateway.openai.usage import running_usage, usage
-from services.gateway.streaming.choices import ChoiceFailed, Message, Orchestrators, RunningChoices
+from services.gateway.streaming.choices import ChoiceFailed, Choices, Orchestrators
 from services.gateway.streaming.disconnect import ClientGone, unless_gone
-from services.gateway.streaming.sse import DONE, HEADERS, KEEP_ALIVE, Place, event
+from services.gateway.streaming.event_stream import EventStream
+from services.gateway.streaming.sse import DONE, Place, event
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +76,7 @@ class CompletionResponse(Response):
         self._plan = plan
         self._terms = terms
         self._counts = counts
-        self._running = RunningChoices(orchestrators, plan.requests, terms.timeout_s, api_key)
+        self._running = Choices(orchestrators, plan.requests, terms.timeout_s, api_key)
         self._shape = CHAT if plan.is_chat else TEXT
         self._envelope = Envelope(self._shape, plan.request_id, int(time.time()), model)
         self._resumed = resumed
@@ -92,14 +94,13 @@ class CompletionResponse(Response):
             for index, request in enumerate(plan.requests)
         ]
         self._started = time.monotonic()
-        self._has_started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers."""
 
         async def work() -> None:
-            async with asyncio.timeout(self._terms.timeout_s + _SLACK_S), self._running:
-                await (self._stream(scope, receive, send) if self._plan.stream else self._whole(scope, receive, send))
+            async with asyncio.timeout(self._terms.timeout_s + _SLACK_S):
+                await (self._stream(send) if self._plan.stream else self._whole(scope, receive, send))
 
         try:
             await unless_gone(receive, work())
@@ -113,77 +114,70 @@ class CompletionResponse(Response):
             self._counts.add(self._choices)
 
     async def _whole(self, scope: Scope, receive: Receive, send: Send) -> None:
-        while (message := await self._running.next()) is not None:
-            self._take(message)
+        async def take(index: int, message: pb.GenerateResponse) -> None:
+            self._take(index, message)
+
+        await self._running.run(take)
         choices = [self._shape.whole(choice) for choice in self._choices]
         await JSONResponse(self._envelope.answer(choices, usage(self._choices, self._plan.request.n)))(
             scope, receive, send
         )
 
-    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = await self._running.begin(self._terms.keep_alive_s)
-        headers = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        async for data in self._events(begun):
-            await send({"type": "http.response.body", "body": data, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    async def _stream(self, send: Send) -> None:
+        stream = EventStream(send, len(self._choices), self._terms.keep_alive_s, self._opening())
+        last_words = b""
 
-    async def _events(self, begun: list[Message]) -> AsyncIterator[bytes]:
-        if self._resumed is None:
-            for choice in self._choices:
-                if (opening := self._shape.opening(choice.index)) is not None:
-                    yield self._event(opening)
+        async def take(index: int, message: pb.GenerateResponse) -> None:
+            nonlocal last_words
+            events = self._events(index, message)
+            if all(choice.finish is not None for choice in self._choices):
+                last_words = events
+            else:
+                await stream.put(index, events)
+
         try:
-            async for message in self._messages(begun):
-                if message is None:
-                    yield KEEP_ALIVE
-                elif data := self._written(message):
-                    yield data
+            async with stream.kept_alive():
+                await self._running.run(take)
         except ChoiceFailed as failure:
-            yield event(self._refusal(failure).body())
+            if not stream.has_begun:
+                raise
+            last_words = event(to_json(self._refusal(failure).body()))
         else:
             if self._plan.includes_usage:
-                yield event({**self._envelope.chunk([]), "usage": usage(self._choices, self._plan.request.n)})
-        yield DONE
+                totals = usage(self._choices, self._plan.request.n)
+                last_words += event(self._envelope.chunk({"choices": [], "usage": totals}))
+        await stream.end(last_words + DONE)
 
-    async def _messages(self, begun: list[Message]) -> AsyncIterator[Message | None]:
-        """The messages of all choices, and None for each silence."""
-        for message in begun:
-            yield message
-        while True:
-            try:
-                async with asyncio.timeout(self._terms.keep_alive_s):
-                    next_message = await self._running.next()
-            except TimeoutError:
-                yield None
-                continue
-            if next_message is None:
-                return
-            yield next_message
+    def _opening(self) -> bytes:
+        """The events before there is text, if any."""
+        if self._resumed is not None:
+            return b""
+        openings = [self._shape.opening(choice.index) for choice in self._choices]
+        return b"".join(self._event(opening) for opening in openings if opening is not None)
 
-    def _written(self, message: Message) -> bytes:
+    def _events(self, index: int, message: pb.GenerateResponse) -> bytes:
         """The events that a message comes to, if any."""
-        choice = self._choices[message.index]
-        delta = self._take(message)
+        choice = self._choices[index]
+        delta = self._take(index, message)
         place = Place(self._plan.request_id, choice.place) if len(self._choices) == 1 else None
-        data = b"" if delta.is_empty else self._event(self._shape.delta(choice.index, delta), place)
+        events = b"" if delta.is_empty else self._event(self._shape.delta(index, delta), place)
         if delta.finish_reason is not None:
-            data += self._event(self._shape.ending(choice.index, delta.finish_reason), place)
-        return data
+            events += self._event(self._shape.ending(index, delta.finish_reason), place)
+        return events
 
-    def _take(self, message: Message) -> Delta:
-        choice = self._choices[message.index]
-        if self._counts.first_token_s and not choice.num_tokens and message.response.token_ids:
+    def _take(self, index: int, message: pb.GenerateResponse) -> Delta:
+        choice = self._choices[index]
+        if self._counts.first_token_s and not choice.num_tokens and message.token_ids:
             self._counts.first_token_s(time.monotonic() - self._started)
-        return choice.take(message.response)
+        return choice.take(message)
 
     def _event(self, choice: Json, place: Place | None = None) -> bytes:
-        chunk = self._envelope.chunk([choice])
+        chunk: Json = {"choices": [choice]}
         if self._plan.tells_usage:
             chunk["usage"] = running_usage(self._choices, self._plan.request.n)
         elif self._plan.includes_usage:
             chunk["usage"] = None
-        return event(chunk, place)
+        return event(self._envelope.chunk(chunk), place)
 
     def _refusal(self, failure: ChoiceFailed) -> ApiError:
         cause = failure.__cause__
