@@ -40,17 +40,17 @@ class DecodedToken:
     Args:
         token_id: The token.
         from_llm: Whether the LLM wrote it.
-        confirmed: Whether the LLM was asked and would have written the same as the SLM, which did.
         score: What the rule's evidence says of the SLM's draft; 0 where the rule needs none.
         margin: The least of what decided it: the gap between the two largest logits of the SLM, of the LLM if it was
             asked, with their noise if they are sampled, and between score and threshold.
+        confirmed: Whether the SLM wrote it, and the LLM, which was asked, would have written the same.
     """
 
     token_id: int
     from_llm: bool
-    confirmed: bool
     score: float
     margin: float
+    confirmed: bool = False
 
 
 class CachedModel:
@@ -115,7 +115,7 @@ def decode(
         if decider.in_order:
             decider.accepted(written, by_llm=from_llm, score=score)
         tokens.append(written)
-        completion.append(DecodedToken(written, from_llm, confirmed, score, min(margins)))
+        completion.append(DecodedToken(written, from_llm, score, min(margins), confirmed))
         if written == pair.tokenizer.eos_token_id:
             break
     return completion

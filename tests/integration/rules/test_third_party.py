@@ -179,7 +179,8 @@ def reference_decoding(pair: LoadedPair, prompt: Sequence[int]) -> Reference:
         completion.append(DecodedToken(token_id, by_llm, score, min(margins)))
         if token_id == pair.tokenizer.eos_token_id:
             break
-    return Reference(tuple(prompt), THRESHOLD, tuple(completion))
+    # Requests name the threshold alone: the rule is the server's default.
+    return Reference(tuple(prompt), pair.rule(threshold=THRESHOLD), tuple(completion))
 
 
 async def test_rule_of_a_package_is_served_exactly_and_named_with_its_version(

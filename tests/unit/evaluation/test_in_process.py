@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 
 import pytest
@@ -17,6 +17,9 @@ from evaluation.reference.pair import LoadedPair, load_pair
 from labeler_jobs.models.huggingface import render_prompt
 from services.engines.base import GREEDY, SamplingParams
 from services.engines.sampling import sample_token
+from services.rules.chosen import ChosenRule
+from services.rules.decider import Decider, Draft, Verdict
+from services.rules.shipped import LosslessRule
 
 LIMIT = 24
 DRAWN = SamplingParams(temperature=0.9, top_k=40, top_p=0.9, seed=5)
@@ -107,6 +110,31 @@ def test_lossless_writes_the_llms_own_greedy_output(pair: LoadedPair, prompts: l
         assert all(token.from_llm is not token.confirmed for token in decoded)
         num_confirmed += sum(token.confirmed for token in decoded)
     assert num_confirmed > 0
+
+
+class EveryThird:
+    """Asks the LLM about the third token after each of its own."""
+
+    in_order = True
+
+    def __init__(self) -> None:
+        self._num_since = 0
+
+    def verdict(self, draft: Draft) -> Verdict:
+        return Verdict.ASK if self._num_since == 2 else Verdict.ACCEPT
+
+    def accepted(self, token_id: int, *, by_llm: bool, score: float) -> None:
+        self._num_since = 0 if by_llm else self._num_since + 1
+
+
+class EveryThirdRule(LosslessRule):
+    def decider(self, parameters: Mapping[str, float]) -> Decider:
+        return EveryThird()
+
+
+def test_decode_tells_a_rule_that_keeps_state_of_every_token(pair: LoadedPair, prompts: list[list[int]]) -> None:
+    decoded = decode(pair, prompts[0], ChosenRule(EveryThirdRule(), {}), max_new_tokens=12)
+    assert [token.from_llm for token in decoded] == [False, False, True] * 4
 
 
 def eos(pair: LoadedPair) -> int:
