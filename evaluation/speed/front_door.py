@@ -48,6 +48,7 @@ class Row:
         orchestrator_cpu_us: The same of the orchestrator.
         client_cpu_us: The same of the client that reads.
         messages: Messages that clients got per token: gRPC's, or events.
+        peer_messages: Messages between the orchestrator and its replicas per token.
     """
 
     way: str
@@ -58,6 +59,7 @@ class Row:
     orchestrator_cpu_us: list[float] = field(default_factory=list)
     client_cpu_us: list[float] = field(default_factory=list)
     messages: list[float] = field(default_factory=list)
+    peer_messages: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +134,33 @@ async def _turn(
                 await stack.enter_async_context(Connection.open(subject.http_address)) for _ in range(row.num_streams)
             ]
             reads = [partial(connection.complete, max_tokens=MAX_NEW_TOKENS) for connection in connections]
-        before, start = await _cpu_s(client, gateway), time.perf_counter()
+        before, start = await _spent(client, gateway), time.perf_counter()
         await asyncio.gather(*map(stream, reads))
-        elapsed_s, after = time.perf_counter() - start, await _cpu_s(client, gateway)
+        elapsed_s, after = time.perf_counter() - start, await _spent(client, gateway)
     num_tokens = sum(reading.num_tokens for reading in readings)
     row.tokens_per_s.append(num_tokens / elapsed_s)
     row.first_token_ms.append(statistics.median(reading.first_token_s for reading in readings) * 1e3)
     row.messages.append(sum(reading.num_messages for reading in readings) / num_tokens)
-    taken = [(end - begin) / num_tokens * 1e6 for begin, end in zip(before, after, strict=True)]
-    for values, value in zip((row.gateway_cpu_us, row.orchestrator_cpu_us, row.client_cpu_us), taken, strict=True):
-        values.append(value)
+    row.gateway_cpu_us.append((after.gateway_s - before.gateway_s) / num_tokens * 1e6)
+    row.orchestrator_cpu_us.append((after.orchestrator_s - before.orchestrator_s) / num_tokens * 1e6)
+    row.client_cpu_us.append((after.client_s - before.client_s) / num_tokens * 1e6)
+    row.peer_messages.append((after.num_peer_messages - before.num_peer_messages) / num_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class _Spent:
+    """What the processes have used so far: CPU seconds of each, and messages."""
+
+    gateway_s: float
+    orchestrator_s: float
+    client_s: float
+    num_peer_messages: int
+
+
+async def _spent(client: AsyncClient, gateway: psutil.Process) -> _Spent:
+    load = (await client.server_info()).load
+    times = gateway.cpu_times()
+    return _Spent(times.user + times.system, load.cpu_s, time.process_time(), load.num_peer_messages)
 
 
 async def _over_grpc(client: AsyncClient, prompt: Sequence[int]) -> Reading:
@@ -152,13 +171,6 @@ async def _over_grpc(client: AsyncClient, prompt: Sequence[int]) -> Reading:
         if num_tokens and not first_token_s:
             first_token_s = time.perf_counter() - start
     return Reading(num_tokens, num_messages, first_token_s)
-
-
-async def _cpu_s(client: AsyncClient, gateway: psutil.Process) -> tuple[float, float, float]:
-    """CPU time so far: the gateway's, the orchestrator's, this process's."""
-    orchestrator_s = (await client.server_info()).load.cpu_s
-    times = gateway.cpu_times()
-    return times.user + times.system, orchestrator_s, time.process_time()
 
 
 def ratios(grpc: Row, http: Row) -> list[float]:
