@@ -13,6 +13,9 @@ import typer.main
 from trivium.v1 import llm_pb2, orchestrator_pb2, router_pb2, slm_pb2
 
 from services.cli.__main__ import app
+from services.cli.pair.checks import check_before_start
+from services.cli.pair.launch import with_choices
+from services.common.pair import load_pair
 from services.gateway.openai.chat import ChatRequest, plan_chat
 from services.gateway.openai.completions import CompletionRequest
 from services.gateway.openai.plan import Limits
@@ -117,6 +120,16 @@ def test_readme_command_about_rules_runs(arguments: list[str]) -> None:
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert "entropy" in ended.stdout + ended.stderr
+
+
+def test_readme_pair_of_two_names_is_served_without_a_router(tmp_path: Path) -> None:
+    blocks = re.findall(r"^```yaml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    [block] = [text for text in blocks if "slm:" in text]
+    path = tmp_path / "my-pair.yaml"
+    path.write_text(block, encoding="utf-8")
+    pair = with_choices(load_pair(path))
+    check_before_start(pair, 0, None)
+    assert pair.router is None
 
 
 def test_readme_doctor_runs_and_names_what_is_down(tmp_path: Path) -> None:
