@@ -1,0 +1,203 @@
+"""Measures the step times of a running pair's models, as an orchestrator sees them.
+
+Owns what is timed. Every round times everything once; what counts is the median of all rounds, since machines are
+shared and noisy. Each prefix is drawn anew from the tokens of the prompts, so that no prefix cache helps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from evaluation.speed.payoff.streams import Drafts, PairStreams, close_slm, grant_slm, new_sequence_id, open_slm
+from evaluation.speed.payoff.times import StepTime, StepTimes
+
+_RUN_LENS = (1, 2, 4, 8, 16)
+"""Tokens of the LLM's passes that are timed, beside a whole prompt."""
+_AHEAD = 24
+"""Drafts over which the SLM is timed while it drafts by itself."""
+_REPEATS = 4
+"""Times that what takes a single step is timed in a round."""
+_ROUTER_ROWS = (1, 8)
+
+
+@dataclass
+class StepProbe:
+    """Times the steps of a pair.
+
+    Args:
+        pair: The services.
+        prompts: Prompt token ids; their median length is what prefills are timed with.
+        num_streams: Sequences in the steps of many.
+        seed: Draws the prefixes.
+    """
+
+    pair: PairStreams
+    prompts: Sequence[Sequence[int]]
+    num_streams: int
+    seed: int = 0
+    _draw: random.Random = field(init=False)
+    _samples: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def __post_init__(self) -> None:
+        self._draw = random.Random(self.seed)
+        self._vocabulary = [token for prompt in self.prompts for token in prompt]
+        self.prompt_len = int(statistics.median(map(len, self.prompts)))
+
+    async def round(self) -> None:
+        """Times everything once."""
+        drafts = await self._time_slm()
+        await self._time_slm_streams()
+        await self._time_llm()
+        await self._time_llm_streams()
+        if self.pair.router is not None:
+            await self._time_router(drafts)
+        await self._time_both()
+
+    def times(self) -> StepTimes:
+        """What all rounds say."""
+        first_s = self._median("slm first", 1)
+        step_s = max(1e-9, (self._median("slm ahead", 1) - first_s) / _AHEAD)
+        steps = {1: step_s}
+        if self.num_streams > 1:
+            steps[self.num_streams] = max(step_s, self._median("slm streams", self.num_streams))
+        prefill_s = max(0.0, self._median("slm open", 1) - first_s)
+        passes = {size: self._median("llm", size) for size in (*_RUN_LENS, self.prompt_len)}
+        streams = {1: passes[1], self.num_streams: self._median("llm streams", self.num_streams)}
+        return StepTimes(
+            slm_step=_step_time(steps),
+            slm_hop_s=max(0.0, first_s - step_s),
+            slm_prefill=StepTime(((1, prefill_s / self.prompt_len), (self.prompt_len, prefill_s))),
+            router=_step_time({rows: self._median("router", rows) for rows in _ROUTER_ROWS})
+            if self.pair.router is not None
+            else None,
+            llm_pass=_step_time(passes),
+            llm_streams=_step_time(streams),
+            slm_slowdown=max(1.0, self._ratio("slm beside", "slm ahead", 1)),
+            llm_slowdown=max(1.0, self._ratio("llm beside", "llm", _RUN_LENS[2])),
+        )
+
+    def _median(self, what: str, size: int) -> float:
+        return statistics.median(self._samples[what, size])
+
+    def _ratio(self, above: str, below: str, size: int) -> float:
+        return self._median(above, size) / self._median(below, size)
+
+    def _took(self, what: str, size: int, since: float, per: int = 1) -> None:
+        self._samples[what, size].append((time.perf_counter() - since) / per)
+
+    def _prefix(self, length: int) -> list[int]:
+        return self._draw.choices(self._vocabulary, k=length)
+
+    async def _drafts_until(self, num_rows: int) -> Drafts:
+        while num_rows > 0:
+            drafts = await self.pair.slm.drafts()
+            num_rows -= len(drafts.positions)
+        return drafts
+
+    async def _time_slm(self) -> Drafts:
+        sequence_id, length = new_sequence_id(), self.prompt_len
+        start = time.perf_counter()
+        await self.pair.slm.tell(open_slm(sequence_id, self._prefix(length), 1))
+        await self.pair.slm.drafts()
+        self._took("slm open", 1, start)
+        for _ in range(_REPEATS):
+            length += 1
+            start = time.perf_counter()
+            await self.pair.slm.tell(grant_slm(sequence_id, length + 1))
+            drafts = await self.pair.slm.drafts()
+            self._took("slm first", 1, start)
+        start = time.perf_counter()
+        await self.pair.slm.tell(grant_slm(sequence_id, length + 2 + _AHEAD))
+        await self._drafts_until(_AHEAD + 1)
+        self._took("slm ahead", 1, start)
+        await self.pair.slm.tell(close_slm(sequence_id))
+        return drafts
+
+    async def _time_slm_streams(self) -> None:
+        if self.num_streams == 1:
+            return
+        sequence_ids = [new_sequence_id() for _ in range(self.num_streams)]
+        await self.pair.slm.tell(*(open_slm(each, self._prefix(self.prompt_len), 1) for each in sequence_ids))
+        await self._drafts_until(self.num_streams)
+        start = time.perf_counter()
+        end = self.prompt_len + 1 + _AHEAD
+        await self.pair.slm.tell(*(grant_slm(each, end) for each in sequence_ids))
+        await self._drafts_until(self.num_streams * _AHEAD)
+        self._took("slm streams", self.num_streams, start, per=_AHEAD)
+        await self.pair.slm.tell(*map(close_slm, sequence_ids))
+
+    async def _time_llm(self) -> None:
+        sequence_id, held = new_sequence_id(), self.prompt_len
+        start = time.perf_counter()
+        await self.pair.llm.extend(sequence_id, 0, self._prefix(held), [held])
+        self._took("llm", self.prompt_len, start)
+        for size in _RUN_LENS:
+            for _ in range(_REPEATS if size == 1 else 2):
+                tokens, queries = self._prefix(size), range(held + 1, held + size + 1)
+                start = time.perf_counter()
+                await self.pair.llm.extend(sequence_id, held, tokens, queries)
+                self._took("llm", size, start)
+        await self.pair.llm.release(sequence_id)
+
+    async def _time_llm_streams(self) -> None:
+        if self.num_streams == 1:
+            return
+        sequence_ids = [new_sequence_id() for _ in range(self.num_streams)]
+        held = self.prompt_len
+        await self.pair.llm.extend_all({each: (0, self._prefix(held), [held]) for each in sequence_ids})
+        for _ in range(_REPEATS):
+            start = time.perf_counter()
+            await self.pair.llm.extend_all({each: (held, self._prefix(1), [held + 1]) for each in sequence_ids})
+            self._took("llm streams", self.num_streams, start)
+            held += 1
+        await self.pair.llm.release(*sequence_ids)
+
+    async def _time_router(self, drafts: Drafts) -> None:
+        assert self.pair.router is not None
+        for rows in _ROUTER_ROWS:
+            many = Drafts(
+                drafts.sequence_ids, drafts.positions, drafts.token_ids.repeat(rows),
+                drafts.hidden_states.repeat(rows, axis=0), drafts.top_logits.repeat(rows, axis=0),
+            )  # fmt: skip
+            for _ in range(_REPEATS):
+                start = time.perf_counter()
+                await self.pair.router.scores(many)
+                self._took("router", rows, start)
+
+    async def _time_both(self) -> None:
+        """Times each model while the other is at work too."""
+        slm_id, llm_id = new_sequence_id(), new_sequence_id()
+        size, held = _RUN_LENS[2], self.prompt_len
+        await self.pair.slm.tell(open_slm(slm_id, self._prefix(self.prompt_len), 1))
+        await self.pair.slm.drafts()
+        await self.pair.llm.extend(llm_id, 0, self._prefix(held), [held])
+
+        async def draft_on() -> None:
+            position, began = self.prompt_len + 1, time.perf_counter()
+            while time.perf_counter() - began < least_s:
+                start = time.perf_counter()
+                await self.pair.slm.tell(grant_slm(slm_id, position + 1 + _AHEAD))
+                await self._drafts_until(_AHEAD + 1)
+                self._took("slm beside", 1, start)
+                position += _AHEAD + 1
+
+        least_s = 3 * self._median("llm", size)
+        drafting = asyncio.create_task(draft_on())
+        while not drafting.done():
+            start = time.perf_counter()
+            await self.pair.llm.extend(llm_id, held, self._prefix(size), [held + size])
+            if not drafting.done():
+                self._took("llm beside", size, start)
+        await drafting
+        await self.pair.slm.tell(close_slm(slm_id))
+        await self.pair.llm.release(llm_id)
+
+
+def _step_time(seconds: dict[int, float]) -> StepTime:
+    return StepTime(tuple(sorted(seconds.items())))
