@@ -170,11 +170,10 @@ async def _measure(
 
 async def _write_plainly(pair: PairStreams, prompt: Sequence[int], max_new_tokens: int) -> int:
     """Has the LLM write an answer by itself, a token a pass. Returns its number of tokens."""
-    sequence_id, held, new = new_sequence_id(), 0, list(prompt)
-    for num_tokens in range(1, max_new_tokens + 1):
-        answer = await pair.llm.extend(sequence_id, held, new, [held + len(new)])
-        held, new = held + len(new), list(answer.token_ids)
-        if new[0] in pair.eos_token_ids:
-            break
+    sequence_id, tokens, held = new_sequence_id(), list(prompt), 0
+    while len(tokens) < len(prompt) + max_new_tokens and (not held or tokens[-1] not in pair.eos_token_ids):
+        answer = await pair.llm.extend(sequence_id, held, tokens[held:], [len(tokens)])
+        held = len(tokens)
+        tokens += answer.token_ids
     await pair.llm.release(sequence_id)
-    return num_tokens
+    return len(tokens) - len(prompt)

@@ -64,6 +64,10 @@ class RuleTraces:
         """The same texts decided with another threshold. In truth another threshold writes other texts."""
         return replace(self, rule=self.rule.with_threshold(threshold))
 
+    def repeated(self, number: int) -> RuleTraces:
+        """Every answer this many times."""
+        return replace(self, traces=self.traces * number)
+
 
 def flags(rule: ChosenRule, trace: Trace) -> Sequence[bool]:
     """At which positions a rule asks the LLM."""

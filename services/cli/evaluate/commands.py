@@ -1,4 +1,4 @@
-"""`trivium evaluate` and `trivium bench`.
+"""`trivium evaluate`, `trivium bench` and `trivium fit`.
 
 Owns the command line alone; what runs is imported when it runs.
 """
@@ -11,6 +11,7 @@ import typer
 
 from services.cli import options as opt
 from services.cli.evaluate import options as own
+from services.cli.pair import options as pair_own
 
 evaluate_app = typer.Typer(
     name="evaluate",
@@ -135,7 +136,54 @@ def bench(
     run_bench(repetitions=repetitions, depth=depth, json_path=json_path, start_timeout_s=start_timeout_s)
 
 
+def fit(
+    pair: own.FitPair = "reference",
+    prompts: own.Prompts = None,
+    limit: own.NumPrompts = 6,
+    max_new_tokens: own.FitTokens = 256,
+    streams: own.Streams = 8,
+    depth: own.Depth = 12,
+    rounds: own.Rounds = 5,
+    measure: own.Measure = 0,
+    figure: own.Figure = None,
+    json_path: own.JsonFile = None,
+    engine: opt.EngineName = None,
+    router_checkpoint: pair_own.RouterCheckpoint = None,
+    allow_other_slm: opt.AllowOtherSlm = False,
+    start_timeout_s: opt.StartTimeout = 600.0,
+) -> None:
+    """Tells whether a pair will pay off here: what speed and LLM share each rule would reach.
+
+    Starts the pair, measures what the steps of both models and the router take, and has each rule decide about a few
+    answers. From that it predicts speeds, beside the LLM's by itself.
+
+    trivium fit reference --measure 5 --figure fit.png
+    """
+    from evaluation.speed.payoff.study import StudyOptions
+    from services.cli.evaluate.payoff import PayoffOptions, run_payoff
+    from services.cli.pair.up import chosen_pair
+
+    run_payoff(
+        PayoffOptions(
+            pair=chosen_pair(pair, engine and engine.value, router_checkpoint, allow_other_slm=allow_other_slm),
+            study=StudyOptions(
+                num_prompts=limit,
+                max_new_tokens=max_new_tokens,
+                num_streams=streams,
+                depth=depth,
+                rounds=rounds,
+                repetitions=measure,
+            ),
+            prompts=prompts,
+            figure=figure,
+            json_path=json_path,
+            start_timeout_s=start_timeout_s,
+        )
+    )
+
+
 def add_commands(app: typer.Typer) -> None:
     """Adds this family's commands."""
     app.command()(bench)
+    app.command()(fit)
     app.add_typer(evaluate_app)

@@ -1,4 +1,4 @@
-"""Options of `trivium evaluate` and `trivium bench`."""
+"""Options of `trivium evaluate`, `trivium bench` and `trivium fit`."""
 
 from __future__ import annotations
 
@@ -84,3 +84,35 @@ Http = Annotated[
     ),
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="File for all values.")]
+
+FitPair = Annotated[str, typer.Argument(metavar="PAIR", help="A pair that ships with Trivium, or a YAML file.")]
+Prompts = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompts",
+        metavar="FILE",
+        help="JSON, JSONL or Parquet, a prompt a row in the fields `query` and `domain`. Models cache what was asked "
+        "before, so that --measure wants many prompts.",
+        show_default="queries of the reference suite",
+    ),
+]
+NumPrompts = Annotated[int, typer.Option("--limit", min=1, help="Answers that each rule writes, a turn.")]
+FitTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Tokens of an answer at most.")]
+Streams = Annotated[int, typer.Option("--streams", min=2, help="Number of streams to predict beside one.")]
+Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Times that step times are measured.")]
+Measure = Annotated[
+    int,
+    typer.Option(
+        "--measure",
+        metavar="TIMES",
+        min=0,
+        help="Measures each rule's true speed this many times as well, in turns with the plain LLM, and shows how "
+        "far off the predictions are.",
+    ),
+]
+Figure = Annotated[
+    Path | None,
+    typer.Option(
+        "--figure", metavar="FILE", help="Draws speed against the LLM's share, as PNG and SVG of this name."
+    ),
+]
