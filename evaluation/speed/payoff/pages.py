@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -111,7 +112,7 @@ def draw(payoff: Payoff, stem: Path) -> list[Path]:
             if row.sweep:
                 shares, speeds = zip(*((point.llm_share, point.speedup) for point in row.sweep), strict=True)
                 panel.plot(shares, speeds, color=style.color, linestyle=style.dash, zorder=2)
-            marks = {"marker": style.marker, "color": style.color, "linestyle": "none"}
+            marks: dict[str, Any] = {"marker": style.marker, "color": style.color, "linestyle": "none"}
             panel.plot([row.llm_share], [row.speedup], label=style.label, zorder=3, **marks)
             if row.checks:
                 measured = statistics.median(row.checks[-1].measured)

@@ -1,7 +1,8 @@
 """Measures the step times of a running pair's models, as an orchestrator sees them.
 
-Owns what is timed. Every round times everything once; what counts is the median of all rounds, since machines are
-shared and noisy. Each prefix is drawn anew from the tokens of the prompts, so that no prefix cache helps.
+Owns what is timed. Every round times everything, each kind of step several times in a row; what counts is the median
+over rounds of their mean, as the speed of an answer is a mean over its tokens, and machines are shared. Each prefix
+is drawn anew from the tokens of the prompts, so that no prefix cache helps.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import random
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from evaluation.speed.payoff.streams import Drafts, PairStreams, close_slm, grant_slm, new_sequence_id, open_slm
@@ -21,8 +22,10 @@ _RUN_LENS = (1, 2, 4, 8, 16)
 """Tokens of the LLM's passes that are timed, beside a whole prompt."""
 _AHEAD = 24
 """Drafts over which the SLM is timed while it drafts by itself."""
-_REPEATS = 4
+_REPEATS = 8
 """Times that what takes a single step is timed in a round."""
+_BESIDE_LEN = 4
+"""Tokens of the LLM's passes that are timed beside the SLM's drafting."""
 _ROUTER_ROWS = (1, 8)
 
 
@@ -43,6 +46,7 @@ class StepProbe:
     seed: int = 0
     _draw: random.Random = field(init=False)
     _samples: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
+    _rounds: list[dict[tuple[str, int], float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._draw = random.Random(self.seed)
@@ -58,6 +62,8 @@ class StepProbe:
         if self.pair.router is not None:
             await self._time_router(drafts)
         await self._time_both()
+        self._rounds.append({what: statistics.fmean(seconds) for what, seconds in self._samples.items()})
+        self._samples.clear()
 
     def times(self) -> StepTimes:
         """What all rounds say."""
@@ -70,23 +76,23 @@ class StepProbe:
         passes = {size: self._median("llm", size) for size in (*_RUN_LENS, self.prompt_len)}
         streams = {1: passes[1], self.num_streams: self._median("llm streams", self.num_streams)}
         return StepTimes(
-            slm_step=_step_time(steps),
+            slm_step=monotone(steps),
             slm_hop_s=max(0.0, first_s - step_s),
             slm_prefill=StepTime(((1, prefill_s / self.prompt_len), (self.prompt_len, prefill_s))),
-            router=_step_time({rows: self._median("router", rows) for rows in _ROUTER_ROWS})
+            router=monotone({rows: self._median("router", rows) for rows in _ROUTER_ROWS})
             if self.pair.router is not None
             else None,
-            llm_pass=_step_time(passes),
-            llm_streams=_step_time(streams),
-            slm_slowdown=max(1.0, self._ratio("slm beside", "slm ahead", 1)),
-            llm_slowdown=max(1.0, self._ratio("llm beside", "llm", _RUN_LENS[2])),
+            llm_pass=monotone(passes),
+            llm_streams=monotone(streams),
+            slm_slowdown=max(1.0, self._ratio("slm beside", "slm alone", 1)),
+            llm_slowdown=max(1.0, self._ratio("llm beside", "llm alone", _BESIDE_LEN)),
         )
 
     def _median(self, what: str, size: int) -> float:
-        return statistics.median(self._samples[what, size])
+        return statistics.median(samples[what, size] for samples in self._rounds)
 
     def _ratio(self, above: str, below: str, size: int) -> float:
-        return self._median(above, size) / self._median(below, size)
+        return statistics.median(samples[above, size] / samples[below, size] for samples in self._rounds)
 
     def _took(self, what: str, size: int, since: float, per: int = 1) -> None:
         self._samples[what, size].append((time.perf_counter() - since) / per)
@@ -138,7 +144,7 @@ class StepProbe:
         await self.pair.llm.extend(sequence_id, 0, self._prefix(held), [held])
         self._took("llm", self.prompt_len, start)
         for size in _RUN_LENS:
-            for _ in range(_REPEATS if size == 1 else 2):
+            for _ in range(_REPEATS if size == 1 else _REPEATS // 2):
                 tokens, queries = self._prefix(size), range(held + 1, held + size + 1)
                 start = time.perf_counter()
                 await self.pair.llm.extend(sequence_id, held, tokens, queries)
@@ -171,33 +177,52 @@ class StepProbe:
                 self._took("router", rows, start)
 
     async def _time_both(self) -> None:
-        """Times each model while the other is at work too."""
+        """Times each model alone, and while the other is at work too."""
         slm_id, llm_id = new_sequence_id(), new_sequence_id()
-        size, held = _RUN_LENS[2], self.prompt_len
         await self.pair.slm.tell(open_slm(slm_id, self._prefix(self.prompt_len), 1))
         await self.pair.slm.drafts()
-        await self.pair.llm.extend(llm_id, 0, self._prefix(held), [held])
+        await self.pair.llm.extend(llm_id, 0, self._prefix(self.prompt_len), [self.prompt_len])
+        position, held = self.prompt_len + 1, self.prompt_len
 
-        async def draft_on() -> None:
-            position, began = self.prompt_len + 1, time.perf_counter()
-            while time.perf_counter() - began < least_s:
-                start = time.perf_counter()
-                await self.pair.slm.tell(grant_slm(slm_id, position + 1 + _AHEAD))
-                await self._drafts_until(_AHEAD + 1)
-                self._took("slm beside", 1, start)
-                position += _AHEAD + 1
-
-        least_s = 3 * self._median("llm", size)
-        drafting = asyncio.create_task(draft_on())
-        while not drafting.done():
+        async def draft(what: str) -> None:
+            nonlocal position
             start = time.perf_counter()
-            await self.pair.llm.extend(llm_id, held, self._prefix(size), [held + size])
-            if not drafting.done():
-                self._took("llm beside", size, start)
+            await self.pair.slm.tell(grant_slm(slm_id, position + _AHEAD))
+            await self._drafts_until(_AHEAD)
+            self._took(what, 1, start)
+            position += _AHEAD
+
+        async def answer(what: str) -> None:
+            start = time.perf_counter()
+            # A question's tokens replace those of the last one, so that the context stays as long.
+            await self.pair.llm.extend(llm_id, held, self._prefix(_BESIDE_LEN), [held + _BESIDE_LEN])
+            self._took(what, _BESIDE_LEN, start)
+
+        for _ in range(_REPEATS // 2):
+            await draft("slm alone")
+            await answer("llm alone")
+        drafting = asyncio.create_task(self._until_enough(draft, "slm beside"))
+        while not drafting.done():
+            await answer("llm beside")
         await drafting
         await self.pair.slm.tell(close_slm(slm_id))
         await self.pair.llm.release(llm_id)
 
+    async def _until_enough(self, draft: Callable[[str], Awaitable[None]], what: str) -> None:
+        """Drafts until the LLM has answered a few times as well."""
+        while True:
+            await draft(what)
+            if len(self._samples["llm beside", _BESIDE_LEN]) >= _REPEATS // 2:
+                return
 
-def _step_time(seconds: dict[int, float]) -> StepTime:
-    return StepTime(tuple(sorted(seconds.items())))
+
+def monotone(seconds: dict[int, float]) -> StepTime:
+    """A larger step takes no less: where noise says so, neighbours share their mean."""
+    blocks: list[tuple[list[int], float]] = []
+    for size, taken in sorted(seconds.items()):
+        blocks.append(([size], taken))
+        while len(blocks) > 1 and blocks[-2][1] > blocks[-1][1]:
+            (left, left_s), (right, right_s) = blocks[-2:]
+            mean = (left_s * len(left) + right_s * len(right)) / (len(left) + len(right))
+            blocks[-2:] = [(left + right, mean)]
+    return StepTime(tuple((size, taken) for sizes, taken in blocks for size in sizes))

@@ -24,6 +24,7 @@ from services.rules.rule import Evidence
 
 RULES = ("router", "entropy", "margin", "lossless", "slm", "llm")
 """The rules that are compared."""
+PLAIN = "plain LLM"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +55,12 @@ class Study:
     Args:
         times: Step times.
         traces: What each rule decided, by its name.
-        plain_measured: Tokens/s of the plain LLM, one value a repetition.
-        measured: Tokens/s of a rule at a depth, one stream, one value a repetition.
+        measured: Tokens/s of a rule at a depth, one stream, one value a repetition; `PLAIN` is the plain LLM beside
+            the rules of that depth.
     """
 
     times: StepTimes
     traces: Mapping[str, RuleTraces]
-    plain_measured: Sequence[float] = ()
     measured: Mapping[tuple[str, int], Sequence[float]] = field(default_factory=dict)
 
 
@@ -109,7 +109,6 @@ async def _study(
         on_step("what each rule decides")
         traces = await _traces(pair, rules, list(itertools.islice(in_turn, options.num_prompts)), options)
         probe = StepProbe(pair, prompts, options.num_streams)
-        plain: list[float] = []
         measured: dict[tuple[str, int], list[float]] = defaultdict(list)
         # A first round warms caches and allocators.
         await StepProbe(pair, prompts, options.num_streams, seed=1).round()
@@ -118,8 +117,8 @@ async def _study(
             await probe.round()
             if number < options.repetitions:
                 on_step(f"true speeds, round {number + 1}")
-                await _measure(pair, client, rules, in_turn, options, plain, measured)
-    return Study(probe.times(), traces, plain, measured)
+                await _measure(pair, client, rules, in_turn, options, measured)
+    return Study(probe.times(), traces, measured)
 
 
 async def _traces(
@@ -142,19 +141,17 @@ async def _measure(
     rules: Sequence[ChosenRule],
     prompts: Iterator[Sequence[int]],
     options: StudyOptions,
-    plain: list[float],
     measured: dict[tuple[str, int], list[float]],
 ) -> None:
-    """One repetition: the plain LLM, then each rule at each depth, on prompts of their own."""
+    """One repetition: at each depth the plain LLM, then each rule, on prompts of their own."""
 
     def some() -> list[Sequence[int]]:
         return list(itertools.islice(prompts, options.num_prompts))
 
-    start, num_tokens = time.perf_counter(), 0
-    for prompt in some():
-        num_tokens += await _write_plainly(pair, prompt, options.max_new_tokens)
-    plain.append(num_tokens / (time.perf_counter() - start))
     for depth in (0, options.depth):
+        chosen, start = some(), time.perf_counter()
+        counts = [await _write_plainly(pair, prompt, options.max_new_tokens) for prompt in chosen]
+        measured[PLAIN, depth].append(sum(counts) / (time.perf_counter() - start))
         for rule in rules:
             asked = Options(
                 max_new_tokens=options.max_new_tokens,
@@ -162,10 +159,9 @@ async def _measure(
                 threshold=rule.threshold,
                 run_ahead_depth=depth,
             )
-            chosen, start, num_tokens = some(), time.perf_counter(), 0
-            for prompt in chosen:
-                num_tokens += len((await client.complete(tokens_request(prompt, asked))).token_ids)
-            measured[rule.rule.name, depth].append(num_tokens / (time.perf_counter() - start))
+            chosen, start = some(), time.perf_counter()
+            counts = [len((await client.complete(tokens_request(prompt, asked))).token_ids) for prompt in chosen]
+            measured[rule.rule.name, depth].append(sum(counts) / (time.perf_counter() - start))
 
 
 async def _write_plainly(pair: PairStreams, prompt: Sequence[int], max_new_tokens: int) -> int:

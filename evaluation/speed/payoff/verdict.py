@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evaluation.speed.payoff.model import predict, predict_plain
-from evaluation.speed.payoff.study import Study, StudyOptions
+from evaluation.speed.payoff.study import PLAIN, Study, StudyOptions
 from evaluation.speed.payoff.trace import RuleTraces
 from services.rules.chosen import THRESHOLD
 from services.rules.rule import Evidence
@@ -146,7 +146,7 @@ def judge(study: Study, options: StudyOptions, *, hold_s: float = 0.0) -> Payoff
             SpeedCheck(
                 depth,
                 tokens_per_s(traces, depth) / plain,
-                tuple(mine / its for mine, its in zip(values, study.plain_measured, strict=True)),
+                tuple(mine / its for mine, its in zip(values, study.measured[PLAIN, depth], strict=True)),
             )
             for (measured, depth), values in study.measured.items()
             if measured == name

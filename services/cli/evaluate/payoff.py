@@ -75,7 +75,7 @@ def run_payoff(options: PayoffOptions) -> None:
 
 def _prompts(options: PayoffOptions) -> list[list[int]]:
     study = options.study
-    turns = 1 + study.repetitions * (1 + 2 * len(RULES))
+    turns = 1 + study.repetitions * 2 * (1 + len(RULES))
     source, path = (REFERENCE_SOURCE, "") if options.prompts is None else ("file", str(options.prompts))
     readers = {REFERENCE_SOURCE: read_reference}
     split = "validation" if options.prompts is None else ""
