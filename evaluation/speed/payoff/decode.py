@@ -20,7 +20,7 @@ from evaluation.speed.payoff.streams import (
     open_slm,
     rewind_slm,
 )
-from evaluation.speed.payoff.trace import Trace
+from evaluation.speed.payoff.trace import Trace, is_by_llm
 from services.rules.chosen import ChosenRule
 from services.rules.decider import Draft, Verdict
 from services.rules.rule import DraftRows, Evidence
@@ -59,7 +59,7 @@ async def decode(pair: PairStreams, rule: ChosenRule, prompt: Sequence[int], max
             answer = await pair.llm.extend(sequence_id, base_len, tokens[base_len:], [len(tokens)])
             held, final = len(tokens), answer.token_ids[0]
         if decider.in_order:
-            decider.accepted(final, by_llm=final != token_id, score=score)
+            decider.accepted(final, by_llm=is_by_llm(verdict, agrees=final == token_id), score=score)
         drafts.append(token_id)
         scores.append(score)
         is_sure.append(_probability(drafted) >= SURE)

@@ -75,11 +75,16 @@ def flags(rule: ChosenRule, trace: Trace) -> Sequence[bool]:
     asked = []
     for index, (score, agrees) in enumerate(zip(trace.scores, trace.agrees, strict=True)):
         verdict = decider.verdict(Draft(trace.prompt_len + index, DRAFT, score))
-        by_llm = verdict is not Verdict.ACCEPT and not agrees
         if decider.in_order:
-            decider.accepted(OVERRULING if by_llm else DRAFT, by_llm=by_llm, score=score)
+            stands = agrees or verdict is Verdict.ACCEPT
+            decider.accepted(DRAFT if stands else OVERRULING, by_llm=is_by_llm(verdict, agrees=agrees), score=score)
         asked.append(verdict is not Verdict.ACCEPT)
     return asked
+
+
+def is_by_llm(verdict: Verdict, *, agrees: bool) -> bool:
+    """Whether a token counts as the LLM's: where it was asked to write it, or didn't confirm the draft."""
+    return verdict is Verdict.ASK or (verdict is Verdict.CONFIRM and not agrees)
 
 
 DRAFT, OVERRULING = 0, 1

@@ -163,9 +163,13 @@ def fit(
     from services.cli.evaluate.payoff import PayoffOptions, run_payoff
     from services.cli.pair.up import chosen_pair
 
+    # A default rule that asks no router: a pair that has none is studied as well.
+    chosen = chosen_pair(
+        pair, engine and engine.value, router_checkpoint, allow_other_slm=allow_other_slm, rule="entropy"
+    )
     run_payoff(
         PayoffOptions(
-            pair=chosen_pair(pair, engine and engine.value, router_checkpoint, allow_other_slm=allow_other_slm),
+            pair=chosen,
             study=StudyOptions(
                 num_prompts=limit,
                 max_new_tokens=max_new_tokens,
