@@ -1,22 +1,21 @@
 """`trivium up` with a pair file that has no router: served by entropy, by the processes of both models alone."""
 
-import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
-from trivium.v1 import orchestrator_pb2 as pb
 
-from evaluation.in_process import NEAR_TIE, CachedModel
+from evaluation.exactness import reference_decodings
 from evaluation.reference.corpus.samples import MAX_NEW_TOKENS, draw_sample
 from evaluation.reference.pair import LoadedPair
 from labeler_jobs.models.huggingface import render_prompt
 from services.cli.pairs import find_pair
-from services.client import Client, Completion, Options, tokens_request
-from tests.integration.harness.completions import FIRST_HELD_OUT, NUM_PROMPTS
+from services.client import Client, Options, tokens_request
+from services.rules.chosen import ChosenRule
+from services.rules.shipped import EntropyRule
+from tests.integration.harness.completions import FIRST_HELD_OUT, NUM_PROMPTS, Completion, assert_is_reference
 from tests.integration.harness.up import RunningUp, running_up, trivium
 
 THRESHOLD = 0.5
@@ -39,38 +38,6 @@ def up(pair_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
         yield running
 
 
-@torch.inference_mode()
-def decode(pair: LoadedPair, prompt_token_ids: list[int]) -> list[tuple[int, bool, float]]:
-    """The reference decoding of the law: each token, whether the LLM wrote it, and the least of what decided it."""
-    slm, llm = CachedModel(pair.slm), CachedModel(pair.llm)
-    tokens = list(prompt_token_ids)
-    completion: list[tuple[int, bool, float]] = []
-    while len(completion) < MAX_NEW_TOKENS:
-        logits, _ = slm.next_logits(tokens)
-        top = torch.topk(logits[0].double(), 100).values
-        entropy = float(torch.special.entr(torch.softmax(top, dim=0)).sum())
-        margins = [float(top[0] - top[1]), abs(entropy - THRESHOLD)]
-        is_asked = entropy >= THRESHOLD
-        if is_asked:
-            logits, _ = llm.next_logits(tokens)
-            first, second = torch.topk(logits[0], 2).values.tolist()
-            margins.append(first - second)
-        tokens.append(int(logits.argmax()))
-        completion.append((tokens[-1], is_asked, min(margins)))
-        if tokens[-1] == pair.tokenizer.eos_token_id:
-            break
-    return completion
-
-
-def assert_is_reference(answer: Completion, want: list[tuple[int, bool, float]]) -> None:
-    got = [(token.token_id, token.source == pb.TOKEN_SOURCE_LLM) for token in answer.tokens]
-    for position, (one, other) in enumerate(itertools.zip_longest(got, want)):
-        assert other is not None, f"{len(got)} tokens, {len(want)} expected"
-        if one != other[:2]:
-            assert other[2] < NEAR_TIE, f"position {position} of {len(want)} differs: {one} against {other}"
-            break
-
-
 def test_no_router_is_started_listed_or_missed(up: RunningUp) -> None:
     names = {line.split()[0] for line in up.start_lines[1:-1]}
     assert names == {"redis", "slm", "llm", "orchestrator", "gateway"}
@@ -84,16 +51,22 @@ def test_no_router_is_started_listed_or_missed(up: RunningUp) -> None:
 def test_answers_are_the_reference_decoding_by_entropy_and_name_the_rule(
     up: RunningUp, reference_pair: LoadedPair
 ) -> None:
+    rule = ChosenRule.of(EntropyRule(), {"threshold": THRESHOLD})
+    samples = [draw_sample(FIRST_HELD_OUT + index) for index in range(NUM_PROMPTS)]
+    prompts = [tuple(render_prompt(reference_pair.tokenizer, sample.query)) for sample in samples]
     written = set()
     with Client(up.address) as client:
-        for index in range(NUM_PROMPTS):
-            prompt = render_prompt(reference_pair.tokenizer, draw_sample(FIRST_HELD_OUT + index).query)
-            answer = client.complete(tokens_request(prompt, Options(max_new_tokens=MAX_NEW_TOKENS)))
-            assert_is_reference(answer, decode(reference_pair, prompt))
-            written |= {token.source for token in answer.tokens}
-            assert (answer.usage.rule.name, answer.usage.rule_version) == ("entropy", "1")
+        for reference in reference_decodings(reference_pair, prompts, [rule]):
+            answer = Completion()
+            for response in client.generate(
+                tokens_request(reference.prompt_token_ids, Options(max_new_tokens=MAX_NEW_TOKENS))
+            ):
+                answer.add(response)
+            assert_is_reference(answer, reference)
+            written |= set(answer.from_llm)
+            assert (answer.usage.rule.name, answer.usage.rule_version) == ("entropy", rule.rule.version)
             assert dict(answer.usage.rule.parameters) == {"threshold": THRESHOLD}
-    assert written == {pb.TOKEN_SOURCE_SLM, pb.TOKEN_SOURCE_LLM}
+    assert written == {False, True}
 
 
 def test_budget_is_resolved_by_the_sweep_of_the_pair_file(up: RunningUp) -> None:
