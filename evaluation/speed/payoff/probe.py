@@ -1,8 +1,9 @@
 """Measures the step times of a running pair's models, as an orchestrator sees them.
 
 Owns what is timed. Every round times everything, each kind of step several times in a row; what counts is the median
-over rounds of their mean, as the speed of an answer is a mean over its tokens, and machines are shared. Each prefix
-is drawn anew from the tokens of the prompts, so that no prefix cache helps.
+over rounds of their mean, as the speed of an answer is a mean over its tokens, and machines are shared. What is
+processed is drawn anew from the tokens of the prompts, so that no prefix cache helps; drafts follow real prompts,
+since the SLM's service sends those together that it is sure of.
 """
 
 from __future__ import annotations
@@ -106,12 +107,21 @@ class StepProbe:
             num_rows -= len(drafts.positions)
         return drafts
 
+    async def _open_prompt(self) -> tuple[int, int]:
+        """Has the SLM draft one token after a real prompt. Returns the sequence and the prompt's length."""
+        sequence_id, prompt = new_sequence_id(), self._draw.choice(self.prompts)
+        await self.pair.slm.tell(open_slm(sequence_id, prompt, 1))
+        await self.pair.slm.drafts()
+        return sequence_id, len(prompt)
+
     async def _time_slm(self) -> Drafts:
-        sequence_id, length = new_sequence_id(), self.prompt_len
+        sequence_id = new_sequence_id()
         start = time.perf_counter()
-        await self.pair.slm.tell(open_slm(sequence_id, self._prefix(length), 1))
+        await self.pair.slm.tell(open_slm(sequence_id, self._prefix(self.prompt_len), 1))
         await self.pair.slm.drafts()
         self._took("slm open", 1, start)
+        await self.pair.slm.tell(close_slm(sequence_id))
+        sequence_id, length = await self._open_prompt()
         for _ in range(_REPEATS):
             length += 1
             start = time.perf_counter()
@@ -178,11 +188,10 @@ class StepProbe:
 
     async def _time_both(self) -> None:
         """Times each model alone, and while the other is at work too."""
-        slm_id, llm_id = new_sequence_id(), new_sequence_id()
-        await self.pair.slm.tell(open_slm(slm_id, self._prefix(self.prompt_len), 1))
-        await self.pair.slm.drafts()
+        slm_id, prompt_len = await self._open_prompt()
+        llm_id = new_sequence_id()
         await self.pair.llm.extend(llm_id, 0, self._prefix(self.prompt_len), [self.prompt_len])
-        position, held = self.prompt_len + 1, self.prompt_len
+        position, held = prompt_len + 1, self.prompt_len
 
         async def draft(what: str) -> None:
             nonlocal position
