@@ -60,6 +60,7 @@ async def test_orchestrator_pods_killed_under_http_streams_are_a_pause_and_nothi
             num_hit += callers.num_running
             # One after the other: the second one serves meanwhile.
             await killer.replace("orchestrator", WAYS[number % len(WAYS)])
+            tell("longest pause so far, s", round(callers.longest_pause_s, 2))
     tell("kills", dict(killer.kills))
     tell("streams running at a kill, on average", num_hit / num_kills)
     with ExitStack() as stack:

@@ -12,7 +12,7 @@ from trivium.v1 import orchestrator_pb2
 
 from evaluation.exactness import Reference
 from evaluation.reference.pair import LoadedPair
-from tests.cluster.harness.hanging import Hanger, hanger
+from tests.cluster.harness.hanging import STARTED_TIMEOUT_S, Hanger, hanger
 from tests.cluster.harness.replicas import Replicas, load_of
 from tests.integration.harness.clients import Clients
 from tests.integration.harness.completions import tell
@@ -21,7 +21,7 @@ from tests.serving import until
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 NUM_STREAMS = 16
-USUAL_S = 5.0
+USUAL_S = 10.0
 """How long the streams are watched before, for the gaps that they have anyway."""
 HUNG_S = 40.0
 """Far longer than a pause may be, and less than the kubelet takes to start the container again."""
@@ -71,7 +71,7 @@ async def test_pod_hung_for_long_pauses_streams_for_seconds_and_fails_none(
             async with asyncio.TaskGroup() as silent:
                 victim = replicas.ready(component)[0]
                 silent.create_task(asyncio.to_thread(hanging.hang, victim, HUNG_S))
-                silent.create_task(until(notice, timeout_s=HUNG_S))
+                silent.create_task(until(notice, timeout_s=STARTED_TIMEOUT_S + HUNG_S))
             await until(forget, timeout_s=60)
             clients.stopping = True
         longest_s = clients.longest_pause_s
