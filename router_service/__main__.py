@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import uvloop
 
-from router_service.serving.servicer import SERVICE_NAME, RouterServicer, RowScorer
+from router_service.checkpoint_files import CHECKPOINT_FILES
+from router_service.serving.servicer import SERVICE_NAME, RouterServicer
 from router_service.serving.settings import RouterSettings
+from router_service.serving.versions import RowScorer
 from services.common.serving.lifecycle import Lifecycle
 from services.common.serving.server import serve
 from services.common.serving.settings import read_settings
@@ -16,7 +18,8 @@ def _load(settings: RouterSettings) -> RowScorer:
     from router_service.serving.scorer import Scorer
 
     return Scorer(
-        settings.checkpoint,
+        # A link may be led elsewhere while what it leads to is read.
+        settings.checkpoint.resolve(),
         settings.slm_model,
         settings.device,
         settings.num_threads,
@@ -29,6 +32,8 @@ async def _serve(settings: RouterSettings) -> int:
     servicer = RouterServicer(
         lambda: _load(settings),
         lifecycle,
+        files=[settings.checkpoint / name for name in CHECKPOINT_FILES],
+        max_versions=settings.max_versions,
         max_batch_rows=settings.max_batch_rows,
         max_waiting_rows=settings.max_waiting_rows,
         max_pending_bytes=settings.max_pending_mb * 2**20,

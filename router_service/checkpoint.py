@@ -16,19 +16,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from router_service.description import (
-    CheckpointError,
-    ModelIdentity,
-    RouterDescription,
-    read_description,
-    write_description,
-)
+from router_service.checkpoint_files import DESCRIPTION_FILE, WEIGHTS_FILE, CheckpointError
+from router_service.description import ModelIdentity, RouterDescription, read_description, write_description
 from router_service.model import Router
 from services.common.files.json_file import read_json_object
 from services.common.weights import WeightsError, are_other_weights, folder_revision
 
-WEIGHTS_FILE = "router.safetensors"
-DESCRIPTION_FILE = "router.json"
 EMBEDDING_TENSOR = "slm_embedding"
 _EMBEDDING_NAMES = ("model.embed_tokens.weight", "transformer.wte.weight", "gpt_neox.embed_in.weight")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+from router_service.checkpoint_files import CheckpointError
 from router_service.model import Objective, RouterConfig
 from services.common.files.json_file import read_json_object, write_json
 from services.common.weights import names_weights
@@ -17,10 +18,6 @@ from services.common.weights import names_weights
 FORMAT_VERSION = 1
 
 T = TypeVar("T")
-
-
-class CheckpointError(ValueError):
-    """A router checkpoint, or a model's weights, cannot be used; the message names file and field."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ settings.register_profile("nightly", max_examples=10_000)
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--helm", metavar="FILE", help="Helm, for the tests of the chart; PATH is searched without it.")
     parser.addoption("--bodies", type=int, default=300, help="Bodies of any kind that the gateway is sent.")
+    parser.addoption("--swaps", type=int, default=4, help="Times that the router is changed under streams.")
     parser.addoption("--disconnects", type=int, default=64, help="Clients that leave the gateway at any time.")
     cluster = parser.getgroup("cluster", "tests on a cluster")
     add_options(cluster.addoption)

@@ -31,7 +31,7 @@ from labeler_jobs.pipeline import LabelError
 from labeler_jobs.plan import PlanError
 from labeler_jobs.shards.store import ShardError
 from labeler_jobs.statistics import STATISTICS_FILE
-from router_service.description import CheckpointError
+from router_service.checkpoint_files import CheckpointError
 from router_service.training.dataset import DatasetError
 
 logger = logging.getLogger(__name__)

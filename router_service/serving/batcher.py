@@ -30,6 +30,7 @@ class Rows:
         token_ids: [rows].
         hidden_states: [rows, hidden].
         top_logits: [rows, num_top_logits].
+        score: What they are scored by; rows of one forward have it in common.
         deliver: Called with the [rows] probabilities.
         is_wanted: Asked before the forward; rows that nobody wants any more are dropped.
     """
@@ -37,6 +38,7 @@ class Rows:
     token_ids: NDArray[np.int64]
     hidden_states: NDArray[np.float32]
     top_logits: NDArray[np.float32]
+    score: Score
     deliver: Callable[[NDArray[np.float32]], None]
     is_wanted: Callable[[], bool]
 
@@ -44,14 +46,14 @@ class Rows:
 class Batcher:
     """Runs one forward at a time over as many waiting rows as fit.
 
+    On a thread of its own, unless the last one took less than a millisecond.
+
     Args:
-        score: Scores rows. Called on a thread of its own, unless the last call took less than a millisecond.
         max_batch_rows: Most rows in one forward. Larger `Rows` take several, one after another.
         max_waiting_rows: Rows that may wait before `submit` does.
     """
 
-    def __init__(self, score: Score, *, max_batch_rows: int, max_waiting_rows: int) -> None:
-        self._score = score
+    def __init__(self, *, max_batch_rows: int, max_waiting_rows: int) -> None:
         self._max_batch_rows = max_batch_rows
         self._max_waiting_rows = max_waiting_rows
         self._waiting: deque[Rows] = deque()
@@ -92,7 +94,10 @@ class Batcher:
         batch: list[Rows] = []
         num_rows = 0
         while self._waiting:
-            if batch and num_rows + len(self._waiting[0].token_ids) > self._max_batch_rows:
+            following = self._waiting[0]
+            if batch and (
+                num_rows + len(following.token_ids) > self._max_batch_rows or following.score != batch[0].score
+            ):
                 break
             rows = self._waiting.popleft()
             self._count_waiting(-len(rows.token_ids))
@@ -114,7 +119,7 @@ class Batcher:
         )
         parts = range(0, self.num_rows_in_batch, self._max_batch_rows)
         probabilities = np.concatenate(
-            [self._score(*(column[part : part + self._max_batch_rows] for column in columns)) for part in parts]
+            [batch[0].score(*(column[part : part + self._max_batch_rows] for column in columns)) for part in parts]
         )
         self._forward_s = time.perf_counter() - start
         self.num_rows_in_batch = 0

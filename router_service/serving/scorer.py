@@ -14,14 +14,8 @@ import torch
 from numpy.typing import NDArray
 from trivium.v1 import router_pb2
 
-from router_service.checkpoint import (
-    WEIGHTS_FILE,
-    RouterCheckpoint,
-    check_slm_weights,
-    load_checkpoint,
-    load_slm_embedding,
-)
-from router_service.description import CheckpointError
+from router_service.checkpoint import RouterCheckpoint, check_slm_weights, load_checkpoint, load_slm_embedding
+from router_service.checkpoint_files import WEIGHTS_FILE, CheckpointError
 from router_service.model import divergence_probability
 
 

@@ -1,47 +1,37 @@
 """Serves a router to many streams.
 
-Owns the check of features and which stream gets which scores. Doesn't know torch.
+Owns the check of features, which stream gets which scores, and the change to another router. Doesn't know torch.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
 from trivium.v1 import router_pb2, router_pb2_grpc
 
+from router_service.checkpoint_files import CheckpointError
 from router_service.serving.batcher import Batcher, Rows
+from router_service.serving.checkpoint_watch import CheckpointWatch
+from router_service.serving.versions import RowScorer, Versions
 from services.common.errors import Draining, InvalidRequest, TriviumError
 from services.common.serving.duplex import Outbox, run_duplex
 from services.common.serving.lifecycle import Lifecycle
 from services.common.serving.telemetry import Telemetry
 from services.common.tensors import pack, unpack
-from services.engines.base import TOP_LOGITS
+
+_LOOK_S = 1.0
+
+logger = logging.getLogger(__name__)
 
 SERVICE_NAME = router_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name
-
-
-class RowScorer(Protocol):
-    """What the servicer needs of a router."""
-
-    info: router_pb2.RouterInfo
-    num_top_logits: int
-
-    def score(
-        self,
-        token_ids: NDArray[np.int64],
-        hidden_states: NDArray[np.float32],
-        top_logits: NDArray[np.float32],
-    ) -> NDArray[np.float32]:
-        """Scores [rows] drafted tokens."""
-
-    def warm_up(self, num_rows: int) -> None:
-        """Runs one forward of this many rows."""
 
 
 class _Stream:
@@ -65,6 +55,11 @@ class _Stream:
         self._num_unanswered -= 1
         self._finish_if_answered()
 
+    def tell(self, news: router_pb2.ScoreResponse) -> None:
+        """Sends what was not asked for."""
+        if not self._ending:
+            self.outbox.put(news)
+
     def end(self, error: TriviumError | None = None) -> None:
         """Finishes the stream once everything asked so far is answered."""
         if not self._ending:
@@ -81,8 +76,10 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
     """Scores the drafted tokens of all streams.
 
     Args:
-        load: Loads the router; called on a thread.
+        load: Loads the router; called on a thread, again whenever its files have changed.
         lifecycle: The state of this process.
+        files: The router's files.
+        max_versions: Routers that are held at most, for sequences that began with them.
         max_batch_rows: Most rows in one forward.
         max_waiting_rows: Rows that may wait before no more requests are read.
         max_pending_bytes: Most bytes of scores that may wait for a slow reader, per stream.
@@ -93,6 +90,8 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         load: Callable[[], RowScorer],
         lifecycle: Lifecycle,
         *,
+        files: Sequence[Path] = (),
+        max_versions: int = 4,
         max_batch_rows: int = 1024,
         max_waiting_rows: int = 8192,
         max_pending_bytes: int = 16 * 2**20,
@@ -101,12 +100,12 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         self._lifecycle = lifecycle
         self._max_pending_bytes = max_pending_bytes
         self._streams: set[_Stream] = set()
-        self._scorer: RowScorer
-        self._batcher = Batcher(
-            lambda *columns: self._scorer.score(*columns),
-            max_batch_rows=max_batch_rows,
-            max_waiting_rows=max_waiting_rows,
-        )
+        self._files = files
+        self._max_versions = max_versions
+        self._versions: Versions
+        self._refused = ""
+        self._num_swaps = 0
+        self._batcher = Batcher(max_batch_rows=max_batch_rows, max_waiting_rows=max_waiting_rows)
 
     def register(self, server: grpc.aio.Server) -> None:
         """Adds this servicer to a server."""
@@ -116,19 +115,41 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         """Loads the router and warms it up.
 
         Raises:
-            ValueError: It can't be loaded, or reads another number of logits than SLM services send.
+            CheckpointError: It can't be loaded, or reads another number of logits than SLM services send.
         """
-        self._scorer = await asyncio.to_thread(self._load)
-        if self._scorer.num_top_logits != TOP_LOGITS:
-            raise ValueError(
-                f"{self._scorer.info.checkpoint}: num_top_logits is {self._scorer.num_top_logits}, "
-                f"and SLM services send {TOP_LOGITS}"
-            )
-        await asyncio.to_thread(self._scorer.warm_up, 1)
+        self._watch = CheckpointWatch(self._files)
+        scorer = await asyncio.to_thread(self._load)
+        self._versions = Versions(scorer, self._max_versions)
+        await asyncio.to_thread(scorer.warm_up, 1)
 
     async def run(self) -> None:
-        """Scores what waits for as long as the process lives."""
-        await self._batcher.run()
+        """Scores what waits, and follows the router's files, for as long as the process lives."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._batcher.run())
+            if self._files:
+                tasks.create_task(self._follow())
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if self._watch.has_changed():
+                await self.swap()
+
+    async def swap(self) -> None:
+        """Loads the router anew, and serves it from now on. One that can't be served changes nothing."""
+        try:
+            scorer = await asyncio.to_thread(self._load)
+            await asyncio.to_thread(scorer.warm_up, 1)
+            self._versions.swap(scorer)
+        except CheckpointError as error:
+            self._refused = str(error)
+            logger.error("another router isn't served: %s", error)
+            return
+        self._refused = ""
+        self._num_swaps += 1
+        logger.info("router %s serves now, weights %s", scorer.info.checkpoint, scorer.info.weights_sha256[:12])
+        for stream in self._streams:
+            stream.tell(self._news())
 
     async def drain(self) -> None:
         """Ends every stream as soon as what was read from it is answered."""
@@ -151,6 +172,14 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             "Drafted tokens that wait for a forward pass.",
             lambda: batcher.num_rows_waiting,
         )
+        telemetry.gauge(
+            "trivium_router_checkpoint_current",
+            "1 while the router that is served is that of the checkpoint's directory; 0 while that one can't be.",
+            lambda: not self._refused,
+        )
+        telemetry.counter(
+            "trivium_router_swaps_total", "Times that another router took over.", lambda: self._num_swaps
+        )
         telemetry.counter("trivium_router_passes_total", "Forward passes.", lambda: batcher.num_steps)
         telemetry.counter("trivium_router_rows_total", "Drafted tokens scored.", lambda: batcher.num_rows)
 
@@ -160,15 +189,23 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> router_pb2.RouterServiceGetServerInfoResponse:
         """Describes the router, the process and its load."""
+        return self._describe()
+
+    def _describe(self) -> router_pb2.RouterServiceGetServerInfoResponse:
         return router_pb2.RouterServiceGetServerInfoResponse(
-            router=self._scorer.info,
+            router=self._versions.current.info,
             replica=self._lifecycle.replica_info(),
             load=router_pb2.RouterLoad(
                 num_rows_waiting=self._batcher.num_rows_waiting,
                 num_steps=self._batcher.num_steps,
                 num_rows=self._batcher.num_rows,
             ),
+            held_weights_sha256=self._versions.held,
+            refused_checkpoint=self._refused,
         )
+
+    def _news(self) -> router_pb2.ScoreResponse:
+        return router_pb2.ScoreResponse(news=self._describe())
 
     # grpc.aio also takes a coroutine that writes; the stub's type knows only iterators.
     async def Score(  # type: ignore[override]
@@ -179,6 +216,9 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         """Serves one stream until its client ends it."""
         stream = _Stream(self._max_pending_bytes)
         self._streams.add(stream)
+        if self._num_swaps:
+            # Its client may have asked what is served a moment before the last change.
+            stream.tell(self._news())
         try:
             await run_duplex(request_iterator, context, stream.outbox, partial(self._submit, stream), stream.end)
         finally:
@@ -186,16 +226,21 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
             self._streams.remove(stream)
 
     async def _submit(self, stream: _Stream, request: router_pb2.ScoreRequest) -> None:
-        token_ids = self._token_ids(request)
-        num_rows, hidden_size = len(token_ids), self._scorer.info.hidden_size
+        scorer = self._versions.named(request.weights_sha256)
+        if scorer is None:
+            stream.tell(router_pb2.ScoreResponse(batch_id=request.batch_id, weights_unknown=True))
+            return
+        token_ids = _token_ids(request, scorer.info.vocab_size)
+        num_rows, hidden_size = len(token_ids), scorer.info.hidden_size
         hidden_states = unpack(request.hidden_states, field="hidden_states", shape=(num_rows, hidden_size))
-        top_logits = unpack(request.top_logits, field="top_logits", shape=(num_rows, self._scorer.num_top_logits))
+        top_logits = unpack(request.top_logits, field="top_logits", shape=(num_rows, scorer.num_top_logits))
         stream.ask(num_rows)
         await self._batcher.submit(
             Rows(
                 token_ids=token_ids,
                 hidden_states=hidden_states,
                 top_logits=top_logits,
+                score=scorer.score,
                 deliver=partial(self._deliver, stream, request.batch_id),
                 is_wanted=lambda: stream.is_open,
             )
@@ -209,11 +254,11 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         )
         stream.answer(response, len(probabilities))
 
-    def _token_ids(self, request: router_pb2.ScoreRequest) -> NDArray[np.int64]:
-        vocab_size = self._scorer.info.vocab_size
-        token_ids = np.array(request.token_ids, dtype=np.int64)
-        if not len(token_ids):
-            raise InvalidRequest("token_ids: there are none")
-        if (largest := token_ids.max()) >= vocab_size:
-            raise InvalidRequest(f"token_ids: {largest} is outside the vocabulary of {vocab_size}")
-        return token_ids
+
+def _token_ids(request: router_pb2.ScoreRequest, vocab_size: int) -> NDArray[np.int64]:
+    token_ids = np.array(request.token_ids, dtype=np.int64)
+    if not len(token_ids):
+        raise InvalidRequest("token_ids: there are none")
+    if (largest := token_ids.max()) >= vocab_size:
+        raise InvalidRequest(f"token_ids: {largest} is outside the vocabulary of {vocab_size}")
+    return token_ids

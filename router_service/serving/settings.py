@@ -15,7 +15,15 @@ class RouterSettings(ProcessSettings):
 
     model_config = SettingsConfigDict(env_prefix="TRIVIUM_ROUTER_")
 
-    checkpoint: Path = Field(description="Directory of the router checkpoint.")
+    checkpoint: Path = Field(
+        description="Directory of the router checkpoint. When it holds another one, that serves new sequences within "
+        "seconds; those that run keep the weights that they began with."
+    )
+    max_versions: int = Field(
+        default=4,
+        ge=2,
+        description="Routers that are held at most: the one that serves, and those before it.",
+    )
     slm_model: Path | None = Field(
         default=None, description="Directory of the SLM, for its input embedding where the checkpoint holds none."
     )

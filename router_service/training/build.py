@@ -18,7 +18,8 @@ from router_service.checkpoint import (
     load_slm_embedding,
     save_checkpoint,
 )
-from router_service.description import CheckpointError, RouterDescription
+from router_service.checkpoint_files import CheckpointError
+from router_service.description import RouterDescription
 from router_service.model import Router
 from router_service.training.calibrate import (
     DEFAULT_THRESHOLD,

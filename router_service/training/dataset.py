@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from router_service.description import CheckpointError, ModelIdentity, read_identity
+from router_service.checkpoint_files import CheckpointError
+from router_service.description import ModelIdentity, read_identity
 from router_service.model import Objective
 from router_service.training.routing_data import DIVERGENT, NEUTRAL, RoutingData
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 
 from router_service.checkpoint import (
-    DESCRIPTION_FILE,
     RouterCheckpoint,
     check_slm_weights,
     count_stored_parameters,
     load_checkpoint,
     load_slm_embedding,
 )
-from router_service.description import CheckpointError, RouterDescription, write_description
+from router_service.checkpoint_files import DESCRIPTION_FILE, CheckpointError
+from router_service.description import RouterDescription, write_description
 from router_service.training.build import TRAINING_DIR, calibration_metrics, statistics_of
 from router_service.training.calibrate import (
     Target,

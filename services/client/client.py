@@ -309,6 +309,8 @@ class _Stream:
         """What the next attempt sends."""
         if self._has_been_sent:
             self.request.resume_from = self.num_tokens
+            if self.continuity.used_rule is not None:
+                self.request.began_with.CopyFrom(self.continuity.used_rule)
         self._has_been_sent = True
         return self.request
 

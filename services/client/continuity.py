@@ -24,6 +24,8 @@ class Continuity:
         """Completion tokens that the caller has."""
         self.finished = False
         """Whether it had its last message."""
+        self.used_rule: pb.UsedRule | None = request.began_with if request.HasField("began_with") else None
+        """What decides about the request, once that is known: whoever goes on with it is told."""
         self._most = request.max_new_tokens if request.HasField("max_new_tokens") else None
         self._told_prompt = False
 
@@ -56,6 +58,8 @@ class Continuity:
             if self._told_prompt:
                 response.ClearField("prompt")
             self._told_prompt = True
+        if response.HasField("used_rule"):
+            self.used_rule = self.used_rule or response.used_rule
         return response
 
     def end(self) -> None:

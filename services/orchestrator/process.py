@@ -142,7 +142,7 @@ class OrchestratorService:
                 # Callers learn what doesn't fit, instead of that something is still starting.
                 self._lifecycle.explain(outcome)
         else:
-            self._index.pair = IndexedPair(outcome.models_identity, outcome.decoding_identity, outcome.vocab_size)
+            self._index.pair = IndexedPair(outcome.models_identity, outcome.vocab_size)
             self._paired.set()
 
     def _on_presence(self, missing: str | None) -> None:

@@ -30,6 +30,7 @@ from services.orchestrator.routing.actions import Finish, FinishReason, Source
 from services.orchestrator.sequences.answer import AnswerPart
 from services.orchestrator.sequences.sequence import RunningSequence
 from services.orchestrator.settings import OrchestratorSettings
+from services.rules.chosen import ChosenRule
 
 _SOURCES = {
     Source.SLM: orchestrator_pb2.TOKEN_SOURCE_SLM,
@@ -102,6 +103,8 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
                 self._num_client_messages += 1
                 _charge(caller, len(part.tokens))
                 response = _response(request_id, part, prompt)
+                if prompt is not None:
+                    response.used_rule.CopyFrom(_used_rule(sequence.task.rule))
                 prompt = None
                 if part.finish is not None:
                     response.finish.CopyFrom(_finish(pair, sequence, part.finish))
@@ -196,6 +199,14 @@ def _prompt(task: GenerationTask) -> orchestrator_pb2.PromptInfo:
     return orchestrator_pb2.PromptInfo(num_tokens=len(task.prompt_token_ids), opens_reasoning=task.opens_reasoning)
 
 
+def _used_rule(chosen: ChosenRule) -> orchestrator_pb2.UsedRule:
+    return orchestrator_pb2.UsedRule(
+        rule=orchestrator_pb2.RoutingRule(name=chosen.rule.name, parameters=chosen.parameters),
+        version=chosen.rule.version,
+        router_weights_sha256=chosen.router_weights,
+    )
+
+
 def _response(
     request_id: str, part: AnswerPart, prompt: orchestrator_pb2.PromptInfo | None
 ) -> orchestrator_pb2.GenerateResponse:
@@ -230,8 +241,7 @@ def _finish(pair: ServedPair, sequence: RunningSequence, finish: Finish) -> orch
         num_llm_tokens_prefilled=sequence.llm_prefill.num_prefilled,
         num_drafts_dropped=sequence.core.num_drafts_dropped,
         threshold=chosen.threshold or 0.0,
-        rule=orchestrator_pb2.RoutingRule(name=chosen.rule.name, parameters=chosen.parameters),
-        rule_version=chosen.rule.version,
+        used_rule=_used_rule(chosen),
         num_fallback_tokens=sequence.answer.count(Source.SLM_FALLBACK),
     )
     return orchestrator_pb2.Finish(reason=_REASONS[finish.reason], stop=finish.stop, usage=usage)

@@ -20,10 +20,12 @@ class ChosenRule:
     Args:
         rule: The rule.
         parameters: The values.
+        router_weights: SHA-256 of the router's weights, in hex, where the rule asks it.
     """
 
     rule: Rule
     parameters: Mapping[str, float]
+    router_weights: str = ""
 
     @classmethod
     def of(cls, rule: Rule, parameters: Mapping[str, float] | None = None) -> ChosenRule:
@@ -60,6 +62,6 @@ class ChosenRule:
 
     def identity(self) -> bytes:
         """Bytes that differ where decisions may."""
-        names = "\0".join((self.rule.name, self.rule.version, *sorted(self.parameters)))
+        names = "\0".join((self.rule.name, self.rule.version, self.router_weights, *sorted(self.parameters)))
         values = [self.parameters[name] for name in sorted(self.parameters)]
         return names.encode() + b"\0" + struct.pack(f"<{len(values)}d", *values)

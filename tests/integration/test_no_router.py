@@ -64,8 +64,9 @@ def test_answers_are_the_reference_decoding_by_entropy_and_name_the_rule(
                 answer.add(response)
             assert_is_reference(answer, reference)
             written |= set(answer.from_llm)
-            assert (answer.usage.rule.name, answer.usage.rule_version) == ("entropy", rule.rule.version)
-            assert dict(answer.usage.rule.parameters) == {"threshold": THRESHOLD}
+            used = answer.usage.used_rule
+            assert (used.rule.name, used.version) == ("entropy", rule.rule.version)
+            assert dict(used.rule.parameters) == {"threshold": THRESHOLD}
     assert written == {False, True}
 
 

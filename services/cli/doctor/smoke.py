@@ -38,7 +38,7 @@ def run_smoke(prompt: str, *, address: str, max_new_tokens: int, timeout_s: floa
         answer = client.complete(chat_request(prompt, Options(max_new_tokens=max_new_tokens)))
     written = Counter(token.source for token in answer.tokens)
     num_slm, num_llm = written[pb.TOKEN_SOURCE_SLM], written[pb.TOKEN_SOURCE_LLM]
-    rule = answer.usage.rule
+    rule = answer.usage.used_rule.rule
     counts = (
         f"{len(answer.tokens)} tokens in {answer.num_messages} messages: {num_slm} by the SLM, {num_llm} by the LLM, "
         f"rule {RuleSpec(rule.name, rule.parameters)}"

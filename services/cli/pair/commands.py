@@ -1,4 +1,4 @@
-"""`trivium up`.
+"""`trivium up` and `trivium router`.
 
 Owns the command line alone; what runs is imported when it runs.
 """
@@ -9,6 +9,8 @@ import typer
 
 from services.cli import options as opt
 from services.cli.pair import options as own
+
+router_app = typer.Typer(name="router", help="Changes the router of the pair that runs here.", no_args_is_help=True)
 
 
 def up(
@@ -44,6 +46,25 @@ def up(
     )
 
 
+@router_app.command()
+def swap(
+    checkpoint: own.NewRouter,
+    timeout_s: own.SwapTimeout = 60.0,
+    state_dir: opt.StateDir = opt.DEFAULT_STATE_DIR,
+) -> None:
+    """Serves new requests with another router, while those that run keep the one that they began with.
+
+    It has to be trained with the same SLM. One that can't be served changes nothing, and is told of. On a cluster,
+    the same happens when the directory of a router's checkpoint holds another one.
+
+    Example:  trivium router swap checkpoints/newer
+    """
+    from services.cli.pair.swap import run_swap
+
+    run_swap(checkpoint, state_dir=state_dir, timeout_s=timeout_s)
+
+
 def add_commands(app: typer.Typer) -> None:
     """Adds this family's commands."""
+    app.add_typer(router_app)
     app.command()(up)

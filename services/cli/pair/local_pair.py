@@ -25,6 +25,7 @@ from services.cli.pair.child import Child
 from services.cli.pair.launch import DRAIN_TIMEOUT_S, backend_commands, gateway_command, orchestrator_command
 from services.cli.pair.probe import Probe, probe, probe_all
 from services.cli.pair.redis_server import RedisServer
+from services.cli.pair.router_link import lead_to, router_link
 from services.cli.pair.service_process import ServiceProcess
 from services.cli.pair.state import LocalProcess, RunningPair, clear_state, load_state, save_state
 from services.cli.pair.supervisor import Supervised, Supervisor
@@ -67,7 +68,8 @@ class LocalPair:
 
     def __init__(self, options: LocalOptions) -> None:
         self.options = options
-        self._backends = backend_commands(options.pair)
+        self._router_link = router_link(options.state_dir)
+        self._backends = backend_commands(_found_through(self._router_link, options.pair))
         front = ["orchestrator"] if options.http_port is None else ["orchestrator", "gateway"]
         self._state = RunningPair(
             pair=options.pair.name,
@@ -109,6 +111,9 @@ class LocalPair:
         self._logs.mkdir(parents=True, exist_ok=True)
         save_state(options.state_dir, self._state)
         self._resources.callback(clear_state, options.state_dir)
+        if options.pair.router is not None and options.pair.router.checkpoint is not None:
+            lead_to(self._router_link, Path(options.pair.router.checkpoint))
+            self._resources.callback(self._router_link.unlink, missing_ok=True)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -217,6 +222,13 @@ class LocalPair:
         with self._state_lock:
             yield self._state
             save_state(self.options.state_dir, self._state)
+
+
+def _found_through(link: Path, pair: Pair) -> Pair:
+    """The pair, its router looked for behind a link."""
+    if pair.router is None:
+        return pair
+    return pair.model_copy(update={"router": pair.router.model_copy(update={"checkpoint": str(link)})})
 
 
 def _stop_leftovers(directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,3 +23,7 @@ Rule = Annotated[
         show_default="the pair file's, else the router's",
     ),
 ]
+NewRouter = Annotated[
+    Path, typer.Argument(metavar="DIR", help="The checkpoint: router.json and router.safetensors.", exists=True)
+]
+SwapTimeout = Annotated[float, typer.Option("--timeout-s", min=1.0, help="Seconds until it has to be served.")]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from router_service.checkpoint import DESCRIPTION_FILE
+from router_service.checkpoint_files import DESCRIPTION_FILE
 from router_service.description import RouterDescription, read_description
 from router_service.training.build import TRAINING_DIR
 from router_service.training.calibrate import Target

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from trivium.v1 import orchestrator_pb2 as pb
 
-from router_service.checkpoint import DESCRIPTION_FILE, WEIGHTS_FILE
+from router_service.checkpoint_files import DESCRIPTION_FILE, WEIGHTS_FILE
 from router_service.description import read_description
 from services.cli.ask.client import OrchestratorClient
 from services.cli.errors import CliError

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from labeler_jobs.models.identity import identify_model
-from router_service.checkpoint import DESCRIPTION_FILE
+from router_service.checkpoint_files import DESCRIPTION_FILE
 from router_service.published.importing import import_router
 from services.cli.console import note
 from services.cli.errors import CliError

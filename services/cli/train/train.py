@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from router_service.checkpoint import DESCRIPTION_FILE
+from router_service.checkpoint_files import DESCRIPTION_FILE
 from router_service.description import RouterDescription
 from router_service.training.bar import TrainingBar
 from router_service.training.build import build_checkpoint

@@ -27,8 +27,8 @@ def usage(choices: Sequence[Choice], num_each: int) -> dict[str, Any]:
         "prompt_tokens_details": {"cached_tokens": cached},
         "avg_activated_params_b": round(weighted / num_tokens, 9) if num_tokens else 0.0,
         "threshold": round(found[0].threshold, 6),
-        "rule": str(RuleSpec(found[0].rule.name, found[0].rule.parameters)),
-        "rule_version": found[0].rule_version,
+        "rule": str(RuleSpec(found[0].used_rule.rule.name, found[0].used_rule.rule.parameters)),
+        "rule_version": found[0].used_rule.version,
     }
 
 

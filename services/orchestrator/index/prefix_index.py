@@ -43,14 +43,12 @@ class IndexedPair:
     """What the index has to know of the pair.
 
     Args:
-        models_identity: At most 64 bytes that differ for other models; blocks are shared within them alone.
-        decoding_identity: At most 64 bytes that differ for pairs that may write other tokens; logs go on within them
+        models_identity: At most 64 bytes that differ for other models; blocks are shared, and logs go on, within them
             alone.
         vocab_size: Token ids are below it.
     """
 
     models_identity: bytes
-    decoding_identity: bytes
     vocab_size: int
 
 
@@ -222,7 +220,7 @@ class PrefixIndex:
         return log if log.belongs or not log.damaged else None
 
     def _header(self, fingerprint: bytes) -> bytes:
-        return log_header(fingerprint, self.pair.decoding_identity if self.pair else b"")
+        return log_header(fingerprint, self.pair.models_identity if self.pair else b"")
 
     async def _write(self, commands: Sequence[Command]) -> Sequence[int | None]:
         """Runs commands that all answer with a number. One that answers with something else might not have run."""

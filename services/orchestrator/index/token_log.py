@@ -78,14 +78,14 @@ class LogBatch:
         return self.position + len(self.records) // RECORD_LEN
 
 
-def log_header(fingerprint: bytes, decoding_identity: bytes) -> bytes:
+def log_header(fingerprint: bytes, models_identity: bytes) -> bytes:
     """The header of a request's logs.
 
     Args:
         fingerprint: Differs for requests that may get other tokens.
-        decoding_identity: At most 64 bytes that differ for pairs that may write other tokens.
+        models_identity: At most 64 bytes that differ for other models.
     """
-    owner = blake2b(fingerprint, digest_size=_OWNER_LEN, key=decoding_identity).digest()
+    owner = blake2b(fingerprint, digest_size=_OWNER_LEN, key=models_identity).digest()
     return owner + _CHECK.pack(crc32(owner))
 
 

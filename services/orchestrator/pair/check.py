@@ -6,7 +6,7 @@ Owns the rules. Pure: descriptions in, a summary or an error out.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trivium.v1 import common_pb2, router_pb2
 
@@ -21,23 +21,22 @@ class ServedPair:
     """A pair that fits together.
 
     Args:
-        models_identity: 16 bytes that differ for other models: KV depends on these alone.
-        decoding_identity: 16 bytes that differ for pairs that may write other tokens: of other models or another
-            router.
+        models_identity: 16 bytes that differ for other models. KV depends on these alone.
         vocab_size: Ids below it are valid for both models.
         eos_token_ids: Ids that end a sequence, of either model.
         sizes: Of the three models; without a router, that has 0.
         slm: The small model.
-        default_threshold: The router's calibrated threshold; None without a router.
+        router_weights: SHA-256 of the weights of the router that new sequences get; empty without a router.
+        default_threshold: That router's calibrated threshold; None without one.
         sweep: Threshold and LLM usage of each row of the router's validation sweep; empty where it carries none.
     """
 
     models_identity: bytes
-    decoding_identity: bytes
     vocab_size: int
     eos_token_ids: frozenset[int]
     sizes: ModelSizes
     slm: common_pb2.ModelInfo
+    router_weights: str
     default_threshold: float | None
     sweep: tuple[tuple[float, float], ...] = ()
 
@@ -73,19 +72,36 @@ def check_pair(
         RouterModelMismatch: The router was trained for another SLM.
     """
     _check_models(slm, llm, tokenizer_sha256, num_tokenizer_ids)
-    if router is not None:
-        _check_router(slm, router, allow_other_slm)
-    return ServedPair(
+    pair = ServedPair(
         models_identity=_digest(model_identity(slm), model_identity(llm)),
-        decoding_identity=_digest(
-            model_identity(slm), model_identity(llm), router.weights_sha256 if router is not None else ""
-        ),
         vocab_size=min(slm.vocab_size, llm.vocab_size),
         eos_token_ids=frozenset(slm.eos_token_ids) | frozenset(llm.eos_token_ids),
-        sizes=ModelSizes(slm.num_parameters, router.num_parameters if router is not None else 0, llm.num_parameters),
+        sizes=ModelSizes(slm.num_parameters, 0, llm.num_parameters),
         slm=slm,
-        default_threshold=router.default_threshold if router is not None else None,
-        sweep=_sweep(router) if router is not None else (),
+        router_weights="",
+        default_threshold=None,
+    )
+    return with_router(pair, router, allow_other_slm=allow_other_slm) if router is not None else pair
+
+
+def with_router(pair: ServedPair, router: router_pb2.RouterInfo, *, allow_other_slm: bool = False) -> ServedPair:
+    """The pair with this router.
+
+    Args:
+        pair: The pair.
+        router: What the router service serves.
+        allow_other_slm: As of `check_pair`.
+
+    Raises:
+        RouterModelMismatch: The router was trained for another SLM.
+    """
+    check_router(pair.slm, router, allow_other_slm=allow_other_slm)
+    return replace(
+        pair,
+        sizes=replace(pair.sizes, router=router.num_parameters),
+        router_weights=router.weights_sha256,
+        default_threshold=router.default_threshold,
+        sweep=_sweep(router),
     )
 
 
@@ -133,7 +149,8 @@ def _check_models(
         )
 
 
-def _check_router(slm: common_pb2.ModelInfo, router: router_pb2.RouterInfo, allow_other_slm: bool) -> None:
+def check_router(slm: common_pb2.ModelInfo, router: router_pb2.RouterInfo, *, allow_other_slm: bool = False) -> None:
+    """Checks that a router was trained with an SLM; raises as `with_router` does."""
     for field, of_router, of_slm in (
         ("tokenizer_sha256", router.tokenizer_sha256, slm.tokenizer_sha256),
         ("hidden_size", router.hidden_size, slm.hidden_size),

@@ -14,7 +14,7 @@ from typing import NoReturn
 from trivium.v1 import common_pb2, router_pb2
 
 from services.common.errors import PeerUnavailable, ReplicaMismatch, TriviumError
-from services.orchestrator.pair.check import ServedPair, check_pair, model_identity
+from services.orchestrator.pair.check import ServedPair, check_pair, check_router, model_identity, with_router
 
 INCOMPLETE = "the pair isn't complete: one of its services hasn't answered yet"
 """What callers are told until then."""
@@ -33,6 +33,8 @@ class PairMembers:
 
 class PairGate:
     """Collects one description of each kind; once they fit together, they are the pair until the process ends.
+
+    The models are, that is. Its router may change.
 
     Args:
         tokenizer_sha256: Fingerprint of the orchestrator's own tokenizer.
@@ -78,16 +80,19 @@ class PairGate:
         self._admit(replace(self.members, llm=info))
 
     def admit_router(self, info: router_pb2.RouterInfo) -> None:
-        """Admits a router replica; raises as `admit_slm` does."""
-        known = self.members.router
-        if self.pair and known and known.weights_sha256 != info.weights_sha256:
-            self._refuse(
-                ReplicaMismatch(
-                    f"router: a replica serves weights {info.weights_sha256[:12]} of {info.checkpoint!r}, "
-                    f"the others {known.weights_sha256[:12]} of {known.checkpoint!r}"
-                )
-            )
+        """Admits a router replica, of whatever weights; raises as `admit_slm` does."""
+        if self.pair:
+            try:
+                check_router(self.pair.slm, info, allow_other_slm=self._allow_other_slm)
+            except TriviumError as error:
+                self._refuse(error)
         self._admit(replace(self.members, router=info))
+
+    def serve_router(self, info: router_pb2.RouterInfo) -> None:
+        """Lets new sequences have a router that was admitted."""
+        assert self.pair is not None, "replicas are admitted to a pair that is complete"
+        self.pair = with_router(self.pair, info, allow_other_slm=self._allow_other_slm)
+        self.members = replace(self.members, router=info)
 
     async def enter(self, admit: Callable[[], None]) -> None:
         """Lets a replica in once the pair is complete: until then, it may turn out to belong to another one.

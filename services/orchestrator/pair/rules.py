@@ -87,6 +87,8 @@ class ServedRules:
             NotAllowed: The caller may not have that routing.
         """
         try:
+            if request.HasField("began_with") and request.HasField("resume_from"):
+                return self._resumed(request.began_with, pair, allowed or RoutingLimits())
             return self._choose(request, pair, allowed or RoutingLimits())
         except RuleError as error:
             raise InvalidRequest(str(error)) from error
@@ -106,6 +108,19 @@ class ServedRules:
             for rule in self
         ]
 
+    def _resumed(self, began_with: orchestrator_pb2.UsedRule, pair: ServedPair, allowed: RoutingLimits) -> ChosenRule:
+        """The rule of a request that began elsewhere, or before the router was changed."""
+        rule = self._rules.named(began_with.rule.name)
+        if rule.version != began_with.version:
+            raise InvalidRequest(
+                f"began_with.version: it is {began_with.version!r} of rule {rule.name}, installed is {rule.version!r}"
+            )
+        asked = orchestrator_pb2.GenerateRequest(rule=began_with.rule)
+        chosen = self._choose(asked, pair, allowed)
+        if rule.evidence is not Evidence.ROUTER:
+            return chosen
+        return replace(chosen, router_weights=began_with.router_weights_sha256)
+
     def _choose(
         self, request: orchestrator_pb2.GenerateRequest, pair: ServedPair, allowed: RoutingLimits
     ) -> ChosenRule:
@@ -118,7 +133,8 @@ class ServedRules:
                 raise InvalidRequest(f"{asked}: rule {rule.name} has no threshold")
             if _limits(allowed):
                 raise NotAllowed(f"rule: this key's routing has limits, and rule {rule.name} can't keep them")
-            return ChosenRule.of(rule, self._defaults(rule, pair) | given)
+            chosen = ChosenRule.of(rule, self._defaults(rule, pair) | given)
+            return replace(chosen, router_weights=self._router_weights(rule, pair))
         if asked and THRESHOLD in given:
             raise InvalidRequest(f"rule.parameters.{THRESHOLD}: {asked} is given as well")
         if rule.evidence is not Evidence.ROUTER and _limits_thresholds(allowed):
@@ -129,7 +145,10 @@ class ServedRules:
             threshold = budget.allow(f"rule.parameters.{THRESHOLD}", chosen.parameters[THRESHOLD])
         else:
             threshold = budget.threshold(request)
-        return chosen.with_threshold(threshold)
+        return replace(chosen.with_threshold(threshold), router_weights=self._router_weights(rule, pair))
+
+    def _router_weights(self, rule: Rule, pair: ServedPair) -> str:
+        return pair.router_weights if rule.evidence is Evidence.ROUTER else ""
 
     def _check_servable(self, rule: Rule) -> None:
         if rule.evidence is Evidence.ROUTER and not self._has_router:

@@ -1,12 +1,15 @@
 """The orchestrator's side of the streams to the router replicas.
 
-Owns the step batches that are being scored. A batch that an SLM sent goes on to a router as it came, so that features
-aren't copied row by row.
+Owns the step batches that are being scored, and which weights each replica can score with. A batch that an SLM sent
+goes on to a router as it came where all of its rows want the same weights, so that features aren't copied row by row.
+
+Sequences keep the weights that they began with. New ones get what most replicas serve.
 """
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -84,16 +87,23 @@ class RouterSide:
         self._batches: dict[int, tuple[RouterLink, list[ScoredRow]]] = {}
         self._next_batch_id = 0
         self._unscored: set[int] = set()
+        self._served: dict[RouterLink, RouterInfo] = {}
+        self._absent_s: dict[str, float] = {}
 
     def score(self, rows: Sequence[ScoredRow | None], response: slm_pb2.DraftResponse) -> None:
-        """Sends the rows of a step batch that are not None to a replica that has little to do.
+        """Sends the rows of a step batch that are not None to replicas that have little to do.
 
         Without a replica, the drafts are forgotten and drafted again once there is one.
         """
+        wanted = {row.sequence.task.rule.router_weights for row in rows if row is not None}
+        for weights in wanted:
+            chosen = rows if len(wanted) == 1 else [_if_wants(row, weights) for row in rows]
+            self._score(weights, chosen, response)
+
+    def _score(self, weights: str, rows: Sequence[ScoredRow | None], response: slm_pb2.DraftResponse) -> None:
         current = [row for row in rows if row is not None]
-        if not current:
-            return
-        link = choose_replica(self.links.available, {}, max_extra_load=_MAX_EXTRA_ROWS, draw=self._draw)
+        holders = [link for link in self.links.available if self._holds(link, weights)]
+        link = choose_replica(holders, {}, max_extra_load=_MAX_EXTRA_ROWS, draw=self._draw)
         if link is None:
             self._unscored.update(row.sequence.sequence_id for row in current)
             return
@@ -107,6 +117,7 @@ class RouterSide:
                 token_ids=response.token_ids if keep is None else _select(response.token_ids, keep),
                 hidden_states=_select_rows(response.hidden_states, keep),
                 top_logits=_select_rows(response.top_logits, keep),
+                weights_sha256=weights,
             )
         )
 
@@ -122,6 +133,7 @@ class RouterSide:
             for sequence in self._running:
                 if sequence.task.rule.evidence is Evidence.ROUTER:
                     sequence.fail(PeerUnavailable(f"router: no replica for {self.presence.grace_s:g} s"))
+        self._look_for_lost_weights(elapsed_s)
 
     # --- LinkPeer
 
@@ -149,11 +161,11 @@ class RouterSide:
         """Has drafts that could not be scored drafted again."""
         link.replica_id = info.replica.replica_id
         self.presence.tick(0.0, is_there=True)
-        unscored, self._unscored = self._unscored, set()
-        self._redraft(unscored)
+        self._learn(link, info)
 
     def on_lost(self, link: RouterLink) -> None:
         """Has drafts whose scores won't come drafted again, now or when there is a replica."""
+        self._served.pop(link, None)
         lost: set[int] = set()
         for batch_id in [batch_id for batch_id, (owner, _) in self._batches.items() if owner is link]:
             _, rows = self._batches.pop(batch_id)
@@ -165,7 +177,14 @@ class RouterSide:
             self._unscored |= lost
 
     def on_response(self, link: RouterLink, response: router_pb2.ScoreResponse) -> None:
-        """Gives each score to its sequence."""
+        """Gives each score to its sequence, and learns what the replica serves."""
+        if response.HasField("news"):
+            self._gate.admit_router(response.news.router)
+            self._learn(link, response.news)
+            return
+        if response.weights_unknown:
+            self._forget(link, response.batch_id)
+            return
         owner, rows = self._batches.get(response.batch_id, (None, []))
         packed = response.divergence_probabilities.data
         if owner is not link or len(packed) != 4 * len(rows):
@@ -182,10 +201,68 @@ class RouterSide:
         for row, probability in zip(rows, probabilities, strict=True):
             row.tell(probability)
 
+    def _holds(self, link: RouterLink, weights: str) -> bool:
+        return link in self._served and weights in _held(self._served[link])
+
+    def _learn(self, link: RouterLink, info: RouterInfo) -> None:
+        """A replica says what it serves: drafts that nobody could score may find their router."""
+        self._served[link] = info
+        serve_most(self._gate, [self._served[each].router for each in self.links.available if each in self._served])
+        unscored, self._unscored = self._unscored, set()
+        self._redraft(unscored)
+
+    def _forget(self, link: RouterLink, batch_id: int) -> None:
+        """A replica no longer holds the weights that a batch wanted."""
+        owner, rows = self._batches.pop(batch_id, (None, []))
+        if owner is not link or not rows:
+            raise PeerUnavailable(f"router: it was not asked to score batch {batch_id}")
+        link.num_sequences -= len(rows)
+        weights = rows[0].sequence.task.rule.router_weights
+        known = RouterInfo()
+        known.CopyFrom(self._served[link])
+        known.held_weights_sha256[:] = [held for held in _held(known) if held != weights]
+        self._served[link] = known
+        self._redraft({row.sequence.sequence_id for row in rows})
+
+    def _look_for_lost_weights(self, elapsed_s: float) -> None:
+        """Ends sequences whose weights no replica has held for the time of grace, while others are there."""
+        links = [link for link in self.links.available if link in self._served]
+        wanted = {
+            sequence.task.rule.router_weights
+            for sequence in self._running
+            if sequence.task.rule.evidence is Evidence.ROUTER
+        }
+        lost = {weights for weights in wanted if links and not any(self._holds(link, weights) for link in links)}
+        self._absent_s = {weights: self._absent_s.get(weights, -elapsed_s) + elapsed_s for weights in lost}
+        gone = {weights for weights, absent_s in self._absent_s.items() if absent_s >= self.presence.grace_s}
+        for sequence in self._running if gone else ():
+            if (weights := sequence.task.rule.router_weights) in gone:
+                sequence.fail(PeerUnavailable(f"router: no replica holds weights {weights[:12]} any more"))
+
     def _redraft(self, sequence_ids: set[int]) -> None:
         for sequence_id in sequence_ids:
             if sequence := self._running.get(sequence_id):
                 sequence.react(RoutingCore.scores_lost)
+
+
+def serve_most(gate: PairGate, served: Sequence[router_pb2.RouterInfo]) -> None:
+    """Lets new sequences have the weights that most replicas serve; those that they have, where there are as many."""
+    if gate.pair is None or not served:
+        return
+    counts = Counter(info.weights_sha256 for info in served)
+    current = gate.pair.router_weights
+    chosen = max(counts, key=lambda weights: (counts[weights], weights == current))
+    found = [info for info in served if info.weights_sha256 == chosen]
+    if gate.members.router not in found:
+        gate.serve_router(found[0])
+
+
+def _held(info: RouterInfo) -> Sequence[str]:
+    return info.held_weights_sha256 or [info.router.weights_sha256]
+
+
+def _if_wants(row: ScoredRow | None, weights: str) -> ScoredRow | None:
+    return row if row is not None and row.sequence.task.rule.router_weights == weights else None
 
 
 def _select(values: Sequence[int], keep: Sequence[bool]) -> list[int]:

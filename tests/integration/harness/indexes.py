@@ -12,7 +12,7 @@ from services.orchestrator.index.prefix_index import Holding, IndexedPair, Prefi
 from services.orchestrator.index.redis_link import RedisLink
 from services.orchestrator.index.replies import ModelKind
 
-PAIR = IndexedPair(models_identity=b"models", decoding_identity=b"pair", vocab_size=1000)
+PAIR = IndexedPair(models_identity=b"models", vocab_size=1000)
 
 CALL_LIMIT_S = 2.5
 """Above the timeout of these indexes."""

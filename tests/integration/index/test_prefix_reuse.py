@@ -31,7 +31,7 @@ async def shared_index(pair: RunningPair) -> AsyncIterator[PrefixIndex]:
     served = check_pair(
         info.slm, info.llm, info.router, tokenizer_sha256=info.slm.tokenizer_sha256, num_tokenizer_ids=1
     )
-    indexed = IndexedPair(served.models_identity, served.decoding_identity, served.vocab_size)
+    indexed = IndexedPair(served.models_identity, served.vocab_size)
     async with started_index(pair.redis.url, pair=indexed, timeout_s=2) as index:
         yield index
 

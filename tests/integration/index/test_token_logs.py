@@ -126,11 +126,11 @@ async def test_log_of_another_request_doesnt_belong_and_is_replaced(index: Prefi
 @pytest.mark.parametrize(
     ("pair", "belongs"),
     [
-        (replace(PAIR, decoding_identity=b"another router"), False),
-        (replace(PAIR, models_identity=b"other"), True),
+        (replace(PAIR), True),
+        (replace(PAIR, models_identity=b"other"), False),
     ],
 )
-async def test_log_goes_on_within_pairs_that_write_the_same_tokens(
+async def test_log_goes_on_within_pairs_of_the_same_models(
     index: PrefixIndex, redis_server: RedisServer, pair: Any, belongs: bool
 ) -> None:
     await append(index, TOKENS)

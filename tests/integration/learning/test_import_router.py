@@ -14,7 +14,8 @@ from evaluation.exactness import reference_decodings
 from evaluation.reference.corpus.samples import draw_sample
 from evaluation.reference.pair import WEIGHTS_DIR, LoadedPair
 from labeler_jobs.models.huggingface import render_prompt
-from router_service.checkpoint import DESCRIPTION_FILE, RouterCheckpoint, load_checkpoint, save_checkpoint
+from router_service.checkpoint import RouterCheckpoint, load_checkpoint, save_checkpoint
+from router_service.checkpoint_files import DESCRIPTION_FILE
 from router_service.description import read_description
 from services.cli.__main__ import app
 from tests.integration.harness.completions import (

@@ -209,7 +209,8 @@ async def test_rule_of_a_package_is_served_exactly_and_named_with_its_version(
     for (reference, _), completion in zip(grid, completions, strict=True):
         assert_is_reference(completion, reference)
         usage = completion.usage
-        assert (usage.rule.name, usage.rule_version) == ("impatient", "7")
-        assert dict(usage.rule.parameters) == {"threshold": THRESHOLD, "patience": PATIENCE}
+        used = usage.used_rule
+        assert (used.rule.name, used.version) == ("impatient", "7")
+        assert dict(used.rule.parameters) == {"threshold": THRESHOLD, "patience": PATIENCE}
     from_llm = [token.from_llm for reference in references for token in reference.completion]
     assert 0.1 < np.mean(from_llm) < 0.9

@@ -65,8 +65,7 @@ def messages(
                 avg_activated_params_b=2.0,
                 num_slm_tokens_reused=4,
                 threshold=0.5,
-                rule=pb.RoutingRule(name="router", parameters={"threshold": 0.5}),
-                rule_version="1",
+                used_rule=pb.UsedRule(rule=pb.RoutingRule(name="router", parameters={"threshold": 0.5}), version="1"),
             ),
         )
     )

@@ -10,7 +10,7 @@ import hashlib
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,9 +42,9 @@ VOCAB_SIZE, HIDDEN_SIZE, EOS = 128, 8, 0
 TOKENIZER_SHA256 = hashlib.sha256(b"fake").hexdigest()
 
 
-def divergence_probability(token_id: int) -> float:
-    """What the fake router says of a draft."""
-    return (token_id * 37 % VOCAB_SIZE) / VOCAB_SIZE
+def divergence_probability(token_id: int, weights: str = "") -> float:
+    """What the fake router of these weights, which are a number, says of a draft."""
+    return ((token_id * 37 + int(weights or 0)) % VOCAB_SIZE) / VOCAB_SIZE
 
 
 def reference_decoding(task: GenerationTask) -> list[tuple[int, bool]]:
@@ -54,7 +54,9 @@ def reference_decoding(task: GenerationTask) -> list[tuple[int, bool]]:
     completion: list[tuple[int, bool]] = []
     while len(completion) < task.max_new_tokens:
         draft = fake_next_token("slm", tokens)
-        score = 0.0 if task.rule.evidence is Evidence.NONE else divergence_probability(draft)
+        score = (
+            0.0 if task.rule.evidence is Evidence.NONE else divergence_probability(draft, task.rule.router_weights)
+        )
         verdict = decider.verdict(Draft(len(tokens), draft, score))
         routed = verdict is not Verdict.ACCEPT
         token_id = fake_next_token("llm", tokens) if routed else draft
@@ -73,9 +75,10 @@ class FakeScorer:
 
     num_top_logits = 100
 
-    def __init__(self) -> None:
+    def __init__(self, weights: str = "") -> None:
         self.info = router_pb2.RouterInfo(
             checkpoint="fake",
+            weights_sha256=weights,
             vocab_size=VOCAB_SIZE,
             hidden_size=HIDDEN_SIZE,
             tokenizer_sha256=TOKENIZER_SHA256,
@@ -85,7 +88,8 @@ class FakeScorer:
     def score(
         self, token_ids: NDArray[np.int64], hidden_states: NDArray[np.float32], top_logits: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        return np.array([divergence_probability(int(token_id)) for token_id in token_ids], dtype=np.float32)
+        weights = self.info.weights_sha256
+        return np.array([divergence_probability(int(token_id), weights) for token_id in token_ids], dtype=np.float32)
 
     def warm_up(self, num_rows: int) -> None:
         pass
@@ -150,12 +154,31 @@ def llm_replica(engine_type: type[FakeLlmEngine] = FakeLlmEngine, **options: Any
     return FakeReplica(llm.SERVICE_NAME, create)
 
 
-def router_replica() -> FakeReplica:
-    def create(lifecycle: Lifecycle) -> tuple[Service, FakeScorer]:
-        scorer = FakeScorer()
-        return router.RouterServicer(lambda: scorer, lifecycle), scorer
+class RouterReplica(FakeReplica):
+    """One whose router can be changed.
 
-    return FakeReplica(router.SERVICE_NAME, create)
+    Args:
+        weights: Of its first router.
+        max_versions: Routers that it holds at most.
+    """
+
+    def __init__(self, weights: str = "", max_versions: int = 4) -> None:
+        super().__init__(router.SERVICE_NAME, self._create_servicer)
+        self.weights = weights
+        self._max_versions = max_versions
+
+    async def swap(self, weights: str) -> None:
+        self.weights = weights
+        await cast(router.RouterServicer, self.service).swap()
+
+    def _create_servicer(self, lifecycle: Lifecycle) -> tuple[Service, None]:
+        return router.RouterServicer(
+            lambda: FakeScorer(self.weights), lifecycle, max_versions=self._max_versions
+        ), None
+
+
+def router_replica() -> RouterReplica:
+    return RouterReplica()
 
 
 def engine_options(model: str, **options: Any) -> EngineOptions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -28,7 +28,7 @@ PATIENCE_S = 60.0
 STALL_S = 0.5
 # No model ends it before its 240 tokens are over.
 LONG: dict[str, Any] = {"prompt_token_ids": (5, 13, 7), "max_new_tokens": 240}
-MAKERS = {"slm": slm_replica, "router": router_replica, "llm": llm_replica}
+MAKERS: dict[str, Callable[[], FakeReplica]] = {"slm": slm_replica, "router": router_replica, "llm": llm_replica}
 
 
 @asynccontextmanager

@@ -10,15 +10,14 @@ from torch.nn.functional import gelu, layer_norm, linear
 
 from evaluation.reference.pair import WEIGHTS_DIR
 from router_service.checkpoint import (
-    DESCRIPTION_FILE,
-    WEIGHTS_FILE,
     RouterCheckpoint,
     count_stored_parameters,
     load_checkpoint,
     load_slm_embedding,
     save_checkpoint,
 )
-from router_service.description import CheckpointError, ModelIdentity, RouterDescription, SweepRow
+from router_service.checkpoint_files import DESCRIPTION_FILE, WEIGHTS_FILE, CheckpointError
+from router_service.description import ModelIdentity, RouterDescription, SweepRow
 from router_service.model import ALL_INPUTS, InputName, Router, RouterConfig
 
 CONFIG = RouterConfig(slm_hidden_size=6, num_top_logits=5, projection_size=4, hidden_size=8, num_blocks=1)

@@ -15,7 +15,7 @@ def ask(orchestrator: FakeOrchestrator) -> None:
 
 def answer_by(rule: str, **parameters: float) -> tuple[pb.GenerateResponse, ...]:
     end = finish(2)
-    end.finish.usage.rule.CopyFrom(pb.RoutingRule(name=rule, parameters=parameters))
+    end.finish.usage.used_rule.rule.CopyFrom(pb.RoutingRule(name=rule, parameters=parameters))
     return delta("four", pb.TOKEN_SOURCE_SLM), delta(".", pb.TOKEN_SOURCE_SLM), end
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from router_service.checkpoint import DESCRIPTION_FILE, WEIGHTS_FILE
+from router_service.checkpoint_files import DESCRIPTION_FILE, WEIGHTS_FILE
 from services.cli.errors import CliError
 from services.cli.pair.checks import ROUTER_FILES, check_before_start, check_redis_url, check_state_dir
 from services.cli.pairs import find_pair

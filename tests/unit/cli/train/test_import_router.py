@@ -13,7 +13,8 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from router_service.checkpoint import DESCRIPTION_FILE, WEIGHTS_FILE, load_checkpoint
+from router_service.checkpoint import load_checkpoint
+from router_service.checkpoint_files import DESCRIPTION_FILE, WEIGHTS_FILE
 from router_service.training.routing_data import RoutingData
 from services.cli.__main__ import app
 from services.cli.errors import CliError

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from trivium.v1 import orchestrator_pb2
 
-from router_service.checkpoint import WEIGHTS_FILE, load_checkpoint
+from router_service.checkpoint import load_checkpoint
+from router_service.checkpoint_files import WEIGHTS_FILE
 from services.cli.__main__ import app
 from services.cli.errors import CliError
 from services.cli.train.options import CalibrationTarget, calibration_target

@@ -12,7 +12,7 @@ from services.orchestrator.requests.task import GenerationTask
 from services.orchestrator.routing.actions import AcceptedToken, Source
 from tests.rules import router_rule
 
-PAIR = IndexedPair(models_identity=b"models", decoding_identity=b"pair", vocab_size=1000)
+PAIR = IndexedPair(models_identity=b"models", vocab_size=1000)
 
 
 class FakeLink:

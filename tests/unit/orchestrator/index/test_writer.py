@@ -244,7 +244,7 @@ async def test_resumed_tokens_of_a_log_that_isnt_one_are_none(stored: Any, expec
 
 async def test_resumed_tokens_are_those_of_the_log_and_asked_for_only_as_far_as_needed() -> None:
     task = make_sequence(resume_from=2).task
-    header = log_header(task.fingerprint(), PAIR.decoding_identity)
+    header = log_header(task.fingerprint(), PAIR.models_identity)
     tokens = make_tokens(5)
     link, index = make_index(lambda _command: header + pack_tokens(tokens, header[-4:])[0])
 
@@ -264,7 +264,7 @@ async def test_log_is_read_for_every_request_that_resumes_also_at_its_first_toke
 
 
 async def test_resuming_another_requests_log_is_refused() -> None:
-    header = log_header(b"another", PAIR.decoding_identity)
+    header = log_header(b"another", PAIR.models_identity)
     _, index = make_index(lambda _command: header)
 
     with pytest.raises(InvalidRequest, match="request_id: 'r1' belongs to a request with another prompt"):

@@ -60,11 +60,11 @@ def check(**changes: Any) -> ServedPair:
 def test_check_vocabularies_padded_differently_make_a_pair() -> None:
     assert check() == ServedPair(
         models_identity=check().models_identity,
-        decoding_identity=check().decoding_identity,
         vocab_size=151_936,
         eos_token_ids=frozenset({7, 9}),
         sizes=ModelSizes(1_500_000_000, 56_000_000, 32_000_000_000),
         slm=make_slm(),
+        router_weights="",
         default_threshold=0.5,
     )
 
@@ -74,7 +74,7 @@ def test_check_without_a_router_makes_a_pair_of_two() -> None:
     assert (pair.default_threshold, pair.sweep) == (None, ())
     assert pair.sizes == ModelSizes(1_500_000_000, 0, 32_000_000_000)
     assert pair.models_identity == check().models_identity
-    assert pair.decoding_identity != check(router=make_router(weights_sha256="ab")).decoding_identity
+    assert (pair.router_weights, check(router=make_router(weights_sha256="ab")).router_weights) == ("", "ab")
 
 
 @pytest.mark.parametrize(
@@ -88,21 +88,19 @@ def test_check_without_a_router_makes_a_pair_of_two() -> None:
 )
 def test_pairs_of_other_models_have_other_identities(members: dict[str, Any]) -> None:
     assert check(**members).models_identity != check().models_identity
-    assert check(**members).decoding_identity != check().decoding_identity
 
 
-def test_pairs_of_another_router_share_kv_but_not_tokens() -> None:
+def test_pairs_of_another_router_are_of_the_same_models() -> None:
     other = check(router=make_router(weights_sha256="cc" * 32))
 
     assert other.models_identity == check().models_identity
-    assert other.decoding_identity != check().decoding_identity
+    assert other.router_weights == "cc" * 32
 
 
 def test_pairs_of_other_contexts_have_the_same_identities() -> None:
     other = check(llm=make_llm(context_length=512))
 
     assert other.models_identity == check().models_identity
-    assert other.decoding_identity == check().decoding_identity
 
 
 @pytest.mark.parametrize(
@@ -157,4 +155,3 @@ def test_pairs_of_other_weights_under_one_name_have_other_identities() -> None:
     other = check(slm=make_slm(weights_revision=WEIGHTS))
 
     assert other.models_identity != check().models_identity
-    assert other.decoding_identity != check().decoding_identity

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from trivium.v1 import common_pb2
@@ -65,11 +66,26 @@ def test_gate_refuses_replicas_that_differ_from_the_pair() -> None:
         case.gate.admit_llm(make_llm(revision="newer"))
     with pytest.raises(ReplicaMismatch, match=r"SLM: .*weights 'aa', .*weights ''"):
         case.gate.admit_slm(make_slm(weights_revision="aa"))
-    with pytest.raises(ReplicaMismatch, match="router"):
-        case.gate.admit_router(make_router(weights_sha256="cc" * 32))
+    with pytest.raises(RouterModelMismatch, match="hidden_size"):
+        case.gate.admit_router(make_router(hidden_size=65))
     case.gate.admit_slm(make_slm())
     assert isinstance(case.told[0], ServedPair)
     assert len(case.told) == 5
+
+
+def test_gate_admits_other_weights_and_serves_them_when_told_to() -> None:
+    case = _Gate()
+    case.gate.admit_slm(make_slm())
+    case.gate.admit_llm(make_llm())
+    case.gate.admit_router(make_router())
+    other = make_router(weights_sha256="cc" * 32, default_threshold=0.25)
+    case.gate.admit_router(other)
+    pair = case.gate.pair
+    assert pair is not None
+    assert (pair.router_weights, pair.default_threshold) == ("", 0.5)
+    case.gate.serve_router(other)
+    assert case.gate.pair == replace(pair, router_weights="cc" * 32, default_threshold=0.25)
+    assert case.gate.members.router == other
 
 
 async def test_gate_lets_nobody_in_before_the_pair_is_complete() -> None:

@@ -25,7 +25,7 @@ from services.orchestrator.replicas.slm_side import SlmSide
 from services.orchestrator.sequences.running import RunningSequences
 from services.orchestrator.sequences.sequence import RunningSequence
 from tests.serving import until
-from tests.unit.orchestrator.cluster import FakeReplica, slm_replica
+from tests.unit.orchestrator.cluster import FakeReplica, make_task, slm_replica
 
 PATIENCE_S = 60.0
 
@@ -185,6 +185,7 @@ async def test_router_side_scores_nobody_asked_for_break_the_contract(batch_id: 
 async def test_router_side_score_that_is_no_probability_breaks_the_contract(score: float) -> None:
     link = _unused_link()
     side = _router_side(link)
+    side.on_ready(link, router_pb2.RouterServiceGetServerInfoResponse())
     sequence = _Scored()
     side.score([ScoredRow(cast(RunningSequence, sequence), 3, 1)], slm_pb2.DraftResponse(token_ids=[5]))
     scores = common_pb2.Tensor(data=struct.pack("<f", score))
@@ -194,6 +195,7 @@ async def test_router_side_score_that_is_no_probability_breaks_the_contract(scor
 
 class _Scored:
     sequence_id = 1
+    task = make_task()
 
 
 async def test_slm_side_columns_of_different_length_break_the_contract() -> None:

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from router_service.checkpoint import WEIGHTS_FILE, load_checkpoint
-from router_service.description import CheckpointError
+from router_service.checkpoint import load_checkpoint
+from router_service.checkpoint_files import WEIGHTS_FILE, CheckpointError
 from router_service.published.importing import import_router
 from router_service.published.reading import PublishedRouterError
 from router_service.serving.scorer import Scorer

@@ -10,15 +10,9 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch.nn.modules.module import register_module_forward_hook
 
-from router_service.checkpoint import DESCRIPTION_FILE, WEIGHTS_FILE, RouterCheckpoint, save_checkpoint
-from router_service.description import (
-    CheckpointError,
-    ModelIdentity,
-    RouterDescription,
-    SweepRow,
-    read_description,
-    write_description,
-)
+from router_service.checkpoint import RouterCheckpoint, save_checkpoint
+from router_service.checkpoint_files import DESCRIPTION_FILE, WEIGHTS_FILE, CheckpointError
+from router_service.description import ModelIdentity, RouterDescription, SweepRow, read_description, write_description
 from router_service.model import Router, RouterConfig
 from router_service.serving.scorer import Scorer
 from services.common.weights import digest_weights

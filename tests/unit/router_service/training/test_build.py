@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from router_service.checkpoint import DESCRIPTION_FILE, WEIGHTS_FILE, load_checkpoint
-from router_service.description import CheckpointError
+from router_service.checkpoint import load_checkpoint
+from router_service.checkpoint_files import DESCRIPTION_FILE, WEIGHTS_FILE, CheckpointError
 from router_service.training.build import TRAINING_DIR, build_checkpoint
 from router_service.training.calibrate import Target
 from router_service.training.dataset import DatasetError
