@@ -21,7 +21,7 @@ from services.rules.chosen import ChosenRule
 from services.rules.decider import Decider, Draft, Verdict
 from services.rules.shipped import LosslessRule
 
-LIMIT = 24
+LIMIT = 16
 DRAWN = SamplingParams(temperature=0.9, top_k=40, top_p=0.9, seed=5)
 
 
@@ -36,7 +36,7 @@ def pair() -> LoadedPair:
 
 @pytest.fixture(scope="module")
 def prompts(pair: LoadedPair) -> list[list[int]]:
-    return [render_prompt(pair.tokenizer, draw_sample(91_000_000 + index).query) for index in range(4)]
+    return [render_prompt(pair.tokenizer, draw_sample(91_000_000 + index).query) for index in range(2)]
 
 
 def probabilities(logits: Tensor) -> list[float]:
