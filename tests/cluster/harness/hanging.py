@@ -65,28 +65,14 @@ class Hanger:
         """
         assert victim.metadata
         assert victim.spec
-        pod = pods.bare_pod("hang-", self._image, ["python3", "-c", _HANG, str(victim.metadata.uid), str(seconds)])
+        pod = _pod_that_hangs(self._image, str(victim.metadata.uid), seconds)
         assert pod.spec
         pod.spec.node_name = victim.spec.node_name
-        pod.spec.host_pid = True
-        pod.spec.security_context = client.V1PodSecurityContext(run_as_user=0)
-        # What is left are a runtime's usual capabilities, of which KILL is one.
-        pod.spec.containers[0].security_context = None
-        # A pod that asks for nothing gets nothing on a node that is busy.
-        pod.spec.containers[0].resources = client.V1ResourceRequirements(requests={"cpu": "100m", "memory": "32Mi"})
-        created = self._create(pod)
+        created = self._api.create_namespaced_pod(self._namespace, pod)
         try:
             self._await_end(pods.name_of(created), seconds)
         finally:
             self._api.delete_namespaced_pod(pods.name_of(created), self._namespace)
-
-    def _create(self, pod: client.V1Pod) -> client.V1Pod:
-        try:
-            return self._api.create_namespaced_pod(self._namespace, pod)
-        except ApiException as error:
-            if error.status != _FORBIDDEN:
-                raise
-            pytest.skip(f"this cluster lets no pod see its node's processes: {error.reason}")
 
     def _await_end(self, name: str, seconds: float) -> None:
         deadline = time.monotonic() + STARTED_TIMEOUT_S + seconds
@@ -103,6 +89,25 @@ class Hanger:
 
 @contextmanager
 def hanger(api: client.CoreV1Api, image: str) -> Iterator[Hanger]:
-    """A hanger with a namespace of its own. See `Hanger`."""
+    """A hanger with a namespace of its own. Where no pod may see its node's processes, the test is skipped."""
     with new_namespace(api, "hanging", pod_security=ANY_POD) as namespace:
+        try:
+            api.create_namespaced_pod(namespace, _pod_that_hangs(image, "nobody", 0), dry_run="All")
+        except ApiException as error:
+            if error.status != _FORBIDDEN:
+                raise
+            pytest.skip(f"this cluster lets no pod see its node's processes: {error.reason}")
         yield Hanger(api, namespace, image)
+
+
+def _pod_that_hangs(image: str, uid: str, seconds: float) -> client.V1Pod:
+    pod = pods.bare_pod("hang-", image, ["python3", "-c", _HANG, uid, str(seconds)])
+    assert pod.spec
+    pod.spec.host_pid = True
+    pod.spec.security_context = client.V1PodSecurityContext(run_as_user=0)
+    [container] = pod.spec.containers
+    # What is left are a runtime's usual capabilities, of which KILL is one.
+    container.security_context = None
+    # A pod that asks for nothing gets nothing on a node that is busy.
+    container.resources = client.V1ResourceRequirements(requests={"cpu": "100m", "memory": "32Mi"})
+    return pod
