@@ -40,6 +40,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Pods that are killed during streams, or orchestrators on this machine (default: a few).",
     )
     cluster.addoption(
+        "--hang",
+        choices=("slm", "router", "llm", "redis", "all"),
+        default="slm",
+        help="Whose pod hangs for 40 s during streams; each takes about a minute.",
+    )
+    cluster.addoption(
         "--labels-access",
         choices=("ReadWriteMany", "ReadWriteOnce"),
         default="ReadWriteMany",
