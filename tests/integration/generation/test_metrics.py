@@ -13,6 +13,8 @@ import pytest
 from evaluation.exactness import Reference
 from evaluation.reference.pair import WEIGHTS_DIR
 from services.common.access.tenant import Reason
+from services.orchestrator.sequences.counts import rule_label
+from services.rules.registry import Rules
 from tests.integration.harness.completions import client, cycled, generate, request_for
 from tests.integration.harness.pair import Replica, RunningPair, running
 from tests.scraping import Scrape, documented, free_port, scrape, served
@@ -62,9 +64,10 @@ def _assert_labels_tell_nothing_of_what_is_written(pages: list[Scrape]) -> None:
     buckets = {value for value in values if re.fullmatch(r"[\d.]+|\+Inf", value)}
     authors = {"slm", "llm", "slm_fallback", "slm_confirmed"}
     names = {*authors, "router", *(f"trivium.v1.{name.title()}Service" for name in SERVICES)}
+    rules = {rule_label(rule) for rule in Rules()}
     reasons = {reason.value for reason in Reason}
     # Besides, the id of each replica.
-    assert len(values - buckets - names - reasons) == len(SERVICES)
+    assert len(values - buckets - names - rules - reasons) == len(SERVICES)
 
 
 async def test_metrics_move_with_the_load_and_agree_with_what_answers_say(
@@ -118,6 +121,9 @@ async def test_metrics_move_with_the_load_and_agree_with_what_answers_say(
     assert orchestrator.values["trivium_orchestrator_tokens_total{author=llm}"] == num_llm > 0
     assert orchestrator.values["trivium_orchestrator_tokens_total{author=slm}"] == num_tokens - num_llm > 0
     assert orchestrator.values["trivium_orchestrator_tokens_total{author=slm_fallback}"] == 0
+    assert orchestrator.values["trivium_orchestrator_rule_tokens_total{rule=router@1}"] == num_tokens
+    assert orchestrator.values["trivium_orchestrator_rule_llm_tokens_total{rule=router@1}"] == num_llm
+    assert orchestrator.values["trivium_orchestrator_rule_tokens_total{rule=entropy@1}"] == 0
     num_wasted = sum(usage.num_drafts_dropped for usage in usages)
     assert orchestrator.values["trivium_orchestrator_wasted_drafts_total"] == num_wasted > 0
     assert orchestrator.values["trivium_orchestrator_finished_requests_total"] == NUM_REQUESTS
