@@ -257,10 +257,10 @@ def test_rule_that_depends_on_the_process_is_refused() -> None:
 
 
 class Clocked(Stateless):
-    """Changes its mind twice a second."""
+    """Changes its mind ten thousand times a second."""
 
     def verdict(self, draft: Draft) -> Verdict:
-        return Verdict.ASK if int(time.monotonic() * 2) % 2 else Verdict.ACCEPT
+        return Verdict.ASK if int(time.monotonic() * 10_000) % 2 else Verdict.ACCEPT
 
 
 def test_rule_that_depends_on_the_time_is_refused() -> None:
