@@ -10,14 +10,12 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from router_service.checkpoint_files import CHECKPOINT_FILES
 from services.cli.errors import CliError
 from services.common.pair import ModelSection, Pair, RouterSection
 from services.orchestrator.pair.rules import ServedRules
 from services.rules.registry import Rules
 from services.rules.sweep import SweepError
-
-ROUTER_FILES = ("router.json", "router.safetensors")
-"""What a router's checkpoint consists of. `router_service.checkpoint`, which owns the names, imports torch."""
 
 _ENGINES = {"transformers": ("torch", "engines"), "sglang": ("sglang", "sglang")}
 """The package that an engine needs, and the extra that brings it."""
@@ -107,7 +105,7 @@ def _check_model(section: ModelSection, key: str, pair_name: str) -> None:
 def _check_router(router: RouterSection, pair_name: str) -> None:
     assert router.checkpoint is not None
     folder = Path(router.checkpoint)
-    for name in ROUTER_FILES:
+    for name in CHECKPOINT_FILES:
         if not (folder / name).is_file():
             what = f"holds no {name}" if folder.is_dir() else "is no folder"
             raise CliError(

@@ -88,10 +88,14 @@ class ServedRules:
         """
         try:
             if request.HasField("began_with") and request.HasField("resume_from"):
-                return self._resumed(request.began_with, pair, allowed or RoutingLimits())
-            return self._choose(request, pair, allowed or RoutingLimits())
+                chosen = self._resumed(request.began_with, pair, allowed or RoutingLimits())
+                weights = request.began_with.router_weights_sha256
+            else:
+                chosen = self._choose(request, pair, allowed or RoutingLimits())
+                weights = pair.router_weights
         except RuleError as error:
             raise InvalidRequest(str(error)) from error
+        return replace(chosen, router_weights=weights) if chosen.evidence is Evidence.ROUTER else chosen
 
     def describe(self, pair: ServedPair) -> list[orchestrator_pb2.RuleInfo]:
         """What each of them is."""
@@ -115,11 +119,7 @@ class ServedRules:
             raise InvalidRequest(
                 f"began_with.version: it is {began_with.version!r} of rule {rule.name}, installed is {rule.version!r}"
             )
-        asked = orchestrator_pb2.GenerateRequest(rule=began_with.rule)
-        chosen = self._choose(asked, pair, allowed)
-        if rule.evidence is not Evidence.ROUTER:
-            return chosen
-        return replace(chosen, router_weights=began_with.router_weights_sha256)
+        return self._choose(orchestrator_pb2.GenerateRequest(rule=began_with.rule), pair, allowed)
 
     def _choose(
         self, request: orchestrator_pb2.GenerateRequest, pair: ServedPair, allowed: RoutingLimits
@@ -133,8 +133,7 @@ class ServedRules:
                 raise InvalidRequest(f"{asked}: rule {rule.name} has no threshold")
             if _limits(allowed):
                 raise NotAllowed(f"rule: this key's routing has limits, and rule {rule.name} can't keep them")
-            chosen = ChosenRule.of(rule, self._defaults(rule, pair) | given)
-            return replace(chosen, router_weights=self._router_weights(rule, pair))
+            return ChosenRule.of(rule, self._defaults(rule, pair) | given)
         if asked and THRESHOLD in given:
             raise InvalidRequest(f"rule.parameters.{THRESHOLD}: {asked} is given as well")
         if rule.evidence is not Evidence.ROUTER and _limits_thresholds(allowed):
@@ -145,10 +144,7 @@ class ServedRules:
             threshold = budget.allow(f"rule.parameters.{THRESHOLD}", chosen.parameters[THRESHOLD])
         else:
             threshold = budget.threshold(request)
-        return replace(chosen.with_threshold(threshold), router_weights=self._router_weights(rule, pair))
-
-    def _router_weights(self, rule: Rule, pair: ServedPair) -> str:
-        return pair.router_weights if rule.evidence is Evidence.ROUTER else ""
+        return chosen.with_threshold(threshold)
 
     def _check_servable(self, rule: Rule) -> None:
         if rule.evidence is Evidence.ROUTER and not self._has_router:

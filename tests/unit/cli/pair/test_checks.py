@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from router_service.checkpoint_files import DESCRIPTION_FILE, WEIGHTS_FILE
+from router_service.checkpoint_files import CHECKPOINT_FILES, DESCRIPTION_FILE, WEIGHTS_FILE
 from services.cli.errors import CliError
-from services.cli.pair.checks import ROUTER_FILES, check_before_start, check_redis_url, check_state_dir
+from services.cli.pair.checks import check_before_start, check_redis_url, check_state_dir
 from services.cli.pairs import find_pair
 from services.common.pair import EngineSection, RouterSection, load_pair
 from services.common.rule_spec import RuleSpec
@@ -36,7 +36,7 @@ def test_check_http_port_in_use_or_given_twice_names_the_flag() -> None:
 
 
 def test_check_router_files_are_those_of_a_checkpoint() -> None:
-    assert ROUTER_FILES == (DESCRIPTION_FILE, WEIGHTS_FILE)
+    assert CHECKPOINT_FILES == (DESCRIPTION_FILE, WEIGHTS_FILE) == ("router.json", "router.safetensors")
 
 
 @pytest.mark.parametrize(("is_there", "what"), [(False, "is no folder"), (True, r"holds no router\.json")])
