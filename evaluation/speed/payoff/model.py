@@ -56,7 +56,8 @@ def predict(
       drafted after the wrong token is unknown; it counts as decided like what was written there in the end.
     - All sequences that may draft share the SLM's next step, all open questions share the LLM's next pass.
     - Sure drafts wait up to `hold_s` to share a message where a step takes no longer.
-    - The orchestrator takes no time beyond what the caller of a model sees, and nothing else waits for the models.
+    - The orchestrator adds a constant to each message of drafts, scores and answers. With run-ahead it is at work
+      beside the models, whose steps all take longer by one factor. Nothing else waits for the models.
 
     Args:
         traces: The answers, decided.
@@ -135,6 +136,10 @@ class _Run:
     @property
     def rule(self) -> ChosenRule:
         return self.traces.rule
+
+    @property
+    def crowding(self) -> float:
+        return self.times.crowding if self.depth else 1.0
 
     def play(self, num_streams: int) -> Predicted:
         self._waiting = list(reversed(self.traces.traces))
@@ -228,7 +233,7 @@ class _Run:
         is_opening = any(sequence.prefill_len for sequence in drafting)
         for sequence in drafting:
             sequence.prefill_len = 0
-        self.slm.left_s = step_s + prefill_s
+        self.slm.left_s = self.crowding * (step_s + prefill_s)
         self.slm.finish = lambda: self._drafted(rows, may_hold=step_s <= self.hold_s and not is_opening)
 
     def _drafted(self, rows: list[tuple[_Sequence, int, int]], *, may_hold: bool) -> None:
@@ -246,13 +251,13 @@ class _Run:
     def _send_held(self) -> None:
         rows, self._held = self._held, []
         if rows:
-            self._after(self.times.slm_hop_s / 2, lambda: self._arrived(rows))
+            self._after(self.times.slm_hop_s / 2 + self.times.draft_s, lambda: self._arrived(rows))
 
     def _arrived(self, rows: list[tuple[_Sequence, int, int]]) -> None:
         known = [row for row in rows if row[0].core.drafted(row[1], DRAFT, row[2])]
         if self.rule.evidence is Evidence.ROUTER:
             assert self.times.router is not None
-            self._after(self.times.router(len(known)), lambda: self._scored(known))
+            self._after(self.times.router(len(known)) + self.times.score_s, lambda: self._scored(known))
         else:
             self._scored(known)
 
@@ -270,8 +275,8 @@ class _Run:
         seconds = self.times.llm_pass(sum(len(question.token_ids) for question in asked.values()))
         if len(asked) > 1:
             seconds = max(seconds, self.times.llm_streams(len(asked)))
-        self.llm.left_s = seconds
-        self.llm.finish = lambda: self._answered(asked)
+        self.llm.left_s = self.crowding * seconds
+        self.llm.finish = lambda: self._after(self.times.answer_s, lambda: self._answered(asked))
 
     def _answered(self, asked: dict[_Sequence, AskLlm]) -> None:
         for sequence, question in asked.items():

@@ -48,11 +48,15 @@ def times_table(times: StepTimes, options: StudyOptions) -> Table:
         ("LLM: a pass of 1 token", times.llm_pass(1)),
         (f"LLM: a pass of {max(1, options.depth)} tokens", times.llm_pass(max(1, options.depth))),
         (f"LLM: a pass of {many} streams", times.llm_streams(many)),
+        ("orchestrator: a message of drafts", times.draft_s),
+        *([("orchestrator: a message of scores", times.score_s)] if times.router else []),
+        ("orchestrator: a message of answers", times.answer_s),
     ]
     for name, seconds in rows:
         table.add_row(name, f"{1e3 * seconds:.2f}")
     slowdown = f"the SLM takes {times.slm_slowdown:.2f} times as long, the LLM {times.llm_slowdown:.2f}"
-    table.caption = f"while both are at work, {slowdown}"
+    crowding = f"with run-ahead all steps take {times.crowding:.2f} times as long"
+    table.caption = f"while both are at work, {slowdown}; {crowding}"
     return table
 
 
@@ -87,6 +91,7 @@ def payoff_table(payoff: Payoff, options: StudyOptions) -> Table:
 def checks_table(payoff: Payoff) -> Table:
     """Predictions beside the truth."""
     table = Table(title="Speed of one stream as a multiple of the plain LLM's", title_justify="left")
+    table.caption = "slm, and llm at depth 0, are what the orchestrator's own time is measured with"
     for column in ("rule", "depth", "predicted", "measured", "prediction is off by %"):
         table.add_column(column, justify="left" if column == "rule" else "right")
     for row in payoff.rules:

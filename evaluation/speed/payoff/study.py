@@ -1,6 +1,7 @@
-"""Finds out whether a running pair pays off: its step times, what each rule decides, and if asked, the true speed.
+"""Finds out whether a running pair pays off: step times, what rules decide, and if asked, the true speed.
 
-Owns the order in which things are asked of the pair; the prediction itself is `evaluation.speed.payoff.model`'s.
+Owns the order in which things are asked of the pair, and of its orchestrator, which adds to the steps; the prediction
+itself is `evaluation.speed.payoff.model`'s.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evaluation.speed.payoff.decode import decode
+from evaluation.speed.payoff.passage import Passage, passages
 from evaluation.speed.payoff.probe import StepProbe
 from evaluation.speed.payoff.streams import PairStreams, new_sequence_id
 from evaluation.speed.payoff.times import StepTimes
@@ -55,12 +57,16 @@ class Study:
     Args:
         times: Step times.
         traces: What each rule decided, by its name.
+        passages: Settings that tell what the orchestrator adds.
+        passage_speeds: Tokens/s of each of them, one stream, one value a round.
         measured: Tokens/s of a rule at a depth, one stream, one value a repetition; `PLAIN` is the plain LLM beside
             the rules of that depth.
     """
 
     times: StepTimes
     traces: Mapping[str, RuleTraces]
+    passages: Mapping[str, Passage]
+    passage_speeds: Mapping[str, Sequence[float]]
     measured: Mapping[tuple[str, int], Sequence[float]] = field(default_factory=dict)
 
 
@@ -109,16 +115,21 @@ async def _study(
         on_step("what each rule decides")
         traces = await _traces(pair, rules, list(itertools.islice(in_turn, options.num_prompts)), options)
         probe = StepProbe(pair, prompts, options.num_streams)
+        ways = passages(Rules.installed(), options.depth, has_router=pair.router is not None)
+        way_speeds: dict[str, list[float]] = defaultdict(list)
         measured: dict[tuple[str, int], list[float]] = defaultdict(list)
         # A first round warms caches and allocators.
         await StepProbe(pair, prompts, options.num_streams, seed=1).round()
         for number in range(max(options.rounds, options.repetitions)):
             on_step(f"step times, round {number + 1}")
             await probe.round()
+            for name, way in ways.items():
+                some = list(itertools.islice(in_turn, options.num_prompts))
+                way_speeds[name].append(await _tokens_per_s(client, way.rule, way.depth, some, options))
             if number < options.repetitions:
                 on_step(f"true speeds, round {number + 1}")
                 await _measure(pair, client, rules, in_turn, options, measured)
-    return Study(probe.times(), traces, measured)
+    return Study(probe.times(), traces, ways, way_speeds, measured)
 
 
 async def _traces(
@@ -153,15 +164,19 @@ async def _measure(
         counts = [await _write_plainly(pair, prompt, options.max_new_tokens) for prompt in chosen]
         measured[PLAIN, depth].append(sum(counts) / (time.perf_counter() - start))
         for rule in rules:
-            asked = Options(
-                max_new_tokens=options.max_new_tokens,
-                rule=rule.rule.name,
-                threshold=rule.threshold,
-                run_ahead_depth=depth,
-            )
-            chosen, start = some(), time.perf_counter()
-            counts = [len((await client.complete(tokens_request(prompt, asked))).token_ids) for prompt in chosen]
-            measured[rule.rule.name, depth].append(sum(counts) / (time.perf_counter() - start))
+            measured[rule.rule.name, depth].append(await _tokens_per_s(client, rule, depth, some(), options))
+
+
+async def _tokens_per_s(
+    client: AsyncClient, rule: ChosenRule, depth: int, prompts: Sequence[Sequence[int]], options: StudyOptions
+) -> float:
+    """Has the pair write answers, one after the other."""
+    asked = Options(
+        max_new_tokens=options.max_new_tokens, rule=rule.rule.name, threshold=rule.threshold, run_ahead_depth=depth
+    )
+    start = time.perf_counter()
+    counts = [len((await client.complete(tokens_request(prompt, asked))).token_ids) for prompt in prompts]
+    return sum(counts) / (time.perf_counter() - start)
 
 
 async def _write_plainly(pair: PairStreams, prompt: Sequence[int], max_new_tokens: int) -> int:

@@ -1,4 +1,7 @@
-"""How long the steps of a pair's models take. Pure data; `evaluation.speed.payoff.probe` measures it."""
+"""How long the steps of a pair's models take. Pure data.
+
+`evaluation.speed.payoff.probe` measures the steps; what the orchestrator adds, `passage` there tells.
+"""
 
 from __future__ import annotations
 
@@ -52,6 +55,11 @@ class StepTimes:
         llm_streams: Likewise, by sequences of one token each.
         slm_slowdown: Factor on the SLM's step while the LLM is at work; 1 where they share nothing.
         llm_slowdown: Likewise on the LLM's pass.
+        draft_s: What the orchestrator adds to a message of drafts: from its arrival to what follows from it.
+        score_s: What it adds to a message of the router's scores.
+        answer_s: What it adds to a message of the LLM's answers.
+        crowding: Factor on the steps of both models where the SLM drafts ahead: the orchestrator and its client are
+            at work by then as well, perhaps on the same processors.
     """
 
     slm_step: StepTime
@@ -62,6 +70,10 @@ class StepTimes:
     llm_streams: StepTime
     slm_slowdown: float = 1.0
     llm_slowdown: float = 1.0
+    draft_s: float = 0.0
+    score_s: float = 0.0
+    answer_s: float = 0.0
+    crowding: float = 1.0
 
     @property
     def llm_token_s(self) -> float:

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evaluation.speed.payoff.model import predict, predict_plain
+from evaluation.speed.payoff.passage import with_passages
 from evaluation.speed.payoff.study import PLAIN, Study, StudyOptions
+from evaluation.speed.payoff.times import StepTimes
 from evaluation.speed.payoff.trace import RuleTraces
 from services.rules.chosen import THRESHOLD
 from services.rules.rule import Evidence
@@ -89,11 +91,13 @@ class Payoff:
     """Whether a pair pays off.
 
     Args:
+        times: What all was predicted from.
         plain_tokens_per_s: Of the LLM by itself, one stream.
         plain_tokens_per_s_streams: Likewise, of many streams together.
         rules: What each rule would give.
     """
 
+    times: StepTimes
     plain_tokens_per_s: float
     plain_tokens_per_s_streams: float
     rules: tuple[RuleSpeed, ...]
@@ -122,17 +126,18 @@ def judge(study: Study, options: StudyOptions, *, hold_s: float = 0.0) -> Payoff
         options: How it was.
         hold_s: The SLM service's `draft_hold_ms`, in seconds.
     """
+    times = with_passages(study.times, study.traces, study.passages, study.passage_speeds, hold_s)
     # The LLM by itself writes what `llm` does, whose texts are those of `lossless`.
     by_llm = study.traces["llm"].traces
     plain, plain_streams = (
-        predict_plain(by_llm, study.times, num_streams=number).tokens_per_s for number in (1, options.num_streams)
+        predict_plain(by_llm, times, num_streams=number).tokens_per_s for number in (1, options.num_streams)
     )
 
     def tokens_per_s(traces: RuleTraces, depth: int, num_streams: int = 1) -> float:
         # As many answers as it takes for the end, when streams run dry, to weigh little.
         if num_streams > 1:
             traces = traces.repeated(num_streams)
-        return predict(traces, study.times, depth=depth, num_streams=num_streams, hold_s=hold_s).tokens_per_s
+        return predict(traces, times, depth=depth, num_streams=num_streams, hold_s=hold_s).tokens_per_s
 
     def row(name: str, traces: RuleTraces) -> RuleSpeed:
         ahead, streams = tokens_per_s(traces, options.depth), tokens_per_s(traces, options.depth, options.num_streams)
@@ -165,7 +170,7 @@ def judge(study: Study, options: StudyOptions, *, hold_s: float = 0.0) -> Payoff
             checks=tuple(checks),
         )
 
-    return Payoff(plain, plain_streams, tuple(row(name, traces) for name, traces in study.traces.items()))
+    return Payoff(times, plain, plain_streams, tuple(row(name, traces) for name, traces in study.traces.items()))
 
 
 def _thresholds(traces: RuleTraces) -> Sequence[float]:

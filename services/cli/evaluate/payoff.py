@@ -15,6 +15,7 @@ from rich.console import Console
 
 from evaluation.reference.corpus.queries import REFERENCE_SOURCE, read_reference
 from evaluation.speed.payoff.pages import checks_table, draw, payoff_table, times_table
+from evaluation.speed.payoff.passage import NUM_PASSAGES
 from evaluation.speed.payoff.study import RULES, Study, StudyOptions, run_study
 from evaluation.speed.payoff.verdict import Payoff, judge
 from labeler_jobs.models.huggingface import render_prompt
@@ -70,12 +71,12 @@ def run_payoff(options: PayoffOptions) -> None:
         raise CliError(str(error)) from error
     hold_s = SlmSettings.model_fields["draft_hold_ms"].default / 1000
     payoff = judge(study, options.study, hold_s=hold_s)
-    _show(options, study, payoff)
+    _show(options, payoff)
 
 
 def _prompts(options: PayoffOptions) -> list[list[int]]:
     study = options.study
-    turns = 1 + study.repetitions * 2 * (1 + len(RULES))
+    turns = 1 + NUM_PASSAGES * study.rounds + study.repetitions * 2 * (1 + len(RULES))
     source, path = (REFERENCE_SOURCE, "") if options.prompts is None else ("file", str(options.prompts))
     readers = {REFERENCE_SOURCE: read_reference}
     split = "validation" if options.prompts is None else ""
@@ -94,10 +95,10 @@ def _study(options: PayoffOptions, prompts: Sequence[Sequence[int]]) -> Study:
     return study
 
 
-def _show(options: PayoffOptions, study: Study, payoff: Payoff) -> None:
+def _show(options: PayoffOptions, payoff: Payoff) -> None:
     # Wider than many terminals: cut columns would hide the figures.
     wide = Console(width=max(out.width, 120))
-    wide.print(times_table(study.times, options.study))
+    wide.print(times_table(payoff.times, options.study))
     wide.print(payoff_table(payoff, options.study))
     if options.study.repetitions:
         wide.print(checks_table(payoff))
@@ -112,7 +113,6 @@ def _show(options: PayoffOptions, study: Study, payoff: Payoff) -> None:
                 "pair": options.pair.name,
                 "options": dataclasses.asdict(options.study),
                 "verdict": payoff.sentence(),
-                "step_times": dataclasses.asdict(study.times),
                 **dataclasses.asdict(payoff),
             },
         )

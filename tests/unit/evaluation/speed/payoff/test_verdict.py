@@ -23,7 +23,8 @@ def study(llm_pass_s: float, measured: dict[tuple[str, int], list[float]] | None
     rules = default_rules(0.8, Rules())
     constant = StepTime.constant(llm_pass_s)
     times = replace(TIMES, llm_pass=constant, llm_streams=constant)
-    return Study(times, {rule.rule.name: RuleTraces(rule, (answer,) * 2) for rule in rules}, measured or {})
+    traces = {rule.rule.name: RuleTraces(rule, (answer,) * 2) for rule in rules}
+    return Study(times, traces, {}, {}, measured or {})
 
 
 def test_slow_llm_makes_the_pair_worth_it_and_the_sentence_names_the_fastest_rule() -> None:
@@ -67,7 +68,7 @@ def test_pages_show_every_rule_and_the_figure_is_drawn(tmp_path: Path) -> None:
     payoff = judge(found, OPTIONS)
     written = io.StringIO()
     console = Console(width=200, file=written)
-    for page in (times_table(found.times, OPTIONS), payoff_table(payoff, OPTIONS), checks_table(payoff)):
+    for page in (times_table(payoff.times, OPTIONS), payoff_table(payoff, OPTIONS), checks_table(payoff)):
         console.print(page)
     shown = written.getvalue()
     assert all(shown.count(f" {row.rule} ") >= 2 for row in payoff.rules)
