@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 import uvloop
 
 from router_service.checkpoint_files import CHECKPOINT_FILES
+from router_service.serving.followed import CheckpointSource
 from router_service.serving.servicer import SERVICE_NAME, RouterServicer
 from router_service.serving.settings import RouterSettings
 from router_service.serving.versions import RowScorer
@@ -13,13 +17,17 @@ from services.common.serving.server import serve
 from services.common.serving.settings import read_settings
 
 
-def _load(settings: RouterSettings) -> RowScorer:
+def _source(settings: RouterSettings, checkpoint: Path) -> CheckpointSource:
+    return CheckpointSource(partial(_load, settings, checkpoint), [checkpoint / name for name in CHECKPOINT_FILES])
+
+
+def _load(settings: RouterSettings, checkpoint: Path) -> RowScorer:
     # Imports torch, which takes seconds: the process listens by then, and `--help` needs none of it.
     from router_service.serving.scorer import Scorer
 
     return Scorer(
         # A link may be led elsewhere while what it leads to is read.
-        settings.checkpoint.resolve(),
+        checkpoint.resolve(),
         settings.slm_model,
         settings.device,
         settings.num_threads,
@@ -30,9 +38,9 @@ def _load(settings: RouterSettings) -> RowScorer:
 async def _serve(settings: RouterSettings) -> int:
     lifecycle = Lifecycle(SERVICE_NAME, settings.replica_id)
     servicer = RouterServicer(
-        lambda: _load(settings),
+        _source(settings, settings.checkpoint),
         lifecycle,
-        files=[settings.checkpoint / name for name in CHECKPOINT_FILES],
+        shadow=_source(settings, settings.shadow_checkpoint) if settings.shadow_checkpoint else None,
         max_versions=settings.max_versions,
         max_batch_rows=settings.max_batch_rows,
         max_waiting_rows=settings.max_waiting_rows,

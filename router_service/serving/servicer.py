@@ -6,10 +6,8 @@ Owns the check of features, which stream gets which scores, and the change to an
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from trivium.v1 import router_pb2, router_pb2_grpc
 
-from router_service.checkpoint_files import CheckpointError
 from router_service.serving.batcher import Batcher, Rows
-from router_service.serving.checkpoint_watch import CheckpointWatch
-from router_service.serving.versions import RowScorer, Versions
+from router_service.serving.followed import CheckpointSource, FollowedCheckpoint
+from router_service.serving.versions import Versions
 from services.common.errors import Draining, InvalidRequest, TriviumError
 from services.common.serving.duplex import Outbox, run_duplex
 from services.common.serving.lifecycle import Lifecycle
@@ -28,8 +25,6 @@ from services.common.serving.telemetry import Telemetry
 from services.common.tensors import pack, unpack
 
 _LOOK_S = 1.0
-
-logger = logging.getLogger(__name__)
 
 SERVICE_NAME = router_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name
 
@@ -76,9 +71,9 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
     """Scores the drafted tokens of all streams.
 
     Args:
-        load: Loads the router; called on a thread, again whenever its files have changed.
+        source: The router that decides.
         lifecycle: The state of this process.
-        files: The router's files.
+        shadow: A router that decides nothing, if there is one.
         max_versions: Routers that are held at most, for sequences that began with them.
         max_batch_rows: Most rows in one forward.
         max_waiting_rows: Rows that may wait before no more requests are read.
@@ -87,24 +82,22 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
 
     def __init__(
         self,
-        load: Callable[[], RowScorer],
+        source: CheckpointSource,
         lifecycle: Lifecycle,
         *,
-        files: Sequence[Path] = (),
+        shadow: CheckpointSource | None = None,
         max_versions: int = 4,
         max_batch_rows: int = 1024,
         max_waiting_rows: int = 8192,
         max_pending_bytes: int = 16 * 2**20,
     ) -> None:
-        self._load = load
         self._lifecycle = lifecycle
         self._max_pending_bytes = max_pending_bytes
         self._streams: set[_Stream] = set()
-        self._files = files
         self._max_versions = max_versions
         self._versions: Versions
-        self._refused = ""
-        self._num_swaps = 0
+        self._router = FollowedCheckpoint(source)
+        self._shadow = FollowedCheckpoint(shadow) if shadow else None
         self._batcher = Batcher(max_batch_rows=max_batch_rows, max_waiting_rows=max_waiting_rows)
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -112,42 +105,36 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         router_pb2_grpc.add_RouterServiceServicer_to_server(self, server)
 
     async def start(self) -> None:
-        """Loads the router and warms it up.
+        """Loads the router, and its shadow, and warms them up.
 
         Raises:
-            CheckpointError: It can't be loaded, or reads another number of logits than SLM services send.
+            CheckpointError: One can't be loaded, or reads another number of logits than SLM services send; or the
+                shadow is of another SLM.
         """
-        self._watch = CheckpointWatch(self._files)
-        scorer = await asyncio.to_thread(self._load)
-        self._versions = Versions(scorer, self._max_versions)
-        await asyncio.to_thread(scorer.warm_up, 1)
+        self._versions = Versions(await self._router.load(), self._max_versions)
+        if self._shadow:
+            self._versions.cast_shadow(await self._shadow.load())
 
     async def run(self) -> None:
-        """Scores what waits, and follows the router's files, for as long as the process lives."""
+        """Scores what waits, and follows the files of router and shadow, for as long as the process lives."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._batcher.run())
-            if self._files:
-                tasks.create_task(self._follow())
+            tasks.create_task(self._follow())
 
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_S)
-            if self._watch.has_changed():
+            if self._router.has_changed():
                 await self.swap()
+            if self._shadow and self._shadow.has_changed() and await self._shadow.change(self._versions.cast_shadow):
+                self._tell_all()
 
     async def swap(self) -> None:
         """Loads the router anew, and serves it from now on. One that can't be served changes nothing."""
-        try:
-            scorer = await asyncio.to_thread(self._load)
-            await asyncio.to_thread(scorer.warm_up, 1)
-            self._versions.swap(scorer)
-        except CheckpointError as error:
-            self._refused = str(error)
-            logger.error("another router isn't served: %s", error)
-            return
-        self._refused = ""
-        self._num_swaps += 1
-        logger.info("router %s serves now, weights %s", scorer.info.checkpoint, scorer.info.weights_sha256[:12])
+        if await self._router.change(self._versions.swap):
+            self._tell_all()
+
+    def _tell_all(self) -> None:
         for stream in self._streams:
             stream.tell(self._news())
 
@@ -175,10 +162,15 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         telemetry.gauge(
             "trivium_router_checkpoint_current",
             "1 while the router that is served is that of the checkpoint's directory; 0 while that one can't be.",
-            lambda: not self._refused,
+            lambda: not self._router.refused,
+        )
+        telemetry.gauge(
+            "trivium_router_shadow_current",
+            "1 while the shadow is that of its checkpoint's directory, or there is none; 0 while that one can't be.",
+            lambda: not (self._shadow and self._shadow.refused),
         )
         telemetry.counter(
-            "trivium_router_swaps_total", "Times that another router took over.", lambda: self._num_swaps
+            "trivium_router_swaps_total", "Times that another router took over.", lambda: self._router.num_changes
         )
         telemetry.counter("trivium_router_passes_total", "Forward passes.", lambda: batcher.num_steps)
         telemetry.counter("trivium_router_rows_total", "Drafted tokens scored.", lambda: batcher.num_rows)
@@ -201,7 +193,8 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
                 num_rows=self._batcher.num_rows,
             ),
             held_weights_sha256=self._versions.held,
-            refused_checkpoint=self._refused,
+            refused_checkpoint=self._router.refused,
+            shadow=self._versions.shadow.info if self._versions.shadow else None,
         )
 
     def _news(self) -> router_pb2.ScoreResponse:
@@ -216,7 +209,7 @@ class RouterServicer(router_pb2_grpc.RouterServiceServicer):
         """Serves one stream until its client ends it."""
         stream = _Stream(self._max_pending_bytes)
         self._streams.add(stream)
-        if self._num_swaps:
+        if self._router.num_changes or (self._shadow and self._shadow.num_changes):
             # Its client may have asked what is served a moment before the last change.
             stream.tell(self._news())
         try:

@@ -19,6 +19,11 @@ class RouterSettings(ProcessSettings):
         description="Directory of the router checkpoint. When it holds another one, that serves new sequences within "
         "seconds; those that run keep the weights that they began with."
     )
+    shadow_checkpoint: Path | None = Field(
+        default=None,
+        description="Directory of a second router for the same SLM, which decides nothing: orchestrators with "
+        '--shadow-rule "router" count what it would have decided. Followed as the first one is.',
+    )
     max_versions: int = Field(
         default=4,
         ge=2,

@@ -1,4 +1,4 @@
-"""The routers that one process can score with: the one that is served, and those before it.
+"""The routers that one process can score with: the one that is served, those before it, and a shadow.
 
 Owns which weights are still held, and which new ones may take over. Doesn't know torch.
 """
@@ -38,7 +38,12 @@ class Versions:
 
     Args:
         first: The router that is served first.
-        most: Routers that are held at most. Beyond it, the one goes that was asked for least recently.
+        most: Routers that are held at most, the shadow apart. Beyond it, the one goes that was asked for least
+            recently.
+
+    Attributes:
+        current: The one that is served.
+        shadow: One that decides nothing, if there is one.
 
     Raises:
         CheckpointError: It reads another number of logits than SLM services send.
@@ -47,6 +52,7 @@ class Versions:
     def __init__(self, first: RowScorer, most: int) -> None:
         _check_logits(first)
         self.current = first
+        self.shadow: RowScorer | None = None
         self._most = most
         # From the one that was asked for least recently to the one asked for last.
         self._held = {first.info.weights_sha256: first}
@@ -67,6 +73,8 @@ class Versions:
         found = self._held.pop(name, None)
         if found is not None:
             self._held[name] = found
+        elif self.shadow is not None and self.shadow.info.weights_sha256 == name:
+            return self.shadow
         return found
 
     def swap(self, new: RowScorer) -> None:
@@ -75,6 +83,18 @@ class Versions:
         Raises:
             CheckpointError: It belongs to another SLM, or is of other sizes; the old one serves on.
         """
+        self._check(new)
+        self._held.pop(new.info.weights_sha256, None)
+        self._held[new.info.weights_sha256] = self.current = new
+        while len(self._held) > self._most:
+            del self._held[next(iter(self._held))]
+
+    def cast_shadow(self, new: RowScorer) -> None:
+        """Takes another shadow; raises as `swap` does, and the old one stays."""
+        self._check(new)
+        self.shadow = new
+
+    def _check(self, new: RowScorer) -> None:
         _check_logits(new)
         old_info, new_info = self.current.info, new.info
         for field in ("slm_revision", "tokenizer_sha256", "vocab_size", "hidden_size"):
@@ -85,10 +105,6 @@ class Versions:
                     f"{new_info.slm_model_id!r}, and the router that is served with {old_value} of "
                     f"{old_info.slm_model_id!r}"
                 )
-        self._held.pop(new_info.weights_sha256, None)
-        self._held[new_info.weights_sha256] = self.current = new
-        while len(self._held) > self._most:
-            del self._held[next(iter(self._held))]
 
 
 def _check_logits(scorer: RowScorer) -> None:

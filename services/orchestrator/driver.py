@@ -22,6 +22,7 @@ from services.common.errors import ModelNotReady, PeerUnavailable
 from services.common.text.assembler import TextAssembler
 from services.orchestrator.index.prefix_index import PrefixIndex
 from services.orchestrator.index.writer import IndexWriter
+from services.orchestrator.learning.learning import Learning
 from services.orchestrator.pair.gate import INCOMPLETE, PairGate
 from services.orchestrator.replicas.discovery import Discovery, Resolve, resolve_host
 from services.orchestrator.replicas.draft_scores import DraftScores
@@ -57,6 +58,7 @@ class Driver:
         resolve: Looks up the names among the replicas' addresses.
         draw: Where chance comes from when replicas are chosen.
         default_evidence: What the default rule's scores are computed from.
+        learning: What is learnt from requests.
         on_presence: Called with what is missing when a service has gone without which the default rule decides
             nothing, and with None when all are there again.
 
@@ -77,6 +79,7 @@ class Driver:
         resolve: Resolve = resolve_host,
         draw: random.Random | None = None,
         default_evidence: Evidence = Evidence.ROUTER,
+        learning: Learning | None = None,
         on_presence: Callable[[str | None], None] = lambda _missing: None,
     ) -> None:
         draw = draw or random.Random()
@@ -89,6 +92,7 @@ class Driver:
         self._open_channel = open_channel
         self._resolve = resolve
         self._default_evidence = default_evidence
+        self._learning = learning or Learning()
         self._on_presence = on_presence
         self._told_missing: str | None = None
         self._arrivals = Arrivals()
@@ -196,6 +200,7 @@ class Driver:
             counts=self.counts,
             on_end=self._free,
         )
+        sequence.shadow, sequence.sample = self._learning.begin(task, self.router.shadow)
         self._running.add(sequence)
         self._writer.opened(sequence)
         return sequence

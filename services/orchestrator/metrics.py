@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from services.common.access.keys import Keys
@@ -10,6 +11,8 @@ from services.common.serving.lifecycle import Lifecycle
 from services.common.serving.telemetry import Telemetry
 from services.orchestrator.driver import Driver
 from services.orchestrator.index.prefix_index import PrefixIndex
+from services.orchestrator.learning.sample_files import SampleFiles
+from services.orchestrator.learning.shadow import Outcome, Shadow, ShadowCounts
 from services.orchestrator.pair.rules import ServedRules
 from services.orchestrator.sequences.counts import rule_label
 
@@ -29,6 +32,42 @@ def instrument(
     _tokens(telemetry, driver)
     _rules(telemetry, driver, rules)
     _peers(telemetry, driver, index)
+
+
+def instrument_learning(telemetry: Telemetry, shadow: Shadow | None, files: SampleFiles | None) -> None:
+    """Adds those of the shadow, and of the sample."""
+    counts = shadow.counts if shadow else ShadowCounts()
+
+    def of(decisions: Mapping[Outcome, int]) -> dict[str, Callable[[], float]]:
+        return {outcome.value: partial(lambda outcome: decisions[outcome], outcome) for outcome in Outcome}
+
+    telemetry.counter(
+        "trivium_orchestrator_shadow_accepted_tokens_total",
+        "Drafts that the shadow would have accepted, by what became of them: stood without the LLM, confirmed or "
+        "replaced by it, or taken as a fallback where there was none.",
+        of(counts.num_accepted),
+        label="outcome",
+    )
+    telemetry.counter(
+        "trivium_orchestrator_shadow_asked_tokens_total",
+        "Drafts that the shadow would have asked the LLM about, by what became of them.",
+        of(counts.num_asked),
+        label="outcome",
+    )
+    telemetry.counter(
+        "trivium_orchestrator_shadow_unscored_tokens_total",
+        "Drafts that the shadow was to decide about and has no score of.",
+        lambda: counts.num_unscored,
+    )
+    telemetry.counter(
+        "trivium_orchestrator_sample_drafts_total",
+        "Drafts of the sample, by whether they were written or had to be dropped.",
+        {
+            "kept": lambda: files.num_kept if files else 0,
+            "dropped": lambda: files.num_dropped if files else 0,
+        },
+        label="outcome",
+    )
 
 
 def _callers(telemetry: Telemetry, keys: Keys | None) -> None:

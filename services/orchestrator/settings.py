@@ -12,6 +12,7 @@ from services.common.serving.call_limits import MAX_READING, CallLimits
 from services.common.serving.channels import ChannelOptions
 from services.common.serving.settings import CommaList, PeerSettings, ProcessSettings
 from services.common.serving.tls import TlsFiles
+from services.orchestrator.learning.sample import MOST
 from services.orchestrator.replicas.discovery import Target
 
 # Of a message that isn't being read.
@@ -67,6 +68,21 @@ class OrchestratorSettings(PeerSettings, ProcessSettings):
         (),
         description="Files of sweeps that `trivium calibrate --rule` has made: with one, requests may name a budget "
         "for its rule. The router's sweep comes with its checkpoint.",
+    )
+    shadow_rule: str = Field(
+        "",
+        description="A second rule, in the same way, which decides nothing: metrics count what it would have decided "
+        "beside what the requests' own rules do. `router` is the router service's --shadow-checkpoint.",
+    )
+    shadow_share: float = Field(1.0, ge=0, le=1, description="Share of the requests that it looks at.")
+    sample_dir: Path | None = Field(
+        None,
+        description="Directory for a sample of the drafts of requests that are decoded greedily: the SLM's features "
+        "and both models' tokens, no text. `trivium collect` makes training data of it. Empty: nothing is kept.",
+    )
+    sample_share: float = Field(0.01, ge=0, le=MOST, description="Share of the drafts that are kept.")
+    sample_max_mb: int = Field(
+        1024, ge=1, description="MiB that the sample's files may take; beyond it, the oldest ones go."
     )
     allow_other_slm: bool = Field(
         False, description="Serve a router before an SLM of other weights than it was trained with."
@@ -152,6 +168,11 @@ class OrchestratorSettings(PeerSettings, ProcessSettings):
     def _readable_rule(cls, rule: str) -> str:
         RuleSpec.parse(rule)
         return rule
+
+    @field_validator("shadow_rule")
+    @classmethod
+    def _readable_shadow_rule(cls, rule: str) -> str:
+        return cls._readable_rule(rule) if rule else rule
 
     @model_validator(mode="after")
     def _one_password_for_redis(self) -> OrchestratorSettings:

@@ -13,14 +13,15 @@ from collections.abc import Sequence
 import numpy as np
 from trivium.v1 import slm_pb2
 
-from services.common.errors import InvalidRequest, PeerUnavailable, TriviumError
+from services.common.errors import InvalidRequest, PeerUnavailable
 from services.common.tensors import unpack
-from services.orchestrator.replicas.router_side import RouterSide, ScoredRow
+from services.orchestrator.replicas.router_side import RouterSide
+from services.orchestrator.replicas.scored_row import DraftRow
 from services.rules.rule import DraftRows, Evidence, Rule
 
 logger = logging.getLogger(__name__)
 
-_Indexed = list[tuple[int, ScoredRow]]
+_Indexed = list[tuple[int, DraftRow]]
 
 
 class DraftScores:
@@ -33,7 +34,7 @@ class DraftScores:
     def __init__(self, router: RouterSide) -> None:
         self._router = router
 
-    def score(self, rows: Sequence[ScoredRow | None], response: slm_pb2.DraftResponse) -> None:
+    def score(self, rows: Sequence[DraftRow | None], response: slm_pb2.DraftResponse) -> None:
         """Has the rows of a step scored that are not None.
 
         Raises:
@@ -66,7 +67,7 @@ def _drafts(response: slm_pb2.DraftResponse, num_rows: int) -> DraftRows:
 
 
 def _score(found: _Indexed, drafts: DraftRows) -> None:
-    """Gives rows of one rule their scores. A rule that fails costs its sequences, and is told of in the log."""
+    """Gives rows of one rule their scores. A rule that fails is told of in the log, and so are its rows."""
     rule: Rule = found[0][1].rule
     try:
         scores = np.asarray(rule.scores(drafts), dtype=np.float32)
@@ -75,7 +76,7 @@ def _score(found: _Indexed, drafts: DraftRows) -> None:
     except Exception:
         logger.exception("rule %s failed to score drafts", rule.name)
         for _, row in found:
-            row.sequence.fail(TriviumError(f"rule: {rule.name} failed"))
+            row.failed()
         return
     for (_, row), score in zip(found, scores.tolist(), strict=True):
         row.tell(score)

@@ -58,7 +58,10 @@ class LlmSide(ModelSide[llm_pb2.ExtendCommand, llm_pb2.ExtendResponse, LlmInfo])
         for answer in response.answers:
             if sequence := self._find(answer.sequence_id, link):
                 sequence.llm_prefill.add(answer.num_tokens_reused, answer.num_tokens_prefilled)
-                sequence.react(RoutingCore.answered, answer.pass_id, answer.token_ids)
+                token_ids: Sequence[int] = answer.token_ids
+                if sequence.sample:
+                    token_ids = sequence.sample.answer(answer.pass_id, token_ids)
+                sequence.react(RoutingCore.answered, answer.pass_id, token_ids)
         for error in response.errors:
             sequence = self._find(error.sequence_id, link)
             if sequence and error.HasField("need_from"):
@@ -102,7 +105,7 @@ class LlmSide(ModelSide[llm_pb2.ExtendCommand, llm_pb2.ExtendResponse, LlmInfo])
         extend = llm_pb2.ExtendSequence(
             base_length=action.base_len,
             token_ids=action.token_ids,
-            query_positions=action.query_positions,
+            query_positions=sequence.sample.question(action) if sequence.sample else action.query_positions,
             pass_id=action.pass_id,
             sampling=sampling_message(sequence),
             priority=sequence.priority,

@@ -1,7 +1,8 @@
 """The orchestrator's side of the streams to the router replicas.
 
-Owns the step batches that are being scored, and which weights each replica can score with. A batch that an SLM sent
-goes on to a router as it came where all of its rows want the same weights, so that features aren't copied row by row.
+Owns the step batches that are being scored, and which weights each replica can score with, those of a shadow among
+them. A batch that an SLM sent goes on to a router as it came where all of its rows want the same weights, so that
+features aren't copied row by row.
 
 Sequences keep the weights that they began with. New ones get what most replicas serve.
 """
@@ -10,8 +11,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import grpc
@@ -24,34 +24,16 @@ from services.orchestrator.replicas.link import Link, LinkPeer
 from services.orchestrator.replicas.link_set import LinkSet
 from services.orchestrator.replicas.placement import choose_replica
 from services.orchestrator.replicas.presence import Presence
+from services.orchestrator.replicas.scored_row import DraftRow
 from services.orchestrator.routing.core import RoutingCore
 from services.orchestrator.sequences.running import RunningSequences
-from services.orchestrator.sequences.sequence import RunningSequence
-from services.rules.rule import Evidence, Rule
+from services.rules.rule import Evidence
 
 RouterInfo = router_pb2.RouterServiceGetServerInfoResponse
 RouterLink = Link[router_pb2.ScoreRequest, router_pb2.ScoreResponse, RouterInfo]
 
 # A forward pass of so many rows takes little longer than one of a single row.
 _MAX_EXTRA_ROWS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredRow:
-    """The draft in one row of a step batch."""
-
-    sequence: RunningSequence
-    position: int
-    epoch: int
-
-    @property
-    def rule(self) -> Rule:
-        """What decides about it."""
-        return self.sequence.task.rule.rule
-
-    def tell(self, score: float) -> None:
-        """Tells the sequence its score."""
-        self.sequence.react(RoutingCore.scored, self.position, score, self.epoch)
 
 
 class RouterSide:
@@ -84,28 +66,36 @@ class RouterSide:
         self._running = running
         self._gate = gate
         self._draw = draw
-        self._batches: dict[int, tuple[RouterLink, list[ScoredRow]]] = {}
+        self._batches: dict[int, tuple[RouterLink, list[DraftRow]]] = {}
         self._next_batch_id = 0
         self._unscored: set[int] = set()
         self._served: dict[RouterLink, RouterInfo] = {}
         self._absent_s: dict[str, float] = {}
 
-    def score(self, rows: Sequence[ScoredRow | None], response: slm_pb2.DraftResponse) -> None:
+    @property
+    def shadow(self) -> router_pb2.RouterInfo | None:
+        """The router that decides nothing, as most replicas have it; None where none has one."""
+        infos = [self._served[link] for link in self.links.available if link in self._served]
+        found = [info.shadow for info in infos if info.HasField("shadow")]
+        counts = Counter(info.weights_sha256 for info in found)
+        return max(found, key=lambda info: counts[info.weights_sha256], default=None)
+
+    def score(self, rows: Sequence[DraftRow | None], response: slm_pb2.DraftResponse) -> None:
         """Sends the rows of a step batch that are not None to replicas that have little to do.
 
         Without a replica, the drafts are forgotten and drafted again once there is one.
         """
-        wanted = {row.sequence.task.rule.router_weights for row in rows if row is not None}
+        wanted = {row.router_weights for row in rows if row is not None}
         for weights in wanted:
             chosen = rows if len(wanted) == 1 else [_if_wants(row, weights) for row in rows]
             self._score(weights, chosen, response)
 
-    def _score(self, weights: str, rows: Sequence[ScoredRow | None], response: slm_pb2.DraftResponse) -> None:
+    def _score(self, weights: str, rows: Sequence[DraftRow | None], response: slm_pb2.DraftResponse) -> None:
         current = [row for row in rows if row is not None]
         holders = [link for link in self.links.available if self._holds(link, weights)]
         link = choose_replica(holders, {}, max_extra_load=_MAX_EXTRA_ROWS, draw=self._draw)
         if link is None:
-            self._unscored.update(row.sequence.sequence_id for row in current)
+            self._unscored |= _to_redraft(current)
             return
         self._next_batch_id += 1
         self._batches[self._next_batch_id] = (link, current)
@@ -169,7 +159,7 @@ class RouterSide:
         lost: set[int] = set()
         for batch_id in [batch_id for batch_id, (owner, _) in self._batches.items() if owner is link]:
             _, rows = self._batches.pop(batch_id)
-            lost.update(row.sequence.sequence_id for row in rows)
+            lost |= _to_redraft(rows)
         self.num_failovers += len(lost)
         if self.links.available:
             self._redraft(lost)
@@ -202,7 +192,8 @@ class RouterSide:
             row.tell(probability)
 
     def _holds(self, link: RouterLink, weights: str) -> bool:
-        return link in self._served and weights in _held(self._served[link])
+        info = self._served.get(link)
+        return info is not None and (weights in _held(info) or _is_shadow(info, weights))
 
     def _learn(self, link: RouterLink, info: RouterInfo) -> None:
         """A replica says what it serves: drafts that nobody could score may find their router."""
@@ -217,12 +208,14 @@ class RouterSide:
         if owner is not link or not rows:
             raise PeerUnavailable(f"router: it was not asked to score batch {batch_id}")
         link.num_sequences -= len(rows)
-        weights = rows[0].sequence.task.rule.router_weights
+        weights = rows[0].router_weights
         known = RouterInfo()
         known.CopyFrom(self._served[link])
         known.held_weights_sha256[:] = [held for held in _held(known) if held != weights]
+        if _is_shadow(known, weights):
+            known.ClearField("shadow")
         self._served[link] = known
-        self._redraft({row.sequence.sequence_id for row in rows})
+        self._redraft(_to_redraft(rows))
 
     def _look_for_lost_weights(self, elapsed_s: float) -> None:
         """Ends sequences whose weights no replica has held for the time of grace, while others are there."""
@@ -261,8 +254,18 @@ def _held(info: RouterInfo) -> Sequence[str]:
     return info.held_weights_sha256 or [info.router.weights_sha256]
 
 
-def _if_wants(row: ScoredRow | None, weights: str) -> ScoredRow | None:
-    return row if row is not None and row.sequence.task.rule.router_weights == weights else None
+def _is_shadow(info: RouterInfo, weights: str) -> bool:
+    return info.HasField("shadow") and info.shadow.weights_sha256 == weights
+
+
+def _to_redraft(rows: Iterable[DraftRow]) -> set[int]:
+    """Tells drafts that their scores won't come. Returns the sequences that have to draft again."""
+    lost = [row.lost() for row in rows]
+    return {sequence_id for sequence_id in lost if sequence_id is not None}
+
+
+def _if_wants(row: DraftRow | None, weights: str) -> DraftRow | None:
+    return row if row is not None and row.router_weights == weights else None
 
 
 def _select(values: Sequence[int], keep: Sequence[bool]) -> list[int]:

@@ -18,7 +18,7 @@ from services.orchestrator.replicas.draft_scores import DraftScores
 from services.orchestrator.replicas.link import Link, LinkPeer
 from services.orchestrator.replicas.link_set import LinkSet
 from services.orchestrator.replicas.model_side import LinkSeat, ModelSide, sampling_message, step_batches
-from services.orchestrator.replicas.router_side import ScoredRow
+from services.orchestrator.replicas.scored_row import DraftRow, ScoredRow
 from services.orchestrator.routing.actions import GrantSlm, OpenSlm, RewindSlm
 from services.orchestrator.routing.core import RoutingCore
 from services.orchestrator.sequences.running import RunningSequences
@@ -88,18 +88,25 @@ class SlmSide(ModelSide[slm_pb2.DraftCommand, slm_pb2.DraftResponse, SlmInfo]):
             if sequence := self._find(error.sequence_id, link):
                 self._on_refusal(link, sequence, error.code, error.message)
         saturated = response.num_waiting_sequences > 0
-        rows: list[ScoredRow | None] = []
+        rows: list[DraftRow | None] = []
+        shadow_rows: list[DraftRow | None] = []
         columns = (response.sequence_ids, response.positions, response.token_ids, response.epochs)
         if len({len(column) for column in columns}) > 1:
             raise PeerUnavailable("slm: sequence_ids, positions, token_ids and epochs of a step differ in length")
-        for sequence_id, position, token_id, epoch in zip(*columns, strict=True):
-            row = None
+        for index, (sequence_id, position, token_id, epoch) in enumerate(zip(*columns, strict=True)):
+            row = shadow_row = None
             if sequence := self._find(sequence_id, link):
                 sequence.core.slm_saturation(saturated)
                 if sequence.core.drafted(position, token_id, epoch):
                     row = ScoredRow(sequence, position, epoch)
+                    shadow_row = sequence.shadow.drafted(position, token_id) if sequence.shadow else None
+                    if sequence.sample:
+                        sequence.sample.drafted(position, token_id, response, index)
             rows.append(row)
+            shadow_rows.append(shadow_row)
         self._scores.score(rows, response)
+        if any(shadow_rows):
+            self._scores.score(shadow_rows, response)
 
     def _identity(self, info: SlmInfo) -> tuple[str, int]:
         return info.replica.replica_id, info.model.context_length

@@ -13,6 +13,8 @@ from typing import Concatenate, ParamSpec, Protocol
 
 from services.common.errors import TriviumError
 from services.orchestrator.index.prefix_index import PrefixHits
+from services.orchestrator.learning.sample import SequenceSample
+from services.orchestrator.learning.shadow import SequenceShadow
 from services.orchestrator.requests.task import GenerationTask
 from services.orchestrator.routing.actions import (
     AcceptedToken,
@@ -89,6 +91,10 @@ class RunningSequence:
     resumed: Sequence[AcceptedToken] = ()
     counts: RequestCounts = field(default_factory=RequestCounts)
     on_end: Callable[[RunningSequence], None] = lambda _sequence: None
+    shadow: SequenceShadow | None = field(init=False, default=None)
+    """Counts what a second rule would have decided."""
+    sample: SequenceSample | None = field(init=False, default=None)
+    """Keeps some of its drafts."""
     slm: Seat | None = field(init=False, default=None)
     llm: Seat | None = field(init=False, default=None)
     slm_prefill: PrefillCounts = field(init=False, default_factory=PrefillCounts)
@@ -149,6 +155,9 @@ class RunningSequence:
             case Emit(tokens):
                 if is_new:
                     self.counts.accepted(tokens, self.task.rule.rule)
+                for observer in (self.shadow, self.sample):
+                    if observer is not None:
+                        observer.accepted(tokens)
                 self.answer.put(action)
             case Finish():
                 self.answer.end(action)

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from trivium.v1 import router_pb2
 
 from router_service.serving import servicer as router
+from router_service.serving.followed import CheckpointSource
 from services.common.serving.channels import open_channel
 from services.common.serving.interceptors import CallGuard
 from services.common.serving.lifecycle import Lifecycle
@@ -28,6 +29,7 @@ from services.engines.fakes import FakeLlmEngine, FakeSlmEngine, fake_next_token
 from services.llm import servicer as llm
 from services.orchestrator.driver import Driver
 from services.orchestrator.index.prefix_index import PrefixIndex
+from services.orchestrator.learning.learning import Learning
 from services.orchestrator.pair.gate import PairGate
 from services.orchestrator.replicas.discovery import Resolve, resolve_host
 from services.orchestrator.requests.task import GenerationTask
@@ -160,11 +162,13 @@ class RouterReplica(FakeReplica):
     Args:
         weights: Of its first router.
         max_versions: Routers that it holds at most.
+        shadow: Weights of a second router, which decides nothing; None where there is none.
     """
 
-    def __init__(self, weights: str = "", max_versions: int = 4) -> None:
+    def __init__(self, weights: str = "", max_versions: int = 4, shadow: str | None = None) -> None:
         super().__init__(router.SERVICE_NAME, self._create_servicer)
         self.weights = weights
+        self._shadow = shadow
         self._max_versions = max_versions
 
     async def swap(self, weights: str) -> None:
@@ -172,8 +176,12 @@ class RouterReplica(FakeReplica):
         await cast(router.RouterServicer, self.service).swap()
 
     def _create_servicer(self, lifecycle: Lifecycle) -> tuple[Service, None]:
+        shadow = self._shadow
         return router.RouterServicer(
-            lambda: FakeScorer(self.weights), lifecycle, max_versions=self._max_versions
+            CheckpointSource(lambda: FakeScorer(self.weights)),
+            lifecycle,
+            shadow=None if shadow is None else CheckpointSource(lambda: FakeScorer(shadow)),
+            max_versions=self._max_versions,
         ), None
 
 
@@ -229,6 +237,7 @@ async def running_cluster(
     index: PrefixIndex | None = None,
     resolve: Resolve = resolve_host,
     default_evidence: Evidence = Evidence.ROUTER,
+    learning: Learning | None = None,
     **settings: Any,
 ) -> AsyncIterator[Cluster]:
     """A pair that is complete: one replica of each kind unless others are given.
@@ -253,6 +262,7 @@ async def running_cluster(
             resolve=resolve,
             draw=random.Random(0),
             default_evidence=default_evidence,
+            learning=learning,
             on_presence=cluster.presence.append,
         )
         working = asyncio.create_task(cluster.driver.run())

@@ -20,7 +20,8 @@ from services.orchestrator.replicas.draft_scores import DraftScores
 from services.orchestrator.replicas.link import Link
 from services.orchestrator.replicas.link_set import LinkSet
 from services.orchestrator.replicas.model_side import step_batches
-from services.orchestrator.replicas.router_side import RouterSide, ScoredRow
+from services.orchestrator.replicas.router_side import RouterSide
+from services.orchestrator.replicas.scored_row import ScoredRow
 from services.orchestrator.replicas.slm_side import SlmSide
 from services.orchestrator.sequences.running import RunningSequences
 from services.orchestrator.sequences.sequence import RunningSequence

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from trivium.v1 import common_pb2, router_pb2, router_pb2_grpc
 
+from router_service.serving.followed import CheckpointSource
 from router_service.serving.servicer import SERVICE_NAME, RouterServicer
 from services.common.serving.lifecycle import Lifecycle
 from services.common.tensors import pack, unpack
@@ -71,7 +72,7 @@ class _Router:
 @asynccontextmanager
 async def _router(**options: Any) -> AsyncIterator[_Router]:
     lifecycle, scorer = Lifecycle(SERVICE_NAME, "r1"), _Scorer()
-    servicer = RouterServicer(lambda: scorer, lifecycle, **options)
+    servicer = RouterServicer(CheckpointSource(lambda: scorer), lifecycle, **options)
     async with serving(servicer, lifecycle, max_message_mb=1) as channel:
         yield _Router(channel, scorer, lifecycle, servicer)
         scorer.may_score.set()
@@ -301,6 +302,6 @@ async def test_server_info_describes_router_and_replica() -> None:
 async def test_router_that_reads_another_number_of_logits_does_not_start() -> None:
     scorer = _Scorer()
     scorer.num_top_logits = 64
-    servicer = RouterServicer(lambda: scorer, Lifecycle(SERVICE_NAME, "r1"))
+    servicer = RouterServicer(CheckpointSource(lambda: scorer), Lifecycle(SERVICE_NAME, "r1"))
     with pytest.raises(ValueError, match="num_top_logits is 64, and SLM services send 100"):
         await servicer.start()

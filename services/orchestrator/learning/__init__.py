@@ -1,0 +1,1 @@
+"""What is learnt from live traffic, of which no token changes by it."""
