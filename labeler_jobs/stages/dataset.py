@@ -21,17 +21,22 @@ class JoinError(ValueError):
     """Shards of one run don't fit together. The message names field, query and position."""
 
 
-def labelled_schema(slm: ModelIdentity, llm: ModelIdentity, num_top_logits: int) -> pa.Schema:
+def labelled_schema(
+    slm: ModelIdentity, llm: ModelIdentity, num_top_logits: int, *, verified: bool = True
+) -> pa.Schema:
     """Schema of a dataset's shards, with the pair in its metadata.
 
     Args:
         slm: The small model.
         llm: The large model.
         num_top_logits: How many logits are kept per token.
+        verified: Whether a verifier told neutral differences from divergent ones.
     """
-    pair = {"slm": dataclasses.asdict(slm), "llm": dataclasses.asdict(llm)}
+    told: dict[str, object] = {"slm": dataclasses.asdict(slm), "llm": dataclasses.asdict(llm)}
+    if not verified:
+        told["verified"] = False
     return dataset_schema(slm.hidden_size, num_top_logits).with_metadata(
-        {METADATA_KEY: json.dumps(pair, sort_keys=True).encode()}
+        {METADATA_KEY: json.dumps(told, sort_keys=True).encode()}
     )
 
 

@@ -19,7 +19,7 @@ from router_service.checkpoint import (
     save_checkpoint,
 )
 from router_service.checkpoint_files import CheckpointError
-from router_service.description import RouterDescription
+from router_service.description import ModelIdentity, RouterDescription
 from router_service.model import Router
 from router_service.training.calibrate import (
     DEFAULT_THRESHOLD,
@@ -46,6 +46,7 @@ from router_service.training.state import EpochRecord
 from router_service.training.train import ShowSteps, predict_logits, train_router
 from services.common.model_sizes import ModelSizes
 from services.common.text.tokenizer import load_tokenizer, tokenizer_sha256
+from services.common.weights import are_other_weights
 
 DEFAULT_TARGET = Target("llm_usage_rate", 0.09)
 TRAINING_DIR = "training"
@@ -170,13 +171,20 @@ def _recentre_on_target(
 
 def _checked_pair(train: Path, validation: Path) -> LabelledPair:
     pair = labelled_pair(train)
-    if (other := labelled_pair(validation)) != pair:
+    other = labelled_pair(validation)
+    if not (other.slm.is_same_model(pair.slm) and _may_be_same(other.llm, pair.llm)):
         raise DatasetError(
             f"{validation}: was labelled with {other.slm.model_id!r} and {other.llm.model_id!r} at revisions "
             f"{other.slm.revision} and {other.llm.revision}; {train}: with {pair.slm.model_id!r} and "
             f"{pair.llm.model_id!r} at {pair.slm.revision} and {pair.llm.revision}"
         )
     return pair
+
+
+def _may_be_same(llm: ModelIdentity, other: ModelIdentity) -> bool:
+    """Whether two LLMs may be one. A served one doesn't always tell its weights."""
+    sizes = [(each.vocab_size, each.hidden_size, each.tokenizer_sha256) for each in (llm, other)]
+    return sizes[0] == sizes[1] and not are_other_weights(llm.revision, other.revision)
 
 
 def _check_slm(slm_dir: Path, embedding: Tensor, pair: LabelledPair) -> None:

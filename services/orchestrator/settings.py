@@ -78,7 +78,7 @@ class OrchestratorSettings(PeerSettings, ProcessSettings):
     sample_dir: Path | None = Field(
         None,
         description="Directory for a sample of the drafts of requests that are decoded greedily: the SLM's features "
-        "and both models' tokens, no text. `trivium collect` makes training data of it. Empty: nothing is kept.",
+        "and both models' tokens, no text. `trivium label collect` makes training data of it.",
     )
     sample_share: float = Field(0.01, ge=0, le=MOST, description="Share of the drafts that are kept.")
     sample_max_mb: int = Field(

@@ -140,6 +140,25 @@ def submit(
     )
 
 
+@label_app.command()
+def collect(
+    samples: own.Samples,
+    out: own.CollectedOut,
+    validation: own.CollectedValidation = None,
+    validation_share: own.ValidationShare = 0.1,
+    seed: own.CollectSeed = 1,
+) -> None:
+    """Makes training data of what orchestrators have kept of live traffic (--sample-dir).
+
+    No verifier has looked at it: wherever the models differ counts as divergent.
+
+    Example: trivium label collect /data/sample --out live --validation live-validation
+    """
+    from services.cli.label.collect import run_collect
+
+    run_collect(own.CollectOptions(tuple(samples), out, validation, validation_share, seed))
+
+
 def _check_stage_options(context: typer.Context, own_options: list[str]) -> str:
     """Reads the options that go to the pods as the stages there will; says who verifies."""
     command = get_command(label_app).commands[LabelStage.ALL.value]  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -45,6 +46,17 @@ class LabelOptions:
     kv_cache_tokens: int | None
     num_threads: int | None
     verifier: str
+
+
+@dataclass(frozen=True, slots=True)
+class CollectOptions:
+    """What `trivium label collect` is asked for."""
+
+    samples: tuple[Path, ...]
+    out: Path
+    validation: Path | None
+    validation_share: float
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,3 +186,17 @@ Keep = Annotated[int, typer.Option("--keep-s", min=0, help="Seconds that finishe
 CancelOnInterrupt = Annotated[
     bool, typer.Option("--cancel-on-interrupt", help="Ctrl-C ends the Job, too. Otherwise it goes on.")
 ]
+
+Samples = Annotated[
+    list[Path],
+    typer.Argument(metavar="DIR...", help="Directories of orchestrators' --sample-dir.", show_default=False),
+]
+CollectedOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="The dataset's folder.")]
+CollectedValidation = Annotated[
+    Path | None,
+    typer.Option("--validation", metavar="DIR", help="Folder of a dataset of other answers.", show_default="none"),
+]
+ValidationShare = Annotated[
+    float, typer.Option("--validation-share", min=0.0, max=1.0, help="Share of the answers that go there.")
+]
+CollectSeed = Annotated[int, typer.Option("--seed", help="Chooses them.")]

@@ -1,14 +1,12 @@
 """Writes the sample to files, in the background and bounded.
 
-Owns the files: each holds some drafts as safetensors, under the names and types of the columns of a labelled dataset,
-which `trivium collect` makes of them. Several orchestrators may share a directory. The oldest files go where there is
-too much; a disk that fails costs the sample and nothing else.
+Owns the files of a directory, which several orchestrators may share; their form is `services.common.draft_sample`'s.
+The oldest ones go where there is too much. A disk that fails costs the sample and nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import secrets
 import time
@@ -18,14 +16,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 from trivium.v1 import common_pb2
 
+from services.common.draft_sample import PREFIX, SUFFIX, DraftSample, write_sample
 from services.orchestrator.learning.sample import SampledDraft
-
-PREFIX, SUFFIX = "sample-", ".safetensors"
-METADATA_KEY = "trivium"
-"""Metadata of each file: JSON with the identities of "slm" and "llm"."""
 
 _PARTIAL = ".partial"
 _INTERVAL_S = 60.0
@@ -115,21 +109,20 @@ class SampleFiles:
     def _write(
         self, drafts: Sequence[tuple[SampledDraft, int]], slm: common_pb2.ModelInfo, llm: common_pb2.ModelInfo
     ) -> None:
-        columns: dict[str, NDArray[Any]] = {
-            "query_id": np.array([draft.query_id for draft, _ in drafts], dtype=np.int64),
-            "position": np.array([draft.position for draft, _ in drafts], dtype=np.int32),
-            "slm_token_id": np.array([draft.token_id for draft, _ in drafts], dtype=np.int32),
-            "llm_token_id": np.array([token_id for _, token_id in drafts], dtype=np.int32),
-            "hidden_state": np.stack([draft.hidden_state for draft, _ in drafts]),
-            "top_logits": np.stack([draft.top_logits for draft, _ in drafts]),
-        }
         # By chance: rows that follow one another must not read as an answer.
-        order = np.random.default_rng().permutation(len(drafts))
+        shuffled = [drafts[index] for index in np.random.default_rng().permutation(len(drafts))]
+        columns: dict[str, NDArray[Any]] = {
+            "query_id": np.array([draft.query_id for draft, _ in shuffled], dtype=np.int64),
+            "position": np.array([draft.position for draft, _ in shuffled], dtype=np.int32),
+            "slm_token_id": np.array([draft.token_id for draft, _ in shuffled], dtype=np.int32),
+            "llm_token_id": np.array([token_id for _, token_id in shuffled], dtype=np.int32),
+            "hidden_state": np.stack([draft.hidden_state for draft, _ in shuffled]),
+            "top_logits": np.stack([draft.top_logits for draft, _ in shuffled]),
+        }
         # Names sort by age. Other orchestrators may write in the same moment.
         path = self._folder / f"{PREFIX}{time.time_ns():020}-{secrets.token_hex(4)}{SUFFIX}"
         aside = path.with_suffix(_PARTIAL)
-        metadata = {METADATA_KEY: json.dumps({"slm": _identity(slm), "llm": _identity(llm)})}
-        save_file({name: np.ascontiguousarray(column[order]) for name, column in columns.items()}, aside, metadata)
+        write_sample(aside, DraftSample({"slm": _identity(slm), "llm": _identity(llm)}, columns))
         aside.replace(path)
         self._make_room()
 
