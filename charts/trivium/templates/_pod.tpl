@@ -132,6 +132,11 @@ keys: {secretName: {{ $values.keys.secretName }}, path: /etc/trivium/keys}
   configMap:
     name: {{ . }}
 {{- end }}
+{{- with $values.sampleClaim }}
+- name: sample
+  persistentVolumeClaim:
+    claimName: {{ . }}
+{{- end }}
 {{- with include "trivium.secretMounts" . | fromYaml }}
 {{- range $name, $secret := . }}
 - name: {{ $name }}
@@ -154,6 +159,9 @@ keys: {secretName: {{ $values.keys.secretName }}, path: /etc/trivium/keys}
 {{- end }}
 {{- if $values.ruleSweepsConfigMap }}
 - {name: rules, mountPath: /etc/trivium/rules, readOnly: true}
+{{- end }}
+{{- if $values.sampleClaim }}
+- {name: sample, mountPath: /var/lib/trivium/sample}
 {{- end }}
 {{- with include "trivium.secretMounts" . | fromYaml }}
 {{- range $name, $secret := . }}

@@ -58,7 +58,7 @@ What the schema can't see: values that each are right and don't fit together. Al
 {{- $found = append $found (printf "%s.settings.ruleSweeps has %s, but modelCache.kind is none: nothing is mounted at %s" $name $path $cache.mountPath) -}}
 {{- end -}}
 {{- end -}}
-{{- range $key := list "model" "checkpoint" "slmModel" "tokenizer" -}}
+{{- range $key := list "model" "checkpoint" "shadowCheckpoint" "slmModel" "tokenizer" -}}
 {{- $location := get $settings $key | default "" -}}
 {{- if and $location (hasPrefix (printf "%s/" $cache.mountPath) $location) (eq $cache.kind "none") -}}
 {{- $found = append $found (printf "%s.settings.%s is %s, but modelCache.kind is none: nothing is mounted at %s" $name $key $location $cache.mountPath) -}}
@@ -120,6 +120,11 @@ What the schema can't see: values that each are right and don't fit together. Al
 {{- end -}}
 {{- else if eq ($orchestrator.rule | default "router" | splitList ":" | first | trim) "router" -}}
 {{- $found = append $found "router.enabled is false, but orchestrator.settings.rule is router: set a rule that asks none, e.g. entropy" -}}
+{{- end -}}
+{{- if eq ($orchestrator.shadowRule | default "" | splitList ":" | first | trim) "router" -}}
+{{- if not (and $values.router.enabled $values.router.settings.shadowCheckpoint) -}}
+{{- $found = append $found "orchestrator.settings.shadowRule is router: set router.settings.shadowCheckpoint to the directory of the second router" -}}
+{{- end -}}
 {{- end -}}
 {{- range $path := $orchestrator.ruleSweeps -}}
 {{- if and (hasPrefix "/etc/trivium/rules/" $path) (not $values.orchestrator.ruleSweepsConfigMap) -}}

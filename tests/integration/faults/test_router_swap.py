@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from trivium.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
 from evaluation.exactness import Reference, reference_decodings, suite_prompts
@@ -17,6 +16,7 @@ from evaluation.reference.corpus.samples import MAX_NEW_TOKENS
 from evaluation.reference.pair import WEIGHTS_DIR, LoadedPair
 from router_service.checkpoint import RouterCheckpoint, load_checkpoint, save_checkpoint
 from services.common.serving.channels import open_channel
+from tests.integration.harness.changed_router import changed_router
 from tests.integration.harness.completions import Completion, assert_is_reference, generate, tell
 from tests.integration.harness.up import RunningUp, running_up, trivium
 
@@ -29,18 +29,6 @@ NUM_STREAMS, NUM_PROMPTS = 32, 12
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningUp]:
     with running_up(tmp_path_factory.mktemp("state")) as running:
         yield running
-
-
-def changed_router(folder: Path, seed: int) -> Path:
-    """The shipped router with some noise on its weights, at the same threshold."""
-    checkpoint = load_checkpoint(WEIGHTS_DIR / "router")
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weights in checkpoint.router.parameters():
-            if weights.numel() > 1:
-                weights.add_(0.5 * weights.std() * torch.randn(weights.shape, generator=generator))
-    save_checkpoint(RouterCheckpoint(checkpoint.router, checkpoint.description, checkpoint.slm_embedding), folder)
-    return folder
 
 
 def references_of(folder: Path, pair: LoadedPair, prompts: list[tuple[int, ...]]) -> list[Reference]:

@@ -13,6 +13,7 @@ import pytest
 from evaluation.exactness import Reference
 from evaluation.reference.pair import WEIGHTS_DIR
 from services.common.access.tenant import Reason
+from services.orchestrator.learning.shadow import Outcome
 from services.orchestrator.sequences.counts import rule_label
 from services.rules.registry import Rules
 from tests.integration.harness.completions import client, cycled, generate, request_for
@@ -66,8 +67,9 @@ def _assert_labels_tell_nothing_of_what_is_written(pages: list[Scrape]) -> None:
     names = {*authors, "router", *(f"trivium.v1.{name.title()}Service" for name in SERVICES)}
     rules = {rule_label(rule) for rule in Rules()}
     reasons = {reason.value for reason in Reason}
+    outcomes = {*(outcome.value for outcome in Outcome), "kept", "dropped"}
     # Besides, the id of each replica.
-    assert len(values - buckets - names - rules - reasons) == len(SERVICES)
+    assert len(values - buckets - names - rules - reasons - outcomes) == len(SERVICES)
 
 
 async def test_metrics_move_with_the_load_and_agree_with_what_answers_say(

@@ -193,6 +193,14 @@ BAD: dict[str, tuple[Values, str]] = {
         values("router.enabled=false,orchestrator.settings.rule=router:threshold=0.4"),
         "router.enabled is false, but orchestrator.settings.rule is router: set a rule that asks none",
     ),
+    "shadow without a second router": (
+        values("orchestrator.settings.shadowRule=router:threshold=0.4"),
+        "orchestrator.settings.shadowRule is router: set router.settings.shadowCheckpoint",
+    ),
+    "second router in a cache that isn't mounted": (
+        values("router.settings.shadowCheckpoint=/models/other"),
+        "router.settings.shadowCheckpoint is /models/other, but modelCache.kind is none",
+    ),
     "sweep in a ConfigMap that isn't named": (
         values("orchestrator.settings.ruleSweeps={/etc/trivium/rules/entropy.json}"),
         "orchestrator.settings.ruleSweeps has /etc/trivium/rules/entropy.json: set orchestrator.ruleSweepsConfigMap",

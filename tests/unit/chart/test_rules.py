@@ -56,6 +56,26 @@ def test_sweeps_of_a_config_map_are_mounted_where_they_are_read(helm: Helm) -> N
     assert "sweeps" not in json.dumps(others)
 
 
+def test_shadow_and_sample_are_where_the_orchestrator_looks_for_them(helm: Helm) -> None:
+    manifests = helm.render(CASES["shadow and sample"])
+    found = environment(manifests, "orchestrator")
+    assert found["TRIVIUM_ORCHESTRATOR_SHADOW_RULE"] == "router"
+    assert found["TRIVIUM_ORCHESTRATOR_SHADOW_SHARE"] == "0.5"
+    assert environment(manifests, "router")["TRIVIUM_ROUTER_SHADOW_CHECKPOINT"] == f"{IN_THE_IMAGE}/router"
+    mounts = container(manifests, "orchestrator")["volumeMounts"]
+    [mount] = [mount for mount in mounts if mount["mountPath"] == found["TRIVIUM_ORCHESTRATOR_SAMPLE_DIR"]]
+    assert not mount.get("readOnly")
+    spec = named(manifests, "Deployment", "orchestrator")["spec"]["template"]["spec"]
+    assert {"name": mount["name"], "persistentVolumeClaim": {"claimName": "drafts"}} in spec["volumes"]
+    others = [spec for name, spec in pods(manifests) if not name.endswith("-orchestrator")]
+    assert "drafts" not in json.dumps(others)
+
+
+def test_nothing_is_kept_and_nothing_shadowed_unless_asked_for(helm: Helm) -> None:
+    found = environment(helm.render(values()), "orchestrator")
+    assert not {"TRIVIUM_ORCHESTRATOR_SAMPLE_DIR", "TRIVIUM_ORCHESTRATOR_SHADOW_RULE"} & found.keys()
+
+
 def test_notes_without_a_router_name_the_rule_and_no_router(helm: Helm) -> None:
     install = ("install", RELEASE, str(CHART), "--dry-run=client", "--set", "modelCache.kind=claim")
     notes = "; the router is read from", "corrects, by the rule entropy:threshold=0.7."

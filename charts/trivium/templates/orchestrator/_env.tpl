@@ -13,6 +13,9 @@
   value: {{ . | quote }}
 {{- end }}
 {{- end }}
+{{- if .Values.orchestrator.sampleClaim }}
+- {name: TRIVIUM_ORCHESTRATOR_SAMPLE_DIR, value: /var/lib/trivium/sample}
+{{- end }}
 {{- if eq .Values.redis.mode "bundled" }}
 - name: TRIVIUM_ORCHESTRATOR_REDIS_URL
   value: redis://{{ include "trivium.address" (dict "root" . "component" "redis") }}/0

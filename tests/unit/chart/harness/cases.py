@@ -154,6 +154,14 @@ gateway: {settings: {modelName: mine, corsOrigins: [https://a.example.com, https
         preset=_R1,
         apis=(KEDA,),
     ),
+    "shadow and sample": values(
+        text="""
+router: {settings: {shadowCheckpoint: /opt/trivium/reference/router}}
+orchestrator:
+  sampleClaim: drafts
+  settings: {shadowRule: router, shadowShare: 0.5, sampleShare: 0.05, sampleMaxMb: 9}
+"""
+    ),
     "no router, but TLS": values(
         NO_ROUTER, "tls.enabled=true,tls.certManager.issuerRef.name=trivium-ca", apis=(CERT_MANAGER,)
     ),
