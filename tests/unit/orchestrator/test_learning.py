@@ -16,7 +16,7 @@ from services.engines.base import SamplingParams
 from services.engines.fakes import fake_next_token
 from services.orchestrator.learning.learning import Learning
 from services.orchestrator.learning.sample import SampledDraft, Sampler
-from services.orchestrator.learning.shadow import Outcome, Shadow, ShadowCounts
+from services.orchestrator.learning.shadow import Outcome, Shadow, ShadowCounts, check_shadow
 from services.orchestrator.requests.task import GenerationTask
 from services.rules.chosen import ChosenRule
 from services.rules.decider import Draft, Verdict
@@ -25,6 +25,7 @@ from services.rules.rule import RuleError
 from tests.rules import router_rule
 from tests.serving import until
 from tests.unit.orchestrator.cluster import (
+    FakeReplica,
     RouterReplica,
     divergence_probability,
     llm_replica,
@@ -95,6 +96,14 @@ def shadow_of(spec: str, share: float = 1.0) -> Shadow:
     return Shadow(RULES, RuleSpec.parse(spec), share, random.Random(1))
 
 
+async def lose_some(replicas: list[FakeReplica], draw: random.Random) -> None:
+    for _ in range(6):
+        await asyncio.sleep(draw.uniform(0.05, 0.2))
+        replica = draw.choice(replicas)
+        await replica.kill()
+        await replica.start()
+
+
 async def settled(shadow: Shadow, number: int) -> None:
     def count() -> int:
         counts = shadow.counts
@@ -131,15 +140,8 @@ async def test_shadow_counts_survive_the_loss_of_slms_and_llms_and_count_no_draf
     slms, llms = [slm_replica(), slm_replica()], [llm_replica(), llm_replica()]
     async with running_cluster(slms=slms, llms=llms, learning=Learning(shadow)) as cluster:
         asked = traffic(max_new_tokens=150)
-
-        async def lose_some() -> None:
-            for _ in range(6):
-                await asyncio.sleep(draw.uniform(0.05, 0.2))
-                replica = draw.choice([*slms, *llms])
-                await replica.kill()
-                await replica.start()
-
-        _, *found = await asyncio.gather(lose_some(), *(cluster.run(task) for task in asked))
+        losing = lose_some([*slms, *llms], draw)
+        _, *found = await asyncio.gather(losing, *(cluster.run(task) for task in asked))
         assert found == [reference_decoding(task) for task in asked]
     rule = ChosenRule.of(RULES.named("own"), {"threshold": 0.7})
     assert (shadow.counts.num_accepted, shadow.counts.num_asked) == offline(asked, rule)
@@ -200,6 +202,13 @@ def test_shadow_that_can_not_be_is_refused(spec: str, message: str) -> None:
         shadow_of(spec)
 
 
+def test_shadow_that_needs_a_router_is_refused_where_there_is_none() -> None:
+    with pytest.raises(RuleError, match=r"^router needs a router service with a shadow_checkpoint"):
+        check_shadow(RuleSpec("router"), RULES, has_router=False)
+    check_shadow(RuleSpec("router"), RULES, has_router=True)
+    check_shadow(RuleSpec("own"), RULES, has_router=False)
+
+
 class Kept:
     """What a sampler has kept."""
 
@@ -243,15 +252,8 @@ async def test_sample_survives_the_loss_of_replicas() -> None:
     slms, llms = [slm_replica(), slm_replica()], [llm_replica(), llm_replica()]
     async with running_cluster(slms=slms, llms=llms, learning=Learning(None, sampler(kept))) as cluster:
         asked = traffic(max_new_tokens=150)
-
-        async def lose_some() -> None:
-            for _ in range(6):
-                await asyncio.sleep(draw.uniform(0.05, 0.2))
-                replica = draw.choice([*slms, *llms])
-                await replica.kill()
-                await replica.start()
-
-        _, *found = await asyncio.gather(lose_some(), *(cluster.run(task) for task in asked))
+        losing = lose_some([*slms, *llms], draw)
+        _, *found = await asyncio.gather(losing, *(cluster.run(task) for task in asked))
         assert found == [reference_decoding(task) for task in asked]
     expected = {
         (index, each.draft, fake_next_token("llm", each.prefix))

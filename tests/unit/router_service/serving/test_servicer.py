@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from trivium.v1 import common_pb2, router_pb2, router_pb2_grpc
 
+from router_service.checkpoint_files import CheckpointError
 from router_service.serving.followed import CheckpointSource
 from router_service.serving.servicer import SERVICE_NAME, RouterServicer
 from services.common.serving.lifecycle import Lifecycle
@@ -305,3 +307,42 @@ async def test_router_that_reads_another_number_of_logits_does_not_start() -> No
     servicer = RouterServicer(CheckpointSource(lambda: scorer), Lifecycle(SERVICE_NAME, "r1"))
     with pytest.raises(ValueError, match="num_top_logits is 64, and SLM services send 100"):
         await servicer.start()
+
+
+async def test_shadow_follows_its_files_and_streams_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "weights"
+    file.write_text("s1")
+
+    def load() -> _Scorer:
+        scorer = _Scorer()
+        scorer.info.weights_sha256 = file.read_text()
+        if scorer.info.weights_sha256 == "bad":
+            raise CheckpointError("bad: can't be used")
+        return scorer
+
+    async with _router(shadow=CheckpointSource(load, [file])) as router:
+        assert (await router.info()).shadow.weights_sha256 == "s1"
+        call = router.stub.Score()
+        await call.write(_request(0, 1))
+        assert await _check_next(call, 1) == 0
+        file.write_text("s22")
+        assert (await read(call)).news.shadow.weights_sha256 == "s22"
+        request = _request(1, 2)
+        request.weights_sha256 = "s22"
+        await call.write(request)
+        assert await _check_next(call, 2) == 1
+        with scraped(router.servicer) as values:
+            assert values()["trivium_router_shadow_current"] == 1
+            file.write_text("bad")
+            await until(lambda: values()["trivium_router_shadow_current"] == 0, timeout_s=20)
+            assert values()["trivium_router_checkpoint_current"] == 1
+        assert (await router.info()).shadow.weights_sha256 == "s22"
+        request = _request(2, 1)
+        request.weights_sha256 = "s1"
+        await call.write(request)
+        assert (await read(call)).weights_unknown
+
+
+async def test_router_without_a_shadow_tells_of_none() -> None:
+    async with _router() as router:
+        assert not (await router.info()).HasField("shadow")

@@ -72,6 +72,21 @@ def test_router_of_another_slm_is_refused_and_the_old_one_serves_on(info: dict[s
     assert versions.held == ["a"]
 
 
+def test_shadow_is_found_by_its_weights_and_serves_nobody_who_names_none() -> None:
+    versions = Versions(first := _Scorer("a"), most=2)
+    shadow = _Scorer("s")
+    versions.cast_shadow(shadow)
+    assert (versions.named("s"), versions.named("")) == (shadow, first)
+    # It takes no place among the others, and none of theirs is its.
+    for name in "bcd":
+        versions.swap(_Scorer(name))
+    assert versions.held == ["d", "c"]
+    assert versions.named("s") is shadow
+    with pytest.raises(CheckpointError, match=r"^of t: hidden_size: it was trained with 8"):
+        versions.cast_shadow(_Scorer("t", hidden_size=8))
+    assert versions.named("s") is shadow
+
+
 def test_router_of_another_number_of_logits_is_refused() -> None:
     versions = Versions(_Scorer("a"), most=2)
     other = _Scorer("b")
