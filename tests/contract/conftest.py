@@ -1,4 +1,7 @@
-"""The engines that the contract holds for. Each is started once, since some take long."""
+"""The engines that the contract holds for. Each is started once, since some take long.
+
+Tests of the arithmetic run on models of several families, as `transformers/gemma3`.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,9 @@ from services.engines.base import EngineOptions, LlmEngine, SlmEngine
 from services.engines.factory import EngineUnavailable, create_llm_engine, create_slm_engine
 from services.engines.fakes import FakeLlmEngine, FakeSlmEngine
 from tests.contract.drivers import LlmDriver, SlmDriver
+from tests.contract.families import family_config
 from tests.contract.reference import FakeReference, PlainModel, Reference
-from tests.contract.tiny_models import write_tiny_llm, write_tiny_slm
+from tests.contract.tiny_models import write_model, write_tiny_llm, write_tiny_slm
 
 SGLANG = pytest.param("sglang", marks=pytest.mark.sglang)
 REAL_ENGINES = ["transformers", SGLANG]
@@ -27,13 +31,17 @@ Prompts = Callable[..., list[int]]
 
 
 @pytest.fixture(scope="session")
-def tiny_slm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_slm(tmp_path_factory.mktemp("slm"))
+def tiny_slm(engine_name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("slm")
+    family = engine_name.partition("/")[2]
+    return write_model(folder, family_config(family), seed=1) if family else write_tiny_slm(folder)
 
 
 @pytest.fixture(scope="session")
-def tiny_llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_llm(tmp_path_factory.mktemp("llm"))
+def tiny_llm(engine_name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("llm")
+    family = engine_name.partition("/")[2]
+    return write_model(folder, family_config(family), seed=2) if family else write_tiny_llm(folder)
 
 
 @pytest.fixture
@@ -53,7 +61,7 @@ def make_slm_engine(name: str, options: EngineOptions) -> SlmEngine:
     if name == "fake":
         return FakeSlmEngine(options)
     try:
-        return create_slm_engine(name, options)
+        return create_slm_engine(name.partition("/")[0], options)
     except EngineUnavailable as error:
         pytest.skip(str(error))
 
@@ -62,7 +70,7 @@ def make_llm_engine(name: str, options: EngineOptions) -> LlmEngine:
     if name == "fake":
         return FakeLlmEngine(options)
     try:
-        return create_llm_engine(name, options)
+        return create_llm_engine(name.partition("/")[0], options)
     except EngineUnavailable as error:
         pytest.skip(str(error))
 

@@ -37,7 +37,8 @@ class PlainModel:
     """No KV cache, no batch, no padding."""
 
     def __init__(self, folder: Path) -> None:
-        self._model = AutoModelForCausalLM.from_pretrained(folder)
+        # The attention that is written out: for some families the only one that does all of it.
+        self._model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
         self._run = cache(self._run_once)
 
     def _run_once(self, token_ids: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -56,6 +57,15 @@ class PlainModel:
             return True
         logits, _hidden = self._run(tuple(token_ids))
         return sampling == GREEDY and float(logits.max() - logits[token_id]) < NEAR_TIE
+
+    def generate(self, token_ids: Sequence[int], num_tokens: int) -> list[int]:
+        """What transformers itself writes greedily, up to the end of sequence."""
+        prompt = torch.tensor([token_ids])
+        output = self._model.generate(
+            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=num_tokens, do_sample=False
+        )
+        written: list[int] = output[0, len(token_ids) :].tolist()
+        return written
 
     def features(self, token_ids: Sequence[int]) -> Features:
         logits, hidden = self._run(tuple(token_ids))

@@ -287,6 +287,10 @@ async def test_release_of_an_unknown_sequence_is_ignored(llm: LlmDriver) -> None
 async def test_random_extensions_are_answered_as_plain_decoding_answers(
     llm: LlmDriver, llm_reference: Reference, seed: int
 ) -> None:
+    await extend_at_random(llm, llm_reference, seed)
+
+
+async def extend_at_random(llm: LlmDriver, llm_reference: Reference, seed: int) -> None:
     generator = random.Random(seed)
     shared = [generator.randrange(128) for _ in range(60)]
     held: dict[int, list[int]] = {}

@@ -214,6 +214,10 @@ async def test_load_counts_sequences_and_steps(slm: SlmDriver, prompt: Prompts) 
 async def test_random_commands_leave_every_draft_as_plain_decoding_writes_it(
     slm: SlmDriver, slm_reference: Reference, seed: int
 ) -> None:
+    await command_at_random(slm, slm_reference, seed)
+
+
+async def command_at_random(slm: SlmDriver, slm_reference: Reference, seed: int) -> None:
     generator = random.Random(seed)
     prefixes = [[generator.randrange(128) for _ in range(50)] for _ in range(3)]
     # Where each sequence's drafts begin.

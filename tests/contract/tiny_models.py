@@ -6,15 +6,27 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerFast, Qwen2Config
 
 VOCAB_SIZE = 320
 CONTEXT_LEN = 256
 EOS_TOKEN_ID = 7
 
 
+def write_model(folder: Path, config: PreTrainedConfig, seed: int) -> Path:
+    """Random weights for a configuration, and a tokenizer of `VOCAB_SIZE` words."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    model.save_pretrained(folder)
+    vocabulary = {f"t{index}": index for index in range(VOCAB_SIZE)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="t0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    make_fast: type = PreTrainedTokenizerFast
+    make_fast(tokenizer_object=tokenizer, eos_token=f"t{EOS_TOKEN_ID}").save_pretrained(folder)
+    return folder
+
+
 def write_tiny_model(folder: Path, *, hidden_size: int, num_layers: int, num_heads: int, num_kv_heads: int) -> Path:
-    torch.manual_seed(hidden_size)
     config = Qwen2Config(
         vocab_size=VOCAB_SIZE,
         hidden_size=hidden_size,
@@ -29,14 +41,7 @@ def write_tiny_model(folder: Path, *, hidden_size: int, num_layers: int, num_hea
         # Wide enough that logits differ by far more than rounding.
         initializer_range=0.4,
     )
-    model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    model.save_pretrained(folder)
-    vocabulary = {f"t{index}": index for index in range(VOCAB_SIZE)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="t0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    make_fast: type = PreTrainedTokenizerFast
-    make_fast(tokenizer_object=tokenizer, eos_token=f"t{EOS_TOKEN_ID}").save_pretrained(folder)
-    return folder
+    return write_model(folder, config, seed=hidden_size)
 
 
 def write_tiny_slm(folder: Path) -> Path:

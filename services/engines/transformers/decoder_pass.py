@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -43,24 +43,23 @@ class DecoderPass(nn.Module):
             self.register_buffer(f"pool_{index}", pool, persistent=False)
         self._traced: dict[int, Pass] = {}
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        position_ids: Tensor,
-        write_slots: Tensor,
-        read_slots: Tensor,
-        attention_mask: Tensor | None = None,
-        packed_index: Tensor | None = None,
-    ) -> Tensor:
-        """One pass; shapes as in `ForwardBatch`. Returns hidden states [rows, query, hidden] after the final norm."""
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """One pass on what `_inputs` lists. Returns hidden states [rows, query, hidden] after the final norm."""
+        input_ids, position_ids, write_slots, *others = inputs
+        num_views = len(self._cache.layer_types)
+        read_slots, masks, packed_index = (
+            others[:num_views],
+            others[num_views : 2 * num_views],
+            others[2 * num_views :],
+        )
         self._cache.aim(write_slots, read_slots)
         hidden: Tensor = self._decoder(
             input_ids=input_ids,
             position_ids=position_ids,
-            attention_mask=attention_mask,
+            attention_mask=mask_argument(self._cache, masks or [None] * num_views),
             past_key_values=self._cache,
             use_cache=True,
-            **packed(packed_index),
+            **packed(*packed_index),
         ).last_hidden_state
         return hidden
 
@@ -90,12 +89,19 @@ class DecoderPass(nn.Module):
         self._traced.clear()
 
 
-def packed(packed_index: Tensor | None) -> dict[str, Tensor]:
+def packed(packed_index: Tensor | None = None) -> dict[str, Tensor]:
     """The further argument that a model passes on to its attention, if a pass is packed."""
     return {} if packed_index is None else {"packed_index": packed_index}
 
 
+def mask_argument(cache: PagedCache, masks: Sequence[Tensor | None]) -> Tensor | dict[str, Tensor | None] | None:
+    """The mask as a model takes it: by type of layer where there are several."""
+    return masks[0] if len(masks) == 1 else dict(zip(cache.layer_types, masks, strict=True))
+
+
 def _inputs(batch: ForwardBatch) -> tuple[Tensor, ...]:
-    """The tensors of a pass without those that it lacks: a packed one has a mask, always."""
-    every = (batch.input_ids, batch.position_ids, batch.write_slots, batch.read_slots)
-    return every + tuple(each for each in (batch.attention_mask, batch.packed_index) if each is not None)
+    """The tensors of a pass without those that it lacks: their number tells which. A packed one has masks, always."""
+    read_slots = [view.read_slots for view in batch.views]
+    masks = [view.attention_mask for view in batch.views if view.attention_mask is not None]
+    further = [] if batch.packed_index is None else [batch.packed_index]
+    return (batch.input_ids, batch.position_ids, batch.write_slots, *read_slots, *masks, *further)

@@ -3,6 +3,8 @@
 Owns packing, padding and masks. New tokens of rows of different lengths are packed into one long row, so that no
 matrix product sees padding; only attention pads. A model that can't be run so gets rows that are padded at the right,
 as keys always are.
+
+Layers that attend to a window are shown no more of a row than the window of its first new token and what follows.
 """
 
 from __future__ import annotations
@@ -34,6 +36,19 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """What the layers with one window attend to.
+
+    Args:
+        read_slots: [rows, kv] int64, the last keys of each row, padded at the right.
+        attention_mask: Additive [rows, 1, query, kv], or None if every query sees every key.
+    """
+
+    read_slots: Tensor
+    attention_mask: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
 class ForwardBatch:
     """One pass.
 
@@ -41,8 +56,7 @@ class ForwardBatch:
         input_ids: [rows, query] int64; [1, total] if packed.
         position_ids: int64 like `input_ids`.
         write_slots: int64 like `input_ids`; padding goes to the padding block.
-        read_slots: [rows, kv] int64.
-        attention_mask: Additive [rows, 1, query, kv], or None if every query sees every key.
+        views: One a window. Either all have a mask or none has.
         packed_index: [total] int64, where the packed tokens lie in the flattened [rows * query]; None if not packed.
         output_index: [outputs] int64 into the flattened `input_ids`, or None if all are wanted.
     """
@@ -50,13 +64,19 @@ class ForwardBatch:
     input_ids: Tensor
     position_ids: Tensor
     write_slots: Tensor
-    read_slots: Tensor
-    attention_mask: Tensor | None
+    views: tuple[View, ...]
     packed_index: Tensor | None
     output_index: Tensor | None
 
 
-def build_batch(rows: Sequence[Row], dtype: torch.dtype, device: torch.device, *, packs: bool) -> ForwardBatch:
+def build_batch(
+    rows: Sequence[Row],
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    packs: bool,
+    windows: Sequence[int | None] = (None,),
+) -> ForwardBatch:
     """Puts rows into one pass.
 
     Args:
@@ -64,20 +84,20 @@ def build_batch(rows: Sequence[Row], dtype: torch.dtype, device: torch.device, *
         dtype: Type of the mask, the model's.
         device: Where the tensors go.
         packs: The model's attention takes a `packed_index`.
+        windows: How many keys a query sees, its own included, in each view that is made; None is all before it.
     """
     query_lens = np.array([len(row.token_ids) for row in rows])
     kv_lens = np.array([len(row.slots) for row in rows])
-    query_len, kv_len = int(query_lens.max()), int(kv_lens.max())
+    starts = kv_lens - query_lens
+    query_len = int(query_lens.max())
     is_token = np.arange(query_len) < query_lens[:, None]
-    # Padding goes on counting from the row's start: it sees real keys, and its output is thrown away.
-    position_ids = np.minimum((kv_lens - query_lens)[:, None] + np.arange(query_len), kv_len - 1)
+    # Padding repeats the row's last position: it sees real keys, and its output is thrown away.
+    position_ids = np.minimum(starts[:, None] + np.arange(query_len), kv_lens[:, None] - 1)
     input_ids = np.concatenate([row.token_ids for row in rows])
     write_slots = np.concatenate([row.slots[-len(row.token_ids) :] for row in rows])
-    is_key = np.arange(kv_len) < kv_lens[:, None]
-    read_slots = _padded(is_key, np.concatenate([row.slots for row in rows]), PADDING_BLOCK * BLOCK_LEN)
-    mask = None
-    if query_len > 1 or kv_lens.min() < kv_len:
-        mask = _causal_mask(torch.from_numpy(position_ids).to(device), kv_len, dtype)
+    mask_dtype = dtype if query_len > 1 or kv_lens.min() < kv_lens.max() else None
+    positions = torch.from_numpy(position_ids).to(device)
+    views = tuple(_view(rows, starts, positions, window, mask_dtype) for window in windows)
     packed_index = None
     if packs and not is_token.all():
         packed_index = torch.from_numpy(np.flatnonzero(is_token)).to(device)
@@ -95,8 +115,7 @@ def build_batch(rows: Sequence[Row], dtype: torch.dtype, device: torch.device, *
         input_ids=torch.from_numpy(input_ids).to(device),
         position_ids=torch.from_numpy(position_ids).to(device),
         write_slots=torch.from_numpy(write_slots).to(device),
-        read_slots=torch.from_numpy(read_slots).to(device),
-        attention_mask=mask,
+        views=views,
         packed_index=packed_index,
         output_index=None if all_wanted else torch.from_numpy(output_index).to(device),
     )
@@ -109,9 +128,32 @@ def _padded(is_filled: NDArray[np.bool_], values: NDArray[np.int64], padding: in
     return padded
 
 
-def _causal_mask(positions: Tensor, kv_len: int, dtype: torch.dtype) -> Tensor:
-    """[rows, 1, query, kv] of queries at `positions` [rows, query]."""
-    hidden = torch.arange(kv_len, device=positions.device) > positions[:, None, :, None]
+def _view(
+    rows: Sequence[Row],
+    starts: NDArray[np.int64],
+    positions: Tensor,
+    window: int | None,
+    mask_dtype: torch.dtype | None,
+) -> View:
+    """What rows whose new tokens begin at `starts` see of themselves; without a mask if that has no type."""
+    begins = np.zeros_like(starts) if window is None else np.maximum(starts - window + 1, 0)
+    kept = [row.slots[begin:] for row, begin in zip(rows, begins, strict=True)]
+    num_keys = np.array([len(slots) for slots in kept])
+    is_key = np.arange(num_keys.max()) < num_keys[:, None]
+    read_slots = _padded(is_key, np.concatenate(kept), PADDING_BLOCK * BLOCK_LEN)
+    mask = None
+    if mask_dtype is not None:
+        seen_from = positions - torch.from_numpy(begins).to(positions.device)[:, None]
+        mask = _causal_mask(seen_from, read_slots.shape[1], window, mask_dtype)
+    return View(torch.from_numpy(read_slots).to(positions.device), mask)
+
+
+def _causal_mask(positions: Tensor, kv_len: int, window: int | None, dtype: torch.dtype) -> Tensor:
+    """[rows, 1, query, kv] of queries at `positions` [rows, query], counted from the first key."""
+    queries, keys = positions[:, None, :, None], torch.arange(kv_len, device=positions.device)
+    hidden = keys > queries
+    if window is not None:
+        hidden |= keys <= queries - window
     return torch.zeros(hidden.shape, dtype=dtype, device=positions.device).masked_fill_(
         hidden, torch.finfo(dtype).min
     )

@@ -17,6 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from services.common.text.tokenizer import load_tokenizer, tokenizer_sha256
 from services.engines.base import EngineOptions, ModelInfo, ModelLoadError
+from services.engines.transformers.kv_pool import FULL_ATTENTION, SLIDING_ATTENTION
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -42,6 +43,7 @@ def load_model(options: EngineOptions) -> PreTrainedModel:
             options.model,
             revision=options.revision or None,
             config=config,
+            attn_implementation=_attention(config),
             dtype=DTYPES[options.dtype],
             use_safetensors=True,
             output_loading_info=True,
@@ -59,9 +61,9 @@ def load_model(options: EngineOptions) -> PreTrainedModel:
     return model
 
 
-def decoder_of(model: PreTrainedModel) -> nn.Module:
+def decoder_of(model: PreTrainedModel) -> PreTrainedModel:
     """The model without its output embedding."""
-    decoder: nn.Module = model.get_decoder()  # type: ignore[no-untyped-call]
+    decoder: PreTrainedModel = model.get_decoder()  # type: ignore[no-untyped-call]
     return decoder
 
 
@@ -127,28 +129,34 @@ def _load_config(options: EngineOptions) -> PreTrainedConfig:
         config: PreTrainedConfig = AutoConfig.from_pretrained(options.model, revision=options.revision or None)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelLoadError(f"model {options.model!r}: config.json can't be used: {error}") from error
-    text_config = config.get_text_config(decoder=True)
-    if fault := _unsupported_field(text_config):
+    if fault := _unsupported_field(config.get_text_config(decoder=True)):
         raise ModelLoadError(
-            f"model {options.model!r}: config.json: {fault}: only full attention over a standard cache is supported"
+            f"model {options.model!r}: config.json: {fault}: the transformers engine serves full and sliding-window "
+            "attention over a standard cache; SGLang has kernels for others (--engine sglang)"
         )
     return config
 
 
+def _attention(config: PreTrainedConfig) -> str | None:
+    """The attention that a model needs; None if any does."""
+    # The fused kernels of torch can't cap scores, and transformers calls them regardless.
+    is_capped = getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None) is not None
+    return "eager" if is_capped else None
+
+
 def _unsupported_field(config: PreTrainedConfig) -> str | None:
     layer_types = set(getattr(config, "layer_types", None) or ())
-    if other := sorted(layer_types - {"full_attention"}):
+    if other := sorted(layer_types - {FULL_ATTENTION, SLIDING_ATTENTION}):
         return f"layer_types contains {other[0]!r}"
-    if not layer_types and getattr(config, "use_sliding_window", True):
-        for field in ("sliding_window", "attention_chunk_size"):
-            if getattr(config, field, None) is not None:
-                return f"{field} is {getattr(config, field)}"
-    if getattr(config, "num_kv_shared_layers", None):
-        return f"num_kv_shared_layers is {config.num_kv_shared_layers}"
+    for field in ("attention_chunk_size", "num_kv_shared_layers", "use_bidirectional_attention"):
+        if getattr(config, field, None):
+            return f"{field} is {getattr(config, field)}"
     rope = getattr(config, "rope_parameters", None) or {}
-    # These scale by the longest row of the batch, so a row's result would depend on its neighbours.
-    if rope.get("rope_type") in ("dynamic", "longrope"):
-        return f"rope_parameters.rope_type is {rope['rope_type']!r}"
+    # One set of parameters, or one for each type of layer.
+    for each in (rope, *(value for value in rope.values() if isinstance(value, dict))):
+        # These scale by the longest row of the batch, so a row's result would depend on its neighbours.
+        if each.get("rope_type") in ("dynamic", "longrope"):
+            return f"rope_parameters.rope_type is {each['rope_type']!r}"
     return None
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from services.engines.transformers.decoder_pass import DecoderPass, packed
+from services.engines.transformers.decoder_pass import DecoderPass, mask_argument, packed
 from services.engines.transformers.forward_batch import ForwardBatch, Row, build_batch
-from services.engines.transformers.kv_pool import PagedCache
+from services.engines.transformers.kv_pool import SLIDING_ATTENTION, PagedCache
 from services.engines.transformers.loading import decoder_of, output_head
 
 
@@ -26,17 +26,33 @@ class ModelRunner:
         plain_head: The logits are the output embedding's product with the last hidden state and nothing more, so the
             decoder can be called without the model around it.
         packs: The model hands further arguments on to its attention, which is `attention.GROUPED_ATTENTION`.
+        window: How many tokens a layer of sliding attention sees, the query's own included; None if there is none.
     """
 
-    def __init__(self, model: PreTrainedModel, cache: PagedCache, *, plain_head: bool, packs: bool) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        cache: PagedCache,
+        *,
+        plain_head: bool,
+        packs: bool,
+        window: int | None = None,
+    ) -> None:
         self._model = model
         self._pass = DecoderPass(decoder_of(model), cache)
         self._head = output_head(model)
         self._cache = cache
         self._plain_head = plain_head
         self._packs = packs
+        self.set_window(window)
         self._dtype = model.dtype
         self._device = model.device
+
+    def set_window(self, window: int | None) -> None:
+        """Changes how many tokens layers of sliding attention see. KV and traces stay valid."""
+        self._windows = [
+            window if layer_type == SLIDING_ATTENTION else None for layer_type in self._cache.layer_types
+        ]
 
     @torch.inference_mode()
     def run(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
@@ -64,7 +80,7 @@ class ModelRunner:
         self._pass.untrace()
 
     def _build(self, rows: Sequence[Row]) -> ForwardBatch:
-        return build_batch(rows, self._dtype, self._device, packs=self._packs)
+        return build_batch(rows, self._dtype, self._device, packs=self._packs, windows=self._windows)
 
     def _run_whole_model(self, batch: ForwardBatch) -> tuple[Tensor, Tensor]:
         # The model scales or caps its logits. It does so elementwise, hence also on the wanted outputs alone.
@@ -76,11 +92,11 @@ class ModelRunner:
 
         handle = self._head.register_forward_pre_hook(keep_wanted)
         try:
-            self._cache.aim(batch.write_slots, batch.read_slots)
+            self._cache.aim(batch.write_slots, [view.read_slots for view in batch.views])
             logits = self._model(
                 input_ids=batch.input_ids,
                 position_ids=batch.position_ids,
-                attention_mask=batch.attention_mask,
+                attention_mask=mask_argument(self._cache, [view.attention_mask for view in batch.views]),
                 past_key_values=self._cache,
                 use_cache=True,
                 **packed(batch.packed_index),

@@ -1,31 +1,35 @@
 """Finds out how a model wants to be run, and proves on a few tokens that it runs right that way.
 
 Owns the trial passes at start-up. They replace a list of supported architectures: what gives the same logits with a
-paged cache as without one is supported.
+paged cache as without one is supported. A sliding window is narrowed meanwhile, so that a few tokens reach beyond it.
 """
 
 from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from services.engines.base import ModelLoadError
 from services.engines.transformers.attention import GROUPED_ATTENTION
 from services.engines.transformers.block_manager import BLOCK_LEN
 from services.engines.transformers.forward_batch import Row
-from services.engines.transformers.kv_pool import LayerShape, PagedCache
+from services.engines.transformers.kv_pool import FULL_ATTENTION, SLIDING_ATTENTION, LayerShape, PagedCache
 from services.engines.transformers.loading import decoder_of, output_head
 from services.engines.transformers.model_runner import ModelRunner
 
 _log = logging.getLogger(__name__)
 _TRIAL_LEN = 2 * BLOCK_LEN - 3
+_TRIAL_WINDOW = 5
+_LAYER_TYPES = {DynamicLayer: FULL_ATTENTION, DynamicSlidingWindowLayer: SLIDING_ATTENTION}
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 
@@ -42,16 +46,29 @@ def make_runner(model: PreTrainedModel, num_blocks: int) -> ModelRunner:
             model gives other logits on a paged cache.
     """
     name = type(model).__name__
-    decoder, head = decoder_of(model), output_head(model)
+    decoder = decoder_of(model)
     parameters = inspect.signature(decoder.forward).parameters
     for parameter in ("input_ids", "position_ids", "attention_mask", "past_key_values"):
         if parameter not in parameters:
             raise ModelLoadError(f"architectures: {name} takes no {parameter}")
+    window = _sliding_window(decoder.config, name)
+    if window is None:
+        return _proved_runner(model, num_blocks, None)
+    trial_window = min(window, _TRIAL_WINDOW)
+    with _narrowed(decoder.config, trial_window):
+        runner = _proved_runner(model, num_blocks, trial_window)
+    runner.set_window(window)
+    return runner
+
+
+def _proved_runner(model: PreTrainedModel, num_blocks: int, window: int | None) -> ModelRunner:
+    name = type(model).__name__
+    decoder, head = decoder_of(model), output_head(model)
     generator = np.random.default_rng(0)
     token_ids = generator.integers(0, head.out_features, _TRIAL_LEN).tolist()
     trial = torch.tensor([token_ids], device=model.device)
 
-    plain_cache = DynamicCache(config=model.config)
+    plain_cache = DynamicCache(config=decoder.config)
     hidden: list[Tensor] = []
     handle = head.register_forward_pre_hook(lambda _head, args: hidden.append(args[0]))
     logits = model(input_ids=trial, past_key_values=plain_cache, use_cache=True).logits[0].float()
@@ -73,7 +90,7 @@ def make_runner(model: PreTrainedModel, num_blocks: int) -> ModelRunner:
         raise ModelLoadError(f"kv_cache_tokens: {num_blocks * BLOCK_LEN} tokens of KV don't fit: {error}") from error
     tolerance = _TOLERANCE[model.dtype]
     if model.config._attn_implementation == GROUPED_ATTENTION:
-        runner = ModelRunner(model, cache, plain_head=plain_head, packs=True)
+        runner = ModelRunner(model, cache, plain_head=plain_head, packs=True, window=window)
         try:
             if _least_difference(runner, token_ids, logits, tolerance) < tolerance:
                 return runner
@@ -81,11 +98,28 @@ def make_runner(model: PreTrainedModel, num_blocks: int) -> ModelRunner:
             _log.info(
                 "rows of different lengths are padded, since the model hands nothing to its attention: %s", error
             )
-    runner = ModelRunner(model, cache, plain_head=plain_head, packs=False)
+    runner = ModelRunner(model, cache, plain_head=plain_head, packs=False, window=window)
     difference = _least_difference(runner, token_ids, logits, tolerance)
     if not difference < tolerance:
         raise ModelLoadError(f"architectures: {name} gives other logits on a paged cache, by {difference:.2g}")
     return runner
+
+
+def _sliding_window(config: PreTrainedConfig, name: str) -> int | None:
+    layers = DynamicCache(config=config).layers
+    windows = {layer.sliding_window for layer in layers if isinstance(layer, DynamicSlidingWindowLayer)}
+    if len(windows) > 1:
+        raise ModelLoadError(f"architectures: layers of {name} differ in their windows: {sorted(windows)}")
+    return windows.pop() if windows else None
+
+
+@contextmanager
+def _narrowed(config: PreTrainedConfig, window: int) -> Iterator[None]:
+    kept, config.sliding_window = config.sliding_window, window
+    try:
+        yield
+    finally:
+        config.sliding_window = kept
 
 
 def _least_difference(runner: ModelRunner, token_ids: list[int], logits: Tensor, tolerance: float) -> float:
@@ -114,10 +148,11 @@ def _difference(runner: ModelRunner, token_ids: list[int], logits: Tensor) -> fl
 def _layer_shapes(cache: DynamicCache, name: str) -> list[LayerShape]:
     shapes = []
     for index, layer in enumerate(cache.layers):
-        # Subclasses slide, compress or hold states that can't be cropped.
-        if type(layer) is not DynamicLayer or layer.keys is None or layer.values is None:
+        # Others compress, or hold states that can't be cropped.
+        layer_type = _LAYER_TYPES.get(type(layer))
+        if layer_type is None or not isinstance(layer, DynamicLayer) or layer.keys is None or layer.values is None:
             raise ModelLoadError(f"architectures: layer {index} of {name} caches with {type(layer).__name__}")
-        shapes.append(LayerShape(layer.keys.shape[1], layer.keys.shape[3], layer.values.shape[3]))
+        shapes.append(LayerShape(layer.keys.shape[1], layer.keys.shape[3], layer.values.shape[3], layer_type))
     return shapes
 
 
