@@ -23,7 +23,14 @@ from services.common.files.json_file import read_json_object
 from services.common.weights import WeightsError, are_other_weights, folder_revision
 
 EMBEDDING_TENSOR = "slm_embedding"
-_EMBEDDING_NAMES = ("model.embed_tokens.weight", "transformer.wte.weight", "gpt_neox.embed_in.weight")
+_EMBEDDING_NAMES = (
+    "model.embed_tokens.weight",
+    # Of models that also see images, as Gemma 3 has it on the Hub and as transformers saves it.
+    "language_model.model.embed_tokens.weight",
+    "model.language_model.embed_tokens.weight",
+    "transformer.wte.weight",
+    "gpt_neox.embed_in.weight",
+)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 - `top_logits`: the largest raw logits of the SLM at the position, in falling order, no softmax. A vocabulary that is
   smaller than the number asked for is padded on the right with its own smallest logit: finite, the same everywhere.
 - `hidden_state`: the SLM's last layer at the same position, after the final norm: what the logits are computed from.
-- `token_embedding`: the row of the SLM's input embedding for the token it predicts.
+- `token_embedding`: the row of the SLM's input embedding for the token it predicts, as it stands in the weights:
+  where the model scales what it reads, as Gemma does, it is the row before that.
 
 Source: arXiv:2505.21600 A.1.
 """

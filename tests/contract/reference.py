@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ class PlainModel:
 
     def __init__(self, folder: Path) -> None:
         # The attention that is written out: for some families the only one that does all of it.
-        self._model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+        self._model: Any = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
         self._run = cache(self._run_once)
 
     def _run_once(self, token_ids: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

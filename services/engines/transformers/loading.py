@@ -12,7 +12,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from services.common.text.tokenizer import load_tokenizer, tokenizer_sha256
@@ -34,12 +42,11 @@ def load_model(options: EngineOptions) -> PreTrainedModel:
     config = _load_config(options)
     # A service writes logs, not bars.
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    # The stubs don't know that `output_loading_info` returns a pair.
-    from_pretrained: Any = AutoModelForCausalLM.from_pretrained
+    auto_class = _auto_class(config, options.model)
     model: PreTrainedModel
     report: dict[str, Any]
     try:
-        model, report = from_pretrained(
+        model, report = auto_class.from_pretrained(
             options.model,
             revision=options.revision or None,
             config=config,
@@ -132,9 +139,24 @@ def _load_config(options: EngineOptions) -> PreTrainedConfig:
     if fault := _unsupported_field(config.get_text_config(decoder=True)):
         raise ModelLoadError(
             f"model {options.model!r}: config.json: {fault}: the transformers engine serves full and sliding-window "
-            "attention over a standard cache; SGLang has kernels for others (--engine sglang)"
+            "attention over a standard cache; for others try --engine sglang"
         )
     return config
+
+
+def _auto_class(config: PreTrainedConfig, model: str) -> Any:
+    """What loads a model that writes text; one that also sees images is used for text alone.
+
+    Its type is unknown to the stubs, as is the pair that it returns with `output_loading_info`.
+    """
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoModelForCausalLM
+    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return AutoModelForImageTextToText
+    raise ModelLoadError(
+        f"model {model!r}: config.json: model_type {config.model_type!r} is no language model of transformers; "
+        "for others try --engine sglang"
+    )
 
 
 def _attention(config: PreTrainedConfig) -> str | None:

@@ -6,11 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, GraniteConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    Gemma3Config,
+    GraniteConfig,
+    Mistral3Config,
+    PreTrainedConfig,
+)
 
+from router_service.checkpoint import load_slm_embedding
 from services.engines.base import EngineOptions, Extension, ModelLoadError
 from services.engines.transformers import TransformersLlmEngine
+from tests.contract.families import family_config
 from tests.contract.reference import PlainModel
 from tests.contract.tiny_models import CONTEXT_LEN, EOS_TOKEN_ID, VOCAB_SIZE, write_tiny_slm
 
@@ -93,8 +103,26 @@ def no_tokenizer(folder: Path) -> None:
         (lambda folder: change_config(folder, hidden_size=48), "weights"),
         (lambda folder: change_config(folder, num_hidden_layers=3, layer_types=None), "config.json"),
         (
-            lambda folder: change_config(folder, layer_types=["full_attention", "sliding_attention"]),
-            "layer_types contains 'sliding_attention'",
+            lambda folder: change_config(folder, layer_types=["full_attention", "chunked_attention"]),
+            "layer_types contains 'chunked_attention': .*--engine sglang",
+        ),
+        (
+            lambda folder: change_config(folder, layer_types=None, attention_chunk_size=16),
+            "attention_chunk_size is 16",
+        ),
+        (
+            lambda folder: change_config(folder, use_bidirectional_attention=True),
+            "use_bidirectional_attention is True",
+        ),
+        (
+            lambda folder: change_config(
+                folder, rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+            ),
+            "rope_parameters.rope_type is 'dynamic'",
+        ),
+        (
+            lambda folder: change_config(folder, model_type="siglip_vision_model"),
+            "model_type 'siglip_vision_model' is no language model .*--engine sglang",
         ),
     ],
 )
@@ -146,3 +174,35 @@ async def test_model_that_scales_its_logits_is_answered_as_by_plain_decoding(fol
     await engine.stop()
     reference = PlainModel(folder)
     assert answer.token_ids == [reference.next_token(token_ids[:5]), reference.next_token(token_ids)]
+
+
+def seeing_config(family: str) -> PreTrainedConfig:
+    text = family_config(family, tie_word_embeddings=True).to_dict()
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 28,
+        "patch_size": 14,
+    }
+    if family == "gemma3":
+        return Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=3)
+    return Mistral3Config(text_config=text, vision_config={"model_type": "pixtral", **vision}, image_token_index=3)
+
+
+@pytest.mark.parametrize("family", ["gemma3", "mistral"])
+async def test_model_that_also_sees_images_is_answered_as_by_its_own_forward(folder: Path, family: str) -> None:
+    model = AutoModelForImageTextToText.from_config(seeing_config(family))  # type: ignore[no-untyped-call]
+    model.save_pretrained(folder)
+    engine = TransformersLlmEngine(EngineOptions(model=str(folder)))
+    await engine.start()
+    token_ids = list(range(40, 70))
+    engine.extend(Extension(1, 0, token_ids, list(range(1, 31))))
+    (answer,), _refusals = await engine.step()
+    await engine.stop()
+    with torch.inference_mode():
+        logits = model(torch.tensor([token_ids]), use_cache=False).logits[0]
+    assert answer.token_ids == logits.argmax(dim=-1).tolist()
+    # What the router is given for a token: its row before Gemma's scale.
+    assert torch.equal(load_slm_embedding(folder), model.get_input_embeddings().weight)

@@ -226,8 +226,16 @@ def test_load_checkpoint_broken_json_names_the_file(folder: Path) -> None:
         load_checkpoint(folder)
 
 
-def test_load_slm_embedding_reads_a_single_file_as_float32(tmp_path: Path) -> None:
-    save_file({"model.embed_tokens.weight": torch.ones(4, 3).bfloat16()}, tmp_path / "model.safetensors")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.embed_tokens.weight",
+        "language_model.model.embed_tokens.weight",
+        "model.language_model.embed_tokens.weight",
+    ],
+)
+def test_load_slm_embedding_reads_a_single_file_as_float32(tmp_path: Path, name: str) -> None:
+    save_file({name: torch.ones(4, 3).bfloat16()}, tmp_path / "model.safetensors")
     embedding = load_slm_embedding(tmp_path)
     assert embedding.shape == (4, 3)
     assert embedding.dtype == torch.float32
