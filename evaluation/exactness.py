@@ -48,6 +48,7 @@ class Reference:
     rule: ChosenRule
     completion: tuple[DecodedToken, ...]
     sampling: SamplingParams = GREEDY
+    max_new_tokens: int = MAX_NEW_TOKENS
 
     @property
     def threshold(self) -> float:
@@ -97,7 +98,12 @@ def suite_prompts(pair: LoadedPair, num_prompts: int) -> list[tuple[int, ...]]:
 
 
 def reference_decodings(
-    pair: LoadedPair, prompts: Iterable[tuple[int, ...]], rules: Iterable[ChosenRule], *, sampled: bool = False
+    pair: LoadedPair,
+    prompts: Iterable[tuple[int, ...]],
+    rules: Iterable[ChosenRule],
+    *,
+    sampled: bool = False,
+    max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> list[Reference]:
     """Decodes every prompt by every rule, in process.
 
@@ -106,13 +112,14 @@ def reference_decodings(
         prompts: Prompt token ids.
         rules: Rules.
         sampled: Draws tokens as `SAMPLED` says, with the prompt's index as seed.
+        max_new_tokens: Limit of each completion.
     """
     grid = list(itertools.product(rules, enumerate(prompts)))
     references = []
     for rule, (index, prompt) in track(grid, "reference decoding"):
         sampling = replace(SAMPLED, seed=index) if sampled else GREEDY
-        completion = decode(pair, prompt, rule, max_new_tokens=MAX_NEW_TOKENS, sampling=sampling)
-        references.append(Reference(prompt, rule, tuple(completion), sampling))
+        completion = decode(pair, prompt, rule, max_new_tokens=max_new_tokens, sampling=sampling)
+        references.append(Reference(prompt, rule, tuple(completion), sampling, max_new_tokens))
     return references
 
 
@@ -168,7 +175,7 @@ async def _generate(
 ) -> list[tuple[int, orchestrator_pb2.TokenSource.ValueType]]:
     drawn = reference.sampling
     options = Options(
-        max_new_tokens=MAX_NEW_TOKENS,
+        max_new_tokens=reference.max_new_tokens,
         rule=reference.rule_text,
         sampling=Sampling(drawn.temperature, drawn.top_k, drawn.top_p, drawn.seed),
         run_ahead_depth=depth,
