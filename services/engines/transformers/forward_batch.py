@@ -87,7 +87,8 @@ def build_batch(
         windows: How many keys a query sees, its own included, in each view that is made; None is all before it.
     """
     query_lens = np.array([len(row.token_ids) for row in rows])
-    kv_lens = np.array([len(row.slots) for row in rows])
+    lens = [len(row.slots) for row in rows]
+    kv_lens = np.array(lens)
     starts = kv_lens - query_lens
     query_len = int(query_lens.max())
     is_token = np.arange(query_len) < query_lens[:, None]
@@ -95,9 +96,8 @@ def build_batch(
     position_ids = np.minimum(starts[:, None] + np.arange(query_len), kv_lens[:, None] - 1)
     input_ids = np.concatenate([row.token_ids for row in rows])
     write_slots = np.concatenate([row.slots[-len(row.token_ids) :] for row in rows])
-    mask_dtype = dtype if query_len > 1 or kv_lens.min() < kv_lens.max() else None
-    positions = torch.from_numpy(position_ids).to(device)
-    views = tuple(_view(rows, starts, positions, window, mask_dtype) for window in windows)
+    mask_dtype = dtype if query_len > 1 or min(lens) < max(lens) else None
+    views = tuple(_view(rows, kv_lens, starts, position_ids, window, mask_dtype, device) for window in windows)
     packed_index = None
     if packs and not is_token.all():
         packed_index = torch.from_numpy(np.flatnonzero(is_token)).to(device)
@@ -130,22 +130,25 @@ def _padded(is_filled: NDArray[np.bool_], values: NDArray[np.int64], padding: in
 
 def _view(
     rows: Sequence[Row],
+    kv_lens: NDArray[np.int64],
     starts: NDArray[np.int64],
-    positions: Tensor,
+    position_ids: NDArray[np.int64],
     window: int | None,
     mask_dtype: torch.dtype | None,
+    device: torch.device,
 ) -> View:
-    """What rows whose new tokens begin at `starts` see of themselves; without a mask if that has no type."""
-    begins = np.zeros_like(starts) if window is None else np.maximum(starts - window + 1, 0)
-    kept = [row.slots[begin:] for row, begin in zip(rows, begins, strict=True)]
-    num_keys = np.array([len(slots) for slots in kept])
-    is_key = np.arange(num_keys.max()) < num_keys[:, None]
-    read_slots = _padded(is_key, np.concatenate(kept), PADDING_BLOCK * BLOCK_LEN)
+    """What rows see of themselves whose new tokens begin at `starts`; without a mask if that has no type."""
+    slots = [row.slots for row in rows]
+    if window is not None:
+        begins = np.maximum(starts - window + 1, 0)
+        slots = [every[begin:] for every, begin in zip(slots, begins, strict=True)]
+        kv_lens, position_ids = kv_lens - begins, position_ids - begins[:, None]
+    kv_len = int(kv_lens.max())
+    read_slots = _padded(np.arange(kv_len) < kv_lens[:, None], np.concatenate(slots), PADDING_BLOCK * BLOCK_LEN)
     mask = None
     if mask_dtype is not None:
-        seen_from = positions - torch.from_numpy(begins).to(positions.device)[:, None]
-        mask = _causal_mask(seen_from, read_slots.shape[1], window, mask_dtype)
-    return View(torch.from_numpy(read_slots).to(positions.device), mask)
+        mask = _causal_mask(torch.from_numpy(position_ids).to(device), kv_len, window, mask_dtype)
+    return View(torch.from_numpy(read_slots).to(device), mask)
 
 
 def _causal_mask(positions: Tensor, kv_len: int, window: int | None, dtype: torch.dtype) -> Tensor:

@@ -34,7 +34,8 @@ def load_model(options: EngineOptions) -> PreTrainedModel:
     """Loads the weights onto the device, in evaluation mode.
 
     Raises:
-        ModelLoadError: A file is missing or damaged, the configuration is unknown or doesn't fit the weights.
+        ModelLoadError: A file is missing or damaged, the configuration is unknown or doesn't fit the weights, or
+            quantized weights need a package that isn't installed.
     """
     if options.dtype not in DTYPES:
         raise ModelLoadError(f"dtype: {options.dtype!r} is not one of {', '.join(DTYPES)}")
@@ -55,7 +56,7 @@ def load_model(options: EngineOptions) -> PreTrainedModel:
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
         raise ModelLoadError(f"model {options.model!r}: the weights can't be loaded: {error}") from error
     for problem in ("missing_keys", "mismatched_keys", "error_msgs"):
         if report.get(problem):

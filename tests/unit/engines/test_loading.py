@@ -101,6 +101,10 @@ def no_tokenizer(folder: Path) -> None:
         (lambda folder: (folder / "config.json").write_text("{"), "config.json can't be used"),
         (lambda folder: change_config(folder, model_type="martian"), "config.json can't be used"),
         (lambda folder: change_config(folder, hidden_size=48), "weights"),
+        (
+            lambda folder: change_config(folder, quantization_config={"quant_method": "gptq", "bits": 4}),
+            "the weights can't be loaded: .*pip install",
+        ),
         (lambda folder: change_config(folder, num_hidden_layers=3, layer_types=None), "config.json"),
         (
             lambda folder: change_config(folder, layer_types=["full_attention", "chunked_attention"]),
