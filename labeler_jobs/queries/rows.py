@@ -5,8 +5,10 @@ Owns files and fields; what a field means is `labeler_jobs.queries.sources`' bus
 
 from __future__ import annotations
 
+import csv
 import datetime
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -15,7 +17,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_SUFFIXES = (".jsonl", ".json", ".parquet")
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+"""Endings of the files that can be read."""
+
+# Editors and spreadsheets put a byte order mark before UTF-8; it is no part of the text.
+_ENCODING = "utf-8-sig"
 
 
 class QueryError(ValueError):
@@ -58,7 +64,7 @@ class Row:
             default: What stands in for a field that is missing or null; None demands it.
 
         Raises:
-            QueryError: If it is missing, blank, or neither text nor whole number.
+            QueryError: If it is missing, blank, or neither text nor whole number, or holds half a character.
         """
         name, value = self._find(names)
         if value is None and default is not None:
@@ -69,7 +75,7 @@ class Row:
             raise self.wrong(name, f"expected text, found {_kind(value)}")
         if not value.strip():
             raise self.wrong(name, "is empty")
-        return value
+        return self._whole(name, value)
 
     def answer(self, *names: str) -> str:
         """A short answer, text or a whole number, under the first of `names` that the row has.
@@ -84,7 +90,11 @@ class Row:
             raise self.wrong(name, f"expected text or a whole number, found {_kind(value)}")
         if not str(value).strip():
             raise self.wrong(name, "is empty")
-        return str(value).strip()
+        return self._whole(name, str(value).strip())
+
+    def value(self, name: str) -> Any:
+        """What stands in a field, of whatever type; None where it is missing or null."""
+        return self._fields.get(name)
 
     def date(self, name: str) -> datetime.date:
         """A day, as ISO text or as a timestamp column.
@@ -115,6 +125,13 @@ class Row:
             raise turn.wrong("from", f"expected {' or '.join(roles)}, found {role!r}")
         return turn.text("value")
 
+    def _whole(self, name: str, text: str) -> str:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise self.wrong(name, f"holds half a character, {text[error.start]!r}") from error
+        return text
+
     def _find(self, names: Sequence[str]) -> tuple[str, Any]:
         name = next((name for name in names if name in self._fields), " or ".join(names))
         return name, self._fields.get(name)
@@ -128,7 +145,7 @@ def read_rows(path: str, config: str, split: str) -> Iterator[Row]:
     """Reads the rows of a file, a folder or a Hugging Face dataset.
 
     Args:
-        path: A JSON, JSONL or Parquet file; a folder of such files; or a dataset's id, with "@revision" if wanted.
+        path: A JSON, JSONL, CSV or Parquet file; a folder of such files; or a dataset's id, with "@revision" if wanted.
         config: Configuration of a dataset; empty for its default one.
         split: Split of a dataset; of a folder, the beginning of the files' names or the name of a folder in it. A
             file has no splits.
@@ -145,7 +162,7 @@ def read_rows(path: str, config: str, split: str) -> Iterator[Row]:
         rows = chain.from_iterable(map(_read_file, _split_files(local, split)))
     elif local.is_file():
         rows = _read_file(local)
-    elif local.suffix in _SUFFIXES or path.startswith(("/", ".", "~")):
+    elif local.suffix in SUFFIXES or path.startswith(("/", ".", "~")):
         raise QueryError(f"{path}: no such file or folder")
     else:
         rows = _read_dataset(path, config, split)
@@ -159,9 +176,9 @@ def read_rows(path: str, config: str, split: str) -> Iterator[Row]:
 def _split_files(folder: Path, split: str) -> list[Path]:
     inner = folder / split
     files = sorted(inner.iterdir()) if inner.is_dir() else sorted(folder.glob(f"{split}*"))
-    found = [file for file in files if file.suffix in _SUFFIXES]
+    found = [file for file in files if file.suffix in SUFFIXES]
     if not found:
-        raise QueryError(f"{folder}: no {', '.join(_SUFFIXES)} file of the split {split!r}")
+        raise QueryError(f"{folder}: no {', '.join(SUFFIXES)} file of the split {split!r}")
     return found
 
 
@@ -173,33 +190,70 @@ def _read_file(file: Path) -> Iterator[tuple[str, Any]]:
             rows = _read_json_lines(file)
         elif file.suffix == ".json":
             rows = _read_json(file)
+        elif file.suffix == ".csv":
+            rows = _read_csv(file)
         else:
-            raise QueryError(f"{file}: expected one of {', '.join(_SUFFIXES)}")
+            raise QueryError(f"{file}: expected one of {', '.join(SUFFIXES)}")
         yield from rows
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise QueryError(f"{file}: can't be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise QueryError(f"{file}: isn't UTF-8 text: {error}") from error
 
 
 def _read_json_lines(file: Path) -> Iterator[tuple[str, Any]]:
-    with file.open(encoding="utf-8") as lines:
+    with file.open(encoding=_ENCODING) as lines:
         for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield f"{file}, row {number}", json.loads(line)
-            except json.JSONDecodeError as error:
-                raise QueryError(f"{file}, row {number}: not JSON: {error}") from error
+            if line.strip():
+                yield f"{file}, row {number}", _parse_json(line, f"{file}, row {number}")
 
 
 def _read_json(file: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise QueryError(f"{file}: not JSON: {error}") from error
+    rows = _parse_json(file.read_text(encoding=_ENCODING), str(file))
     if not isinstance(rows, list):
         raise QueryError(f"{file}: expected a list of objects, found {_kind(rows)}")
     for number, row in enumerate(rows, start=1):
         yield f"{file}, row {number}", row
+
+
+def _parse_json(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    # Integers of thousands of digits and endless nesting aren't errors of the decoder's own.
+    except (ValueError, RecursionError) as error:
+        raise QueryError(f"{place}: not JSON: {error}") from error
+
+
+def _read_csv(file: Path) -> Iterator[tuple[str, Any]]:
+    """Rows under a header; an empty cell is a field that isn't there, and so is a column without a name."""
+    # A question may be longer than the module expects of a cell.
+    csv.field_size_limit(sys.maxsize)
+    with file.open(encoding=_ENCODING, newline="") as lines:
+        cells = csv.reader(lines, strict=True)
+        try:
+            names = next(cells, [])
+            _check_header(file, names)
+            number, line = 0, cells.line_num
+            for row in cells:
+                first_line, line = line + 1, cells.line_num
+                if not row:
+                    continue
+                number += 1
+                place = f"{file}, row {number} (line {first_line})"
+                if len(row) != len(names):
+                    raise QueryError(f"{place}: {len(row)} cells under {len(names)} columns")
+                yield place, {name: cell or None for name, cell in zip(names, row, strict=True) if name}
+        except csv.Error as error:
+            raise QueryError(f"{file}, line {cells.line_num}: not CSV: {error}") from error
+
+
+def _check_header(file: Path, names: Sequence[str]) -> None:
+    named = [name for name in names if name]
+    if twice := sorted({name for name in named if named.count(name) > 1}):
+        raise QueryError(f"{file}: the column {twice[0]!r} is there twice")
+    for separator in ";\t|":
+        if len(names) == 1 and separator in names[0]:
+            raise QueryError(f"{file}: columns are parted by {separator!r}, not by commas")
 
 
 def _read_parquet(file: Path) -> Iterator[tuple[str, Any]]:

@@ -152,8 +152,8 @@ def test_load_queries_line_that_is_no_json_is_named(tmp_path: Path) -> None:
     [
         ("q.json", b"{", "not JSON"),
         ("q.json", b'{"query": "a"}', "expected a list of objects, found dict"),
-        ("q.jsonl", b"\xff\xfe", "can't be read"),
-        ("q.csv", b"query,domain", "expected one of .jsonl, .json, .parquet"),
+        ("q.jsonl", b"\xff\xfe", "isn't UTF-8 text"),
+        ("q.txt", b"query,domain", "expected one of .jsonl, .json, .csv, .parquet"),
     ],
 )
 def test_load_queries_damaged_file_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
