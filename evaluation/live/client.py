@@ -28,11 +28,12 @@ class LiveError(RuntimeError):
 
 @dataclass(frozen=True)
 class Asking:
-    """How every question is asked; what is None is left to the orchestrator. At most one of the first two is given.
+    """How every question is asked; what is None is left to the orchestrator. At most one of threshold and targets is.
 
     Attributes:
         threshold: The LLM writes a token from this divergence probability on.
         target_llm_usage: LLM usage rate that the orchestrator finds a threshold for.
+        target_avg_params_b: Billions of parameters that a token takes on average, that it finds a threshold for.
         max_new_tokens: Limit of a response.
         rule: Decides who writes a token, as "entropy:threshold=0.7".
 
@@ -44,6 +45,7 @@ class Asking:
     target_llm_usage: float | None = None
     max_new_tokens: int | None = None
     rule: str | None = None
+    target_avg_params_b: float | None = None
 
     def __post_init__(self) -> None:
         if self.rule is not None:
@@ -62,6 +64,7 @@ class Asking:
                 rule=self.rule,
                 threshold=self.threshold,
                 target_llm_usage=self.target_llm_usage,
+                target_avg_params_b=self.target_avg_params_b,
                 max_new_tokens=self.max_new_tokens,
             ),
         )

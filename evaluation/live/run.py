@@ -83,6 +83,8 @@ class LiveRun:
             parts.append(f"t{self.asking.threshold:g}")
         if self.asking.target_llm_usage is not None:
             parts.append(f"u{self.asking.target_llm_usage:g}")
+        if self.asking.target_avg_params_b is not None:
+            parts.append(f"p{self.asking.target_avg_params_b:g}")
         return "-".join(parts)
 
 
@@ -116,6 +118,8 @@ def run_live(live: LiveRun, on_progress: Callable[[SuiteProgress], None]) -> tup
         LiveError: The orchestrator doesn't answer, or refuses a question.
         JournalError: The journal is of another run, or in use.
         SandboxUnavailable: Programs can't be graded here.
+        VerifierChoiceError: A row asks for a verifier, and none can be had.
+        VerifierUnreachable: The verifier can't be asked, or says nothing that can be read.
     """
     questions = live.suite.load(live.source, live.limit, live.seed)
     return asyncio.run(_run(live, questions, on_progress))
@@ -173,8 +177,8 @@ class _Asker:
         row = self._journal.rows.get(question.question_id)
         if row is not None and row["prompt_digest"] != _digest(question):
             raise JournalError(
-                f"{self._journal.path}: question {question.question_id!r} was asked in other words before; "
-                "give this run another name, or remove the file"
+                f"{self._journal.path}: question {question.question_id!r} was asked in other words, or graded by "
+                "another answer, before; give this run another name, or remove the file"
             )
         return row is not None
 
@@ -215,6 +219,7 @@ def _what_is_run(live: LiveRun, info: pb.OrchestratorServiceGetServerInfoRespons
         **({"rule": live.asking.rule} if live.asking.rule is not None else {}),
         "threshold": live.asking.threshold,
         "target_llm_usage": live.asking.target_llm_usage,
+        **({"target_avg_params_b": average} if (average := live.asking.target_avg_params_b) is not None else {}),
         "max_new_tokens": live.asking.max_new_tokens,
         "slm": f"{info.slm.model_id}@{info.slm.revision}",
         "llm": f"{info.llm.model_id}@{info.llm.revision}",
@@ -223,7 +228,7 @@ def _what_is_run(live: LiveRun, info: pb.OrchestratorServiceGetServerInfoRespons
 
 
 def _digest(question: Question[Any]) -> str:
-    return hashlib.sha256(question.prompt.encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{question.prompt}{question.graded_by}".encode()).hexdigest()[:16]
 
 
 def _row(question: Question[Any], answer: Completion, grade: Grade, method: str) -> dict[str, Any]:

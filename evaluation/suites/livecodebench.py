@@ -19,7 +19,7 @@ from evaluation.graders.grade import Grade
 from evaluation.graders.sandbox import Sandbox
 from evaluation.suites.contest_tests import Kind, TestsError, read_tests
 from evaluation.suites.suite import Published, Question, distinct, read_parts
-from labeler_jobs.queries.rows import Row
+from labeler_jobs.queries.rows import QueryError, Row
 
 # The authors' own dataset as Parquet: `datasets` no longer runs the script that theirs comes with.
 PUBLISHED = (
@@ -90,9 +90,13 @@ class LiveCodeBenchSuite:
 
     def _questions(self, source: str) -> Iterator[Question[Contest]]:
         first, last = self._days
+        days = []
         for _, row in read_parts(source, PUBLISHED):
-            if first <= row.date("contest_date") <= last:
+            days.append(row.date("contest_date"))
+            if first <= days[-1] <= last:
                 yield _read_question(row)
+        if not any(first <= day <= last for day in days):
+            raise QueryError(f"no problem from {first} to {last}; contests are from {min(days)} to {max(days)}")
 
 
 def _read_question(row: Row) -> Question[Contest]:

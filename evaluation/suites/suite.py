@@ -21,12 +21,14 @@ class Question(Generic[PayloadT]):
         domain: What figures are broken down by.
         prompt: The user's message.
         payload: What the grader needs.
+        graded_by: What decides its grade beside the response, where that may change between runs; else empty.
     """
 
     question_id: str
     domain: str
     prompt: str
     payload: PayloadT
+    graded_by: str = ""
 
 
 class Suite(Protocol[PayloadT]):

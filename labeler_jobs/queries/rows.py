@@ -33,6 +33,7 @@ class Row:
 
     Attributes:
         number: Counted from 1 over the whole source.
+        place: File and row, for errors.
     """
 
     def __init__(self, place: str, number: int, fields: Any) -> None:
@@ -49,7 +50,7 @@ class Row:
         if not isinstance(fields, Mapping):
             raise QueryError(f"{place}: expected an object with fields, found {_kind(fields)}")
         self.number = number
-        self._place = place
+        self.place = place
         self._fields = fields
 
     def has(self, name: str) -> bool:
@@ -119,7 +120,7 @@ class Row:
         _, turns = self._find([name])
         if not isinstance(turns, list) or not turns:
             raise self.wrong(name, f"expected a list of messages, found {_kind(turns)}")
-        turn = Row(f"{self._place}, field {name!r}, message 1", self.number, turns[0])
+        turn = Row(f"{self.place}, field {name!r}, message 1", self.number, turns[0])
         role = turn.text("from")
         if role not in roles:
             raise turn.wrong("from", f"expected {' or '.join(roles)}, found {role!r}")
@@ -138,14 +139,14 @@ class Row:
 
     def wrong(self, name: str, what: str) -> QueryError:
         """An error about a field, to be raised: file, row, field, and `what` unless the field is missing."""
-        return QueryError(f"{self._place}: field {name!r} {what if name in self._fields else 'is missing'}")
+        return QueryError(f"{self.place}: field {name!r} {what if name in self._fields else 'is missing'}")
 
 
 def read_rows(path: str, config: str, split: str) -> Iterator[Row]:
     """Reads the rows of a file, a folder or a Hugging Face dataset.
 
     Args:
-        path: A JSON, JSONL, CSV or Parquet file; a folder of such files; or a dataset's id, with "@revision" if wanted.
+        path: A JSON, JSONL, CSV or Parquet file; a folder of them; or a dataset's id, with "@revision" if wanted.
         config: Configuration of a dataset; empty for its default one.
         split: Split of a dataset; of a folder, the beginning of the files' names or the name of a folder in it. A
             file has no splits.

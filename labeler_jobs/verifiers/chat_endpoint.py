@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import httpx
-from pydantic import Field, HttpUrl, SecretStr
+from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from labeler_jobs.verifiers.verifier import VerifierUnreachable
@@ -22,6 +22,32 @@ logger = logging.getLogger(__name__)
 
 _SHOWN_CHARS = 300
 """Characters of a server's error that are passed on."""
+_CHECK_TIMEOUT_S = 30.0
+
+
+class VerifierChoiceError(ValueError):
+    """No verifier can be made of this. The message names the option or the environment variable."""
+
+
+def is_url(name: str) -> bool:
+    """Whether a verifier's name is the beginning of a URL."""
+    return name.startswith(("http://", "https://"))
+
+
+def endpoint_settings(url: str) -> EndpointSettings:
+    """The settings of an endpoint, of which all but the URL come from `TRIVIUM_VERIFIER_…`.
+
+    Raises:
+        VerifierChoiceError: One is missing or wrong.
+    """
+    try:
+        return EndpointSettings(base_url=url)  # type: ignore[arg-type, call-arg]
+    except ValidationError as error:
+        # Without what was given: it may be the key.
+        mistakes = [(str(mistake["loc"][0]), mistake["msg"]) for mistake in error.errors(include_input=False)]
+        names = {"base_url": "--verifier"}
+        told = (f"{names.get(field, f'TRIVIUM_VERIFIER_{field.upper()}')}: {what}" for field, what in mistakes)
+        raise VerifierChoiceError("; ".join(told)) from None
 
 
 class EndpointSettings(BaseSettings):
@@ -42,6 +68,15 @@ class EndpointSettings(BaseSettings):
     )
     max_delay_s: float = Field(default=60.0, ge=0, description="Most seconds between two attempts.")
     max_tokens: int = Field(default=512, ge=1, description="Limit of an answer, in tokens.")
+
+    @field_validator("api_key")
+    @classmethod
+    def _fits_a_header(cls, key: SecretStr | None) -> SecretStr | None:
+        # Files that keys come from like to end with a line break.
+        text = key.get_secret_value().strip() if key else ""
+        if not (text.isascii() and text.isprintable()):
+            raise ValueError("holds a character that no key has")
+        return SecretStr(text) if text else None
 
 
 class ChatEndpoint:
@@ -71,11 +106,30 @@ class ChatEndpoint:
                 raise
             raise unreachable.exceptions[0] from None
 
+    def check(self) -> None:
+        """Asks one short question, so that a wrong address, key or model is found before any work is done.
+
+        Raises:
+            VerifierUnreachable: Nobody answers there, or the request is refused. One who is busy is there.
+        """
+        try:
+            asyncio.run(self._ask_once("Is anyone there? Answer with one word."))
+        except _TemporaryError as error:
+            if not error.is_answer:
+                raise self._unreachable(f"can't be reached: {error}") from error
+
+    async def _ask_once(self, prompt: str) -> None:
+        timeout_s = min(_CHECK_TIMEOUT_S, self._settings.timeout_s)
+        async with httpx.AsyncClient(headers=self._headers(), timeout=timeout_s) as client:
+            await self._attempt(client, prompt, timeout_s)
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._key}"} if self._key else {}
+
     async def _ask_all(self, prompts: Sequence[str]) -> list[str]:
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         limit = asyncio.Semaphore(self._settings.concurrency)
         async with (
-            httpx.AsyncClient(headers=headers, timeout=self._settings.timeout_s) as client,
+            httpx.AsyncClient(headers=self._headers(), timeout=self._settings.timeout_s) as client,
             asyncio.TaskGroup() as tasks,
         ):
             answers = [tasks.create_task(self._ask(client, limit, prompt)) for prompt in prompts]
@@ -87,7 +141,7 @@ class ChatEndpoint:
         for attempt in range(1, settings.max_attempts + 1):
             try:
                 async with limit:
-                    return await self._attempt(client, prompt)
+                    return await self._attempt(client, prompt, settings.timeout_s)
             except _TemporaryError as error:
                 if attempt == settings.max_attempts:
                     raise self._unreachable(f"gave no answer in {attempt} attempts, the last one: {error}") from error
@@ -96,7 +150,7 @@ class ChatEndpoint:
                 await asyncio.sleep(min(max(backoff_s, error.retry_after_s), settings.max_delay_s))
         raise AssertionError("the loop returns or raises")
 
-    async def _attempt(self, client: httpx.AsyncClient, prompt: str) -> str:
+    async def _attempt(self, client: httpx.AsyncClient, prompt: str, timeout_s: float) -> str:
         payload = {
             "model": self._settings.model,
             "messages": [{"role": "user", "content": prompt}],
@@ -105,23 +159,21 @@ class ChatEndpoint:
         }
         try:
             # httpx limits the wait for each piece of a response; this limits all of it.
-            async with asyncio.timeout(self._settings.timeout_s):
+            async with asyncio.timeout(timeout_s):
                 response = await client.post(self._url, json=payload)
         except TimeoutError as error:
-            raise _TemporaryError(f"no answer within {self._settings.timeout_s:g} s") from error
+            raise _TemporaryError(f"no answer within {timeout_s:g} s") from error
         except httpx.RequestError as error:
             raise _TemporaryError(f"{type(error).__name__} {error}".strip()) from error
         said = f"HTTP {response.status_code} {self._excerpt(response)}".strip()
         if response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
-            raise _TemporaryError(said, _retry_after_s(response))
+            raise _TemporaryError(said, _retry_after_s(response), is_answer=True)
         if response.status_code != httpx.codes.OK:
             raise self._unreachable(f"refused the request: {said}")
         return _read_answer(response)
 
     def _unreachable(self, what: str) -> VerifierUnreachable:
-        return VerifierUnreachable(
-            f"the verifier at {self._url} {what}\nFinished work is kept: run the same command again to go on."
-        )
+        return VerifierUnreachable(f"the verifier at {self._url} {what}")
 
     def _excerpt(self, response: httpx.Response) -> str:
         """The beginning of what a server says; servers like to repeat the key that they refuse."""
@@ -130,11 +182,12 @@ class ChatEndpoint:
 
 
 class _TemporaryError(Exception):
-    """An attempt failed in a way that may pass."""
+    """An attempt failed in a way that may pass; `is_answer` if a server said so."""
 
-    def __init__(self, what: str, retry_after_s: float = 0.0) -> None:
+    def __init__(self, what: str, retry_after_s: float = 0.0, *, is_answer: bool = False) -> None:
         super().__init__(what)
         self.retry_after_s = retry_after_s
+        self.is_answer = is_answer
 
 
 def _retry_after_s(response: httpx.Response) -> float:

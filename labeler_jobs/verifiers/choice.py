@@ -9,10 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from pydantic import ValidationError
-
 from labeler_jobs.models.writer import GreedyWriter
-from labeler_jobs.verifiers.chat_endpoint import ChatEndpoint, EndpointSettings
+from labeler_jobs.verifiers.chat_endpoint import ChatEndpoint, VerifierChoiceError, endpoint_settings, is_url
 from labeler_jobs.verifiers.llm_verifier import LlmVerifier
 from labeler_jobs.verifiers.local_generator import LocalGenerator
 from services.common.text.tokenizer import load_tokenizer
@@ -20,10 +18,6 @@ from services.engines.base import EngineOptions
 from services.engines.factory import create_slm_engine
 
 _LOCAL = "model:"
-
-
-class VerifierChoiceError(ValueError):
-    """No verifier can be made of this. The message names the option or the environment variable."""
 
 
 @contextmanager
@@ -41,8 +35,8 @@ def open_llm_verifier(name: str, engine: str, options: EngineOptions) -> Iterato
         VerifierChoiceError: If the name is neither, or a setting is missing or wrong.
         ModelLoadError: If the model can't be loaded.
     """
-    if name.startswith(("http://", "https://")):
-        yield LlmVerifier(ChatEndpoint(_endpoint_settings(name)))
+    if is_url(name):
+        yield LlmVerifier(ChatEndpoint(endpoint_settings(name)))
     elif name.startswith(_LOCAL) and name != _LOCAL:
         model, _, revision = name.removeprefix(_LOCAL).partition("@")
         loaded = create_slm_engine(engine, replace(options, model=model, revision=revision))
@@ -50,13 +44,3 @@ def open_llm_verifier(name: str, engine: str, options: EngineOptions) -> Iterato
             yield LlmVerifier(LocalGenerator(writer, load_tokenizer(model, revision)))
     else:
         raise VerifierChoiceError(f"verifier {name!r}: expected a URL (http://…) or a model (model:PATH or model:ID)")
-
-
-def _endpoint_settings(url: str) -> EndpointSettings:
-    try:
-        return EndpointSettings(base_url=url)  # type: ignore[arg-type, call-arg]
-    except ValidationError as error:
-        # Without what was given: it may be the key.
-        mistakes = [(str(mistake["loc"][0]), mistake["msg"]) for mistake in error.errors(include_input=False)]
-        lines = (f"TRIVIUM_VERIFIER_{field.upper()}: {what}" for field, what in mistakes)
-        raise VerifierChoiceError("\n".join(lines)) from None

@@ -8,14 +8,14 @@ Source: arXiv:2505.21600 §3.1, F.1; deviation: the prompt is worded anew and as
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from string import Template
-from typing import Any, Protocol
+from typing import Protocol
 
+from labeler_jobs.verifiers.said import NUM_HOPELESS, Readability, read_boolean
 from labeler_jobs.verifiers.verifier import Verdict, VerificationCase
 
 logger = logging.getLogger(__name__)
@@ -23,9 +23,6 @@ logger = logging.getLogger(__name__)
 CONTEXT_CHARS = 4000
 """Characters of the text before the sentence that the model is shown, the last ones."""
 DIVERGENCE_MARK = "[[HERE]]"
-_READ_CHARS = 4000
-"""How much of an answer is looked through for a verdict, from its end: endless nesting must not take endless time."""
-_THINK_START, _THINK_END = "<think>", "</think>"
 
 
 class TextGenerator(Protocol):
@@ -61,20 +58,35 @@ class LlmVerifier:
             generator: The model that is asked.
         """
         self._generator = generator
+        self._readability = Readability()
         self.num_judged = 0
         self.num_unparsable = 0
 
     def judge(self, cases: Sequence[VerificationCase]) -> list[Verdict]:
-        """Judges a batch of cases; see `labeler_jobs.verifiers.verifier.Verifier.judge`."""
-        answers = self._generator.generate([render_prompt(case) for case in cases])
-        verdicts = [read_verdict(answer) for answer in answers]
-        if len(verdicts) != len(cases):
-            raise ValueError(f"the generator gave {len(verdicts)} answers to {len(cases)} prompts")
+        """Judges a batch of cases; see `labeler_jobs.verifiers.verifier.Verifier.judge`.
+
+        Raises:
+            VerifierUnreachable: The model could not be asked, or none of its first answers can be read.
+        """
+        verdicts: list[Verdict] = []
+        while len(verdicts) < len(cases):
+            # A few alone, until it is known that the answers are of any use.
+            end = len(cases) if self._readability.is_proven else len(verdicts) + NUM_HOPELESS
+            verdicts += self._judge(cases[len(verdicts) : end])
         num_unparsable = sum(verdict.unparsable for verdict in verdicts)
         if num_unparsable:
             logger.warning("%d of %d answers can't be read and count as divergent", num_unparsable, len(cases))
         self.num_judged += len(cases)
         self.num_unparsable += num_unparsable
+        return verdicts
+
+    def _judge(self, cases: Sequence[VerificationCase]) -> list[Verdict]:
+        answers = self._generator.generate([render_prompt(case) for case in cases])
+        if len(answers) != len(cases):
+            raise ValueError(f"the generator gave {len(answers)} answers to {len(cases)} prompts")
+        verdicts = [read_verdict(answer) for answer in answers]
+        for answer, verdict in zip(answers, verdicts, strict=True):
+            self._readability.note(answer, is_readable=not verdict.unparsable)
         return verdicts
 
 
@@ -91,33 +103,13 @@ def read_verdict(answer: str) -> Verdict:
     """Reads a model's answer.
 
     Args:
-        answer: What the model wrote. Thoughts in `<think>` and text around the JSON object are skipped; of several
-            objects that state a verdict the last one counts.
+        answer: What the model wrote; see `said.read_boolean`.
 
     Returns:
         The verdict; an answer without one is unparsable and counts as divergent.
     """
-    if _THINK_END in answer:
-        answer = answer.rpartition(_THINK_END)[2]
-    elif _THINK_START in answer:
-        return Verdict(divergent=True, unparsable=True)
-    objects = _json_objects(answer[-_READ_CHARS:])
-    found = [item["divergent"] for item in objects if isinstance(item.get("divergent"), bool)]
-    return Verdict(divergent=found[-1]) if found else Verdict(divergent=True, unparsable=True)
-
-
-def _json_objects(text: str) -> list[dict[str, Any]]:
-    decoder = json.JSONDecoder()
-    found: list[dict[str, Any]] = []
-    at = text.find("{")
-    while at >= 0:
-        try:
-            item, at = decoder.raw_decode(text, at)
-            found.append(item)
-        except (json.JSONDecodeError, RecursionError):
-            at += 1
-        at = text.find("{", at)
-    return found
+    divergent = read_boolean(answer, "divergent")
+    return Verdict(divergent=True, unparsable=True) if divergent is None else Verdict(divergent)
 
 
 def _shared_len(first: str, second: str) -> int:

@@ -35,7 +35,9 @@ for family in (pair, ask, doctor, keys, label, train, evaluate, rules):
 
 EXTRAS = {
     **dict.fromkeys(("torch", "safetensors"), "engines"),
-    **dict.fromkeys(("pyarrow", "fsspec", "nltk", "httpx", "matplotlib", "math_verify", "datasets"), "learning"),
+    **dict.fromkeys(
+        ("pyarrow", "fsspec", "nltk", "httpx", "matplotlib", "math_verify", "datasets", "regex"), "learning"
+    ),
     "kubernetes": "kubernetes",
     "hypothesis": "rules-testing",
 }

@@ -45,10 +45,15 @@ def evidence(
 def run(
     suite: own.Suite,
     data: own.Data = "",
+    grader: own.GraderOfRows = None,
+    verifier: own.JudgeUrl = None,
+    first_day: own.FirstDay = None,
+    last_day: own.LastDay = None,
     address: opt.Address = None,
     rule: opt.RoutingRule = None,
     threshold: opt.Threshold = None,
     target_llm_usage: own.TargetLlmUsage = None,
+    target_avg_params_b: own.TargetAvgParams = None,
     max_new_tokens: opt.MaxNewTokens = None,
     limit: own.Limit = None,
     concurrency: own.Concurrency = 8,
@@ -58,32 +63,50 @@ def run(
     allow_unisolated_code: own.AllowUnisolatedCode = False,
     state_dir: opt.StateDir = opt.DEFAULT_STATE_DIR,
 ) -> None:
-    """Asks a running pair all questions of a benchmark, and grades the answers.
+    r"""Asks a running pair all questions of a benchmark, and grades the answers.
 
     The LLM alone is --threshold 0, the SLM alone --threshold 2. Finished questions are kept at once: after Ctrl-C, an
     error or a kill, the same command asks only the others.
 
     trivium evaluate run --suite aime --target-llm-usage 0.13 --max-new-tokens 32768 --out results
+
+    Your own questions are a file. A row has a question (or a prompt, which is asked as it is), an answer, and what
+    grades it: choice, number, exact (the last line or box), regex, program (by tests) or verifier (a model behind
+    --verifier). It may have an id and a domain. In CSV, choices and tests are JSON.
+
+    \b
+    {"question": "Boiling point of water at 1 bar, in °C?", "answer": 100, "grader": "number"}
+    {"question": "Which is prime?", "choices": ["8", "9", "11"], "answer": "C", "grader": "choice"}
+    {"question": "Capital of Peru?", "answer": "(?i)\\blima\\b", "grader": "regex"}
+    {"question": "Add two numbers.", "tests": [{"input": "1 2", "output": "3"}], "grader": "program"}
+
+    trivium evaluate run --suite questions.jsonl --out results
     """
     from evaluation.live.client import Asking
     from evaluation.live.run import LiveRun
     from evaluation.records.commit import code_commit
+    from evaluation.suites.registry import is_own
     from services.cli.ask.answer import find_address
     from services.cli.channel import client_options
-    from services.cli.evaluate.run import opened_suite, run_evaluation, this_command
+    from services.cli.evaluate.run import SuiteOptions, opened_suite, run_evaluation, this_command
 
-    if threshold is not None and target_llm_usage is not None:
-        raise typer.BadParameter("a threshold is given as well; give one of them", param_hint="--target-llm-usage")
+    targets = {"--target-llm-usage": target_llm_usage, "--target-avg-params-b": target_avg_params_b}
+    given = [name for name, value in {"--threshold": threshold, **targets}.items() if value is not None]
+    if len(given) > 1:
+        raise typer.BadParameter(f"{given[0]} is given as well; give one of them", param_hint=given[1])
     if Path(run_id).name != run_id:
         raise typer.BadParameter("it is the name of a file, not a path", param_hint="--run-id")
     try:
-        asking = Asking(threshold, target_llm_usage, max_new_tokens, rule)
+        asking = Asking(threshold, target_llm_usage, max_new_tokens, rule, target_avg_params_b)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--rule") from error
+    opened = opened_suite(
+        SuiteOptions(suite, data, grader, verifier, first_day, last_day, allow_unisolated=allow_unisolated_code)
+    )
     run_evaluation(
         LiveRun(
-            suite=opened_suite(suite.value, allow_unisolated=allow_unisolated_code),
-            source=data,
+            suite=opened,
+            source=data or suite if is_own(suite) else data,
             seed=seed,
             limit=limit,
             asking=asking,

@@ -2,29 +2,58 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+SUITES = "aime|gpqa|livecodebench|reference|FILE"
 
-class SuiteName(StrEnum):
-    """A benchmark."""
-
-    AIME = "aime"
-    GPQA = "gpqa"
-    LIVECODEBENCH = "livecodebench"
-    REFERENCE = "reference"
-
-
-Suite = Annotated[SuiteName, typer.Option("--suite", help="The benchmark.")]
+Suite = Annotated[
+    str,
+    typer.Option(
+        "--suite", metavar=SUITES, help="The benchmark; or your own questions, as JSON, JSONL, CSV or Parquet."
+    ),
+]
+GraderOfRows = Annotated[
+    str | None,
+    typer.Option(
+        "--grader",
+        metavar="choice|number|exact|regex|program|verifier",
+        help="FILE: grades the rows that name none.",
+    ),
+]
+JudgeUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--verifier",
+        metavar="URL",
+        help="FILE: the OpenAI-compatible endpoint that grades rows with the grader `verifier`; TRIVIUM_VERIFIER_… "
+        "sets it up.",
+    ),
+]
+FirstDay = Annotated[
+    datetime | None,
+    typer.Option(
+        "--first-day",
+        formats=["%Y-%m-%d"],
+        help="livecodebench: problems from this day on.",
+        show_default="2024-08-01",
+    ),
+]
+LastDay = Annotated[
+    datetime | None,
+    typer.Option(
+        "--last-day", formats=["%Y-%m-%d"], help="livecodebench: and up to this one.", show_default="2025-01-31"
+    ),
+]
 Data = Annotated[
     str,
     typer.Option(
         "--data",
         metavar="FILE|DIR|DATASET",
-        help="JSON, JSONL or Parquet in the schema that the suite is published in, or a Hugging Face dataset, "
+        help="JSON, JSONL, CSV or Parquet in the schema that the suite is published in, or a Hugging Face dataset, "
         "`org/name@revision`.",
         show_default="what the suite is published as",
     ),
@@ -37,6 +66,15 @@ TargetLlmUsage = Annotated[
         max=1.0,
         help="Share of tokens that the LLM may write on average; the orchestrator finds the threshold for it.",
         show_default="the router's calibrated threshold",
+    ),
+]
+TargetAvgParams = Annotated[
+    float | None,
+    typer.Option(
+        "--target-avg-params-b",
+        min=0.0,
+        metavar="BILLIONS",
+        help="Parameters that a token may take on average; the orchestrator finds the threshold for it.",
     ),
 ]
 Limit = Annotated[

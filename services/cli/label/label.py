@@ -21,7 +21,8 @@ from labeler_jobs.settings import JobSettings
 from labeler_jobs.shards.numbers import parse_numbers
 from labeler_jobs.shards.store import ShardError
 from labeler_jobs.stages.registry import llm_options
-from labeler_jobs.verifiers.choice import VerifierChoiceError, open_llm_verifier
+from labeler_jobs.verifiers.chat_endpoint import VerifierChoiceError
+from labeler_jobs.verifiers.choice import open_llm_verifier
 from labeler_jobs.verifiers.verifier import Verifier
 from services.cli.console import err, note, out
 from services.cli.errors import CliError

@@ -7,9 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from evaluation.records.run_records import RECORDS_SCHEMA, Run, RunRecords
-from evaluation.suites.registry import SUITE_NAMES
+from evaluation.suites.registry import SUITE_NAMES, open_own
 from services.cli import __main__ as command_line
-from services.cli.evaluate.options import SuiteName
+from services.cli.evaluate.options import SUITES
 from services.cli.evaluate.run import summary
 
 ROW = {
@@ -27,7 +27,7 @@ def run_command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 
 def test_suite_names_are_those_of_the_registry() -> None:
-    assert tuple(name.value for name in SuiteName) == SUITE_NAMES
+    assert "|".join((*SUITE_NAMES, "FILE")) == SUITES
 
 
 def test_summary_says_how_many_are_right_and_who_wrote() -> None:
@@ -63,11 +63,72 @@ def test_run_wrong_data_is_one_line_with_file_field_and_row(
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "more", "told"),
+    [
+        ("mine.jsonl", '{"question": "1+1?", "answer": 2}', [], "row 1: field 'grader' is missing"),
+        ("mine.jsonl", '{"question": "q", "answer": 2, "grader": "x"}', [], "row 1: field 'grader' is 'x', which is"),
+        ("mine.csv", "question,answer\n1+1?,\n", ["--grader", "number"], "row 1 (line 2): field 'answer' expected"),
+        ("mine.csv", "question;answer\n1+1?;2\n", [], "columns are parted by ';'"),
+        ("mine.parquet", "PAR1", [], "not a readable Parquet file"),
+        ("mine.txt", "1+1?", [], "expected one of .jsonl, .json, .csv, .parquet"),
+    ],
+)
+def test_run_own_file_that_is_wrong_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    name: str,
+    content: str,
+    more: list[str],
+    told: str,
+) -> None:
+    data = tmp_path / name
+    data.write_text(content)
+    run_command(monkeypatch, "--suite", str(data), "--out", str(tmp_path), *more)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"error: {data}")
+    assert told in last
+
+
+def test_run_own_file_or_grader_that_is_not_there_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run_command(monkeypatch, "--suite", str(tmp_path / "mine.csv"))
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {tmp_path / 'mine.csv'}: no such file or folder"
+    run_command(monkeypatch, "--suite", "mine.csv", "--grader", "numbr")
+    assert "error: --grader: 'numbr' is none of choice, number" in capsys.readouterr().err
+
+
+def test_run_help_teaches_own_questions_by_rows_that_are_read(tmp_path: Path) -> None:
+    shown = CliRunner().invoke(command_line.app, ["evaluate", "run", "--help"], env={"COLUMNS": "200"}).output
+    rows = [line.strip(" │") for line in shown.splitlines() if line.strip(" │").startswith('{"')]
+    assert len(rows) == 4
+    (tmp_path / "mine.jsonl").write_text("\n".join(rows))
+    suite = open_own(str(tmp_path / "mine.jsonl"), allow_unisolated=True)
+    water, prime, peru, program = suite.load("", None, 0)
+    assert suite.grade(water, "\\boxed{100}").correct
+    assert suite.grade(prime, "So C.").correct
+    assert suite.grade(peru, "It is Lima.").correct
+    assert suite.grade(program, "```python\nprint(sum(map(int, input().split())))\n```").correct
+    suite.close()
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["--suite", "mmlu"],
         ["--suite", "aime", "--threshold", "0.5", "--target-llm-usage", "0.1"],
         ["--suite", "aime", "--target-llm-usage", "1.5"],
+        ["--suite", "aime", "--threshold", "0.5", "--target-avg-params-b", "3"],
+        ["--suite", "aime", "--target-llm-usage", "0.1", "--target-avg-params-b", "3"],
+        ["--suite", "aime", "--target-avg-params-b", "-1"],
+        ["--suite", "aime", "--grader", "number"],
+        ["--suite", "gpqa", "--verifier", "http://127.0.0.1:1"],
+        ["--suite", "questions.csv", "--data", "more.csv"],
+        ["--suite", "aime", "--first-day", "2024-10-01"],
+        ["--suite", "questions.csv", "--last-day", "2024-10-01"],
+        ["--suite", "livecodebench", "--first-day", "October"],
+        ["--suite", "livecodebench", "--first-day", "2024-10-02", "--last-day", "2024-10-01"],
         ["--suite", "aime", "--run-id", "../elsewhere"],
         ["--suite", "aime", "--limit", "0"],
     ],

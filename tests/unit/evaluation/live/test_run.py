@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -135,6 +136,30 @@ def test_run_live_target_is_asked_for_and_recorded(tmp_path: Path) -> None:
     assert records.run.target_llm_usage == 0.1
 
 
+def test_run_live_average_parameters_are_asked_for_and_tell_runs_apart(tmp_path: Path) -> None:
+    asking = Asking(target_avg_params_b=3.5)
+    assert asking.request("q").target_avg_params_b == 3.5
+    with running(Answering(), tmp_path, asking=asking) as live:
+        assert run_live(live, ignore)[0].name == "reference-r2r-p3.5.parquet"
+    other = Asking(target_avg_params_b=4.0)
+    with (
+        running(Answering(), tmp_path, run_id="reference-r2r-p3.5", asking=other) as live,
+        pytest.raises(JournalError, match=r"target_avg_params_b 3.5, not 4.0"),
+    ):
+        run_live(live, ignore)
+
+
+def test_run_live_question_that_is_graded_by_another_answer_is_refused(tmp_path: Path) -> None:
+    class Regraded(MadeSuite):
+        def load(self, source: str, limit: int | None, seed: int) -> list[Question[int]]:
+            return [replace(question, graded_by="7") for question in super().load(source, limit, seed)]
+
+    with running(Answering(), tmp_path) as live:
+        run_live(live, ignore)
+        with pytest.raises(JournalError, match="'q0' was asked in other words, or graded by another answer, before"):
+            run_live(replace(live, suite=Regraded()), ignore)
+
+
 def test_run_live_again_asks_nothing_and_writes_the_same(tmp_path: Path) -> None:
     orchestrator = Answering()
     with running(orchestrator, tmp_path) as live:
@@ -191,7 +216,10 @@ def test_run_live_other_words_for_a_finished_question_are_refused(tmp_path: Path
     lines = journal.read_text().splitlines()
     lines[1] = json.dumps({**json.loads(lines[1]), "prompt_digest": "another"})
     journal.write_text("\n".join(lines) + "\n")
-    with running(Answering(), tmp_path) as live, pytest.raises(JournalError, match="was asked in other words before"):
+    with (
+        running(Answering(), tmp_path) as live,
+        pytest.raises(JournalError, match="was asked in other words, or graded by"),
+    ):
         run_live(live, ignore)
 
 

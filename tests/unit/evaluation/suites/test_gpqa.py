@@ -1,3 +1,4 @@
+import csv
 import re
 from collections import Counter
 from pathlib import Path
@@ -33,6 +34,24 @@ def test_load_question_shows_all_options_and_knows_the_right_letter(tmp_path: Pa
     options = dict(re.findall(r"^\(([A-D])\) (.*)$", question.prompt, re.MULTILINE))
     assert sorted(options.values()) == ["First wrong one", "Second wrong one", "The right one", "Third {wrong} one"]
     assert options[question.payload] == "The right one"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_load_published_csv_is_the_same_questions(tmp_path: Path, encoding: str) -> None:
+    rows = [row(number) | {"Correct Answer": f'{number},5 "µm"\nor less'} for number in range(5)]
+    with (tmp_path / "gpqa_diamond.csv").open("w", encoding=encoding, newline="") as lines:
+        written = csv.DictWriter(lines, list(rows[0]))
+        written.writeheader()
+        written.writerows(rows)
+    questions = GpqaSuite().load(str(tmp_path / "gpqa_diamond.csv"), None, 3)
+    assert questions == GpqaSuite().load(write_rows(tmp_path / "data.jsonl", rows), None, 3)
+
+
+def test_load_csv_whose_column_is_empty_names_row_and_field(tmp_path: Path) -> None:
+    file = tmp_path / "gpqa.csv"
+    file.write_text('Question,Correct Answer,Incorrect Answer 1\n"a\nb",,x\n', encoding="utf-8-sig")
+    with pytest.raises(QueryError, match=r"gpqa.csv, row 1 \(line 2\): field 'Correct Answer' expected text"):
+        GpqaSuite().load(str(file), None, 0)
 
 
 def test_load_same_seed_shuffles_a_question_alike_whatever_else_is_loaded(tmp_path: Path) -> None:

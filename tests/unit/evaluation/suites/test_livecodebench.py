@@ -160,7 +160,7 @@ def test_load_function_without_its_name_is_refused(tmp_path: Path, metadata: str
 
 def test_load_no_contest_in_range_says_so(tmp_path: Path) -> None:
     told = load_error(write_rows(tmp_path / "data.jsonl", [row(contest_date="2023-01-01")]))
-    assert told == "no question is left"
+    assert told == "no problem from 2024-08-01 to 2025-01-31; contests are from 2023-01-01 to 2023-01-01"
 
 
 @isolating
@@ -175,3 +175,19 @@ def test_grade_runs_public_and_private_tests(tmp_path: Path) -> None:
         "```python\nclass Solution:\n    def scale(self, v: List[int], by):\n        return [by * x for x in v]\n```"
     )
     assert suite.grade(function, scaled).reason == "passed 2 tests"
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "ids"),
+    [
+        ("2023-05-07", "2023-05-07", ["b"]),
+        ("2023-01-01", "2023-12-31", ["a", "b"]),
+        ("2023-05-08", "2025-01-31", ["c"]),
+    ],
+)
+def test_load_days_may_be_others_than_the_papers(tmp_path: Path, first: str, last: str, ids: list[str]) -> None:
+    days = {"a": "2023-05-06", "b": "2023-05-07T22:00:00", "c": "2024-08-03"}
+    rows = [row(question_id=name, contest_date=day) for name, day in days.items()]
+    suite = LiveCodeBenchSuite(None, datetime.date.fromisoformat(first), datetime.date.fromisoformat(last))
+    found = suite.load(write_rows(tmp_path / "data.jsonl", rows), None, 0)
+    assert [question.question_id for question in found] == [f"livecodebench-{name}" for name in ids]

@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from labeler_jobs.verifiers.chat_endpoint import ChatEndpoint, EndpointSettings
+from labeler_jobs.verifiers.chat_endpoint import (
+    ChatEndpoint,
+    EndpointSettings,
+    VerifierChoiceError,
+    endpoint_settings,
+)
 from labeler_jobs.verifiers.llm_verifier import LlmVerifier
 from labeler_jobs.verifiers.verifier import Verdict, VerificationCase, VerifierUnreachable
 from tests.unit.labeler_jobs.verifiers.misbehaving_server import Reply, answered, serve
@@ -72,14 +77,13 @@ def test_generate_fault_that_passes_is_survived(fault: Reply) -> None:
     assert len(server.payloads) == 2
 
 
-def test_generate_server_that_keeps_failing_is_unreachable_and_says_how_to_go_on() -> None:
+def test_generate_server_that_keeps_failing_is_unreachable_without_its_key() -> None:
     reply = Reply(500, f"bad key {KEY}".encode())
     with serve(lambda number, prompt: reply) as server, pytest.raises(VerifierUnreachable) as error:
         endpoint(server.base_url).generate(["the prompt"])
     message = str(error.value)
     assert "in 3 attempts" in message
     assert "HTTP 500 bad key" in message
-    assert "run the same command again" in message
     assert KEY not in message
     assert "the prompt" not in message
     assert len(server.payloads) == 3
@@ -163,3 +167,61 @@ def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch)
     settings = EndpointSettings(base_url="http://127.0.0.1:1/v1", model="m")  # type: ignore[arg-type]
     assert settings.api_key is not None
     assert settings.api_key.get_secret_value() == KEY
+
+
+@pytest.mark.parametrize("reply", [answered("yes"), answered(None), Reply(429), Reply(503)])
+def test_check_server_that_answers_or_is_busy_is_there(reply: Reply) -> None:
+    with serve(lambda number, prompt: reply) as server:
+        endpoint(server.base_url).check()
+    assert len(server.payloads) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (Reply(401, b"who?"), "refused the request: HTTP 401 who?"),
+        (Reply(404, b"no such model"), "refused the request: HTTP 404 no such model"),
+        (Reply(body=b"<html>"), "can't be reached: the response is no chat completion"),
+        (Reply(hang_up=True), "can't be reached: RemoteProtocolError"),
+        (Reply(delay_s=1.0), r"can't be reached: .*(Timeout|no answer)"),
+    ],
+    ids=["key", "model", "html", "hangs up", "slow"],
+)
+def test_check_wrong_endpoint_is_found_at_once_and_in_one_line(reply: Reply, message: str) -> None:
+    with serve(lambda number, prompt: reply) as server, pytest.raises(VerifierUnreachable, match=message) as error:
+        endpoint(server.base_url, timeout_s=0.25).check()
+    assert len(server.payloads) == 1
+    assert "\n" not in str(error.value)
+
+
+def test_check_nobody_listens_is_found_at_once() -> None:
+    with pytest.raises(VerifierUnreachable, match="can't be reached: ConnectError"):
+        endpoint(f"http://127.0.0.1:{free_port()}/v1", max_attempts=50).check()
+
+
+@pytest.mark.parametrize(
+    ("url", "environment", "told"),
+    [
+        ("http://x/v1", {}, "TRIVIUM_VERIFIER_MODEL: Field required"),
+        ("http://x/v1", {"MODEL": ""}, "TRIVIUM_VERIFIER_MODEL: String should have at least 1 character"),
+        ("http://", {"MODEL": "m"}, "--verifier: Input should be a valid URL, empty host"),
+        ("http://x/v1", {"MODEL": "m", "CONCURRENCY": "0"}, "TRIVIUM_VERIFIER_CONCURRENCY: Input should be greater"),
+        ("http://x/v1", {"MODEL": "m", "API_KEY": "sk-\u00fc"}, "TRIVIUM_VERIFIER_API_KEY: .* no key has"),
+        ("http://x/v1", {"CONCURRENCY": "x"}, "TRIVIUM_VERIFIER_MODEL: Field required; TRIVIUM_VERIFIER_CONCURR"),
+    ],
+)
+def test_endpoint_settings_missing_or_wrong_are_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, url: str, environment: dict[str, str], told: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(f"TRIVIUM_VERIFIER_{name}", value)
+    with pytest.raises(VerifierChoiceError, match=told) as error:
+        endpoint_settings(url)
+    assert "\n" not in str(error.value)
+    assert "sk-" not in str(error.value)
+
+
+def test_endpoint_key_from_a_file_may_end_with_a_line_break() -> None:
+    with serve(lambda number, prompt: answered("yes")) as server:
+        endpoint(server.base_url, api_key=f"{KEY}\n").check()
+    assert server.headers[0]["authorization"] == f"Bearer {KEY}"

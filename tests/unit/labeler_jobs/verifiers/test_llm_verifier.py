@@ -113,6 +113,43 @@ def test_judge_unparsable_answers_are_counted_and_divergent(caplog: pytest.LogCa
     assert "secret" not in caplog.text
 
 
+class Alike:
+    """Answers every prompt alike, and counts them."""
+
+    def __init__(self, answer: str) -> None:
+        self.answer = answer
+        self.num_asked = 0
+
+    def generate(self, prompts: Sequence[str]) -> list[str]:
+        self.num_asked += len(prompts)
+        return [self.answer] * len(prompts)
+
+
+@pytest.mark.parametrize("answer", ["I'd rather not.", "", "<think>endless", '{"divergent": "yes"}'])
+def test_judge_stops_after_a_few_where_no_answer_can_be_read_and_shows_one(answer: str) -> None:
+    generator = Alike(answer)
+    with pytest.raises(VerifierUnreachable, match="none of the verifier's first 8 verdicts can be read") as error:
+        LlmVerifier(generator).judge([case("a", str(number)) for number in range(256)])
+    assert repr(answer) in str(error.value)
+    assert generator.num_asked == 8
+
+
+def test_judge_counts_unreadable_answers_over_batches() -> None:
+    verifier = LlmVerifier(Alike("no"))
+    for _ in range(7):
+        assert verifier.judge([case("a", "b")]) == [UNPARSABLE]
+    with pytest.raises(VerifierUnreachable, match="first 8 verdicts"):
+        verifier.judge([case("a", "b")])
+
+
+def test_judge_that_was_read_once_goes_on_whatever_comes() -> None:
+    generator = Alike('{"divergent": false}')
+    verifier = LlmVerifier(generator)
+    verifier.judge([case("a", "b")])
+    generator.answer = "no idea"
+    assert verifier.judge([case("a", "b")] * 50) == [UNPARSABLE] * 50
+
+
 def test_judge_generator_that_drops_an_answer_is_refused() -> None:
     with pytest.raises(ValueError, match="1 answers to 2 prompts"):
         LlmVerifier(Scripted(['{"divergent": false}'])).judge([case("a", "b"), case("a", "c")])
