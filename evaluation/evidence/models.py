@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import shutil
 
+from rich.console import Console
+
 from evaluation.evidence.plan import ROUTER_CONFIGS, Evidence
 from evaluation.reference.pair import load_tokenizer
 from evaluation.reference.training.token_store import TokenStore
 from evaluation.reference.training.train_lm import TrainConfig, Trainer
+from router_service.training.bar import TrainingBar
 from router_service.training.build import build_checkpoint
 from router_service.training.recipe import load_router_config
 
@@ -37,13 +40,17 @@ def train_mid(evidence: Evidence) -> None:
 
 def train_router(evidence: Evidence, method: str, seed: int) -> None:
     """Trains and calibrates one router."""
-    description = build_checkpoint(
-        load_router_config(ROUTER_CONFIGS[method]),
-        evidence.dataset("train"),
-        evidence.dataset("validation"),
-        evidence.slm,
-        evidence.llm,
-        evidence.router(method, seed),
-        seed,
-    )
+    recipe = load_router_config(ROUTER_CONFIGS[method])
+    with TrainingBar(recipe, Console(stderr=True)) as bar:
+        description = build_checkpoint(
+            recipe,
+            evidence.dataset("train"),
+            evidence.dataset("validation"),
+            evidence.slm,
+            evidence.llm,
+            evidence.router(method, seed),
+            seed,
+            show_steps=bar.steps,
+            on_epoch=bar.end_epoch,
+        )
     logger.info("router %s, seed %d: %s", ROUTER_CONFIGS[method], seed, description.metrics)
