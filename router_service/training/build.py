@@ -32,6 +32,7 @@ from router_service.training.calibrate import (
     recentre,
     sweep_thresholds,
 )
+from router_service.training.checks import check_classes, check_disjoint, check_logits, check_target
 from router_service.training.dataset import (
     DatasetError,
     LabelledPair,
@@ -95,7 +96,7 @@ def build_checkpoint(
         DatasetError: A dataset can't be used; the message names file, field and row.
         CheckpointError: A model's files can't be used, or aren't those that the datasets were labelled with.
         TrainingStateError: `out` holds the state of another training.
-        ValueError: The rows hold one class only, or nothing reaches the target.
+        ValueError: The target needs no router, or nothing reaches it.
     """
     if num_threads:
         torch.set_num_threads(num_threads)
@@ -105,6 +106,13 @@ def build_checkpoint(
     _check_slm(slm_dir, embedding, pair)
     if not allow_other_slm:
         check_slm_weights(slm_dir, pair.slm, train)
+    sizes = ModelSizes(
+        count_stored_parameters(slm_dir),
+        Router(recipe.router_config(embedding.size(1))).num_parameters,
+        count_stored_parameters(llm_dir),
+    )
+    check_target(target, sizes)
+    check_disjoint(train, validation)
     train_data, validation_data = (_load(folder, recipe) for folder in (train, validation))
     workshop = out / TRAINING_DIR
     workshop.mkdir(parents=True, exist_ok=True)
@@ -112,7 +120,6 @@ def build_checkpoint(
         recipe, train_data, validation_data, embedding, seed=seed, device=device, state_path=workshop / _STATE_FILE,
         show_steps=show_steps, on_epoch=on_epoch,
     )  # fmt: skip
-    sizes = ModelSizes(count_stored_parameters(slm_dir), router.num_parameters, count_stored_parameters(llm_dir))
     logits = _recentre_on_target(router, validation_data, embedding, sizes, target)
     description = RouterDescription(
         config=router.config,
@@ -202,11 +209,8 @@ def _check_slm(slm_dir: Path, embedding: Tensor, pair: LabelledPair) -> None:
 
 def _load(folder: Path, recipe: RouterRecipe) -> RoutingData:
     data = load_routing_data(folder, recipe.objective)
-    if (width := data.top_logits.size(1)) != recipe.sizes.num_top_logits:
-        raise DatasetError(
-            f"{folder}: field 'top_logits' has {width} columns, "
-            f"the recipe {recipe.name!r} reads {recipe.sizes.num_top_logits}"
-        )
+    check_logits(folder, data, recipe.sizes.num_top_logits, f"the recipe {recipe.name!r}")
+    check_classes(folder, data)
     return data
 
 

@@ -31,6 +31,8 @@ SWEEP_USAGE_RATES = (
 """LLM usage rates that the sweep table holds a row for; threshold 0 (all LLM) is added."""
 
 
+USEFUL_AUC = 0.6
+"""Below this a router is little better than a coin: too few labels, labels at random, or features of another model."""
 TIE_MARGIN = 1e-4
 """Tokens this close to the threshold are counted: their side of it may hang on the last bits of a matrix product."""
 

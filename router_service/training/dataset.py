@@ -114,12 +114,20 @@ def dataset_statistics(folder: str | Path) -> dict[str, dict[str, float]]:
 
     Source: arXiv:2505.21600 Table 1.
     """
-    columns = ["query_id", "domain", "label"]
-    table = pa.concat_tables([_read_columns(path, columns) for path in _shards(Path(folder))])
+    table = read_columns(folder, ["query_id", "domain", "label"])
     statistics = {"all": _count(table)}
     for domain in sorted(pc.unique(table["domain"]).to_pylist()):
         statistics[domain] = _count(table.filter(pc.equal(table["domain"], domain)))
     return statistics
+
+
+def read_columns(folder: str | Path, columns: list[str]) -> pa.Table:
+    """Some columns of all shards of a dataset, in order.
+
+    Raises:
+        DatasetError: There is no dataset, or it can't be read.
+    """
+    return pa.concat_tables([_read_columns(path, columns) for path in _shards(Path(folder))])
 
 
 def _count(table: pa.Table) -> dict[str, float]:

@@ -26,6 +26,7 @@ from router_service.training.calibrate import (
     measure_threshold,
     sweep_thresholds,
 )
+from router_service.training.checks import check_classes, check_logits, check_target
 from router_service.training.dataset import DatasetError, LabelledPair, labelled_pair, load_routing_data
 from router_service.training.figures import write_sweep
 from router_service.training.train import predict_logits
@@ -60,7 +61,7 @@ def recalibrate(
     Raises:
         CheckpointError: The checkpoint, or a model's folder, can't be used.
         DatasetError: The dataset can't be used, or was labelled with another pair.
-        ValueError: Nothing reaches the target.
+        ValueError: The target needs no router, or nothing reaches it.
     """
     if num_threads:
         torch.set_num_threads(num_threads)
@@ -74,7 +75,10 @@ def recalibrate(
                 f"{folder}: the router was trained for {of_router.model_id!r} at {of_router.revision!r}"
             )
     sizes = _sizes(folder, checkpoint, pair, llm_dir)
+    check_target(target, sizes)
     data = load_routing_data(validation, old.objective)
+    check_logits(validation, data, old.config.num_top_logits, f"the router in {folder}")
+    check_classes(validation, data)
     embedding = checkpoint.slm_embedding
     if embedding is None:
         embedding = load_slm_embedding(slm_dir)

@@ -18,6 +18,7 @@ from services.cli.pairs import find_pair
 from services.cli.train.decoded_usage import measure_decoded_usage
 from services.cli.train.model_folder import large_model_folder, small_model_folder
 from services.cli.train.options import CalibrateOptions
+from services.cli.train.train import warn_of_auc
 from services.common.pair import load_pair
 
 
@@ -49,6 +50,7 @@ def run_calibrate(options: CalibrateOptions) -> None:
     except (ValueError, OSError) as error:
         raise CliError(str(error)) from error
     out.print(sweep_table(new))
+    warn_of_auc(new)
     note(f"default threshold {old.threshold:.6g} -> {new.threshold:.6g}, written to {options.checkpoint}")
     note(f"the sweep is drawn in {options.checkpoint / TRAINING_DIR / 'sweep.png'}")
 

@@ -11,7 +11,7 @@ from router_service.checkpoint_files import DESCRIPTION_FILE
 from router_service.description import RouterDescription
 from router_service.training.bar import TrainingBar
 from router_service.training.build import build_checkpoint
-from router_service.training.calibrate import Target
+from router_service.training.calibrate import USEFUL_AUC, Target
 from router_service.training.recipe import load_router_config
 from services.cli.console import err, note, out
 from services.cli.errors import CliError
@@ -44,7 +44,19 @@ def run_train(options: TrainOptions) -> None:
     except (ValueError, OSError) as error:
         raise CliError(str(error)) from error
     out.print(_summary(description))
+    warn_of_auc(description)
     note(f"written to {options.out}; curves and sweep are in {options.out / 'training'}")
+
+
+def warn_of_auc(description: RouterDescription) -> None:
+    """Says so where a router hardly tells divergent tokens from others."""
+    auc = description.metrics["validation_auc"]
+    if auc < USEFUL_AUC:
+        note(
+            f"warning: an AUC of {auc:.3f} on validation is little better than a coin's 0.5: are there enough labels, "
+            "and does the verifier judge well?",
+            "yellow",
+        )
 
 
 def _summary(description: RouterDescription) -> Table:

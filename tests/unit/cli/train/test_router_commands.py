@@ -3,12 +3,13 @@
 import hashlib
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from trivium.v1 import orchestrator_pb2
 
@@ -106,6 +107,8 @@ def test_train_over_a_checkpoint_needs_to_be_told(made: Made, checkpoint: Path) 
         (["--pair", "refrence"], "no pair 'refrence'"),
         (["--data", "nowhere"], "nowhere: no shard"),
         (["--target-recall", "0.9", "--target-llm-usage", "0.1"], "give one of --target-llm-usage"),
+        (["--target-llm-usage", "0"], "llm_usage_rate can't be 0: it is a share between 0 and 1"),
+        (["--target-avg-params-b", "1"], "avg_activated_params_b can't be 1: the pair takes"),
         (["--config", "reference"], "'top_logits' has 5 columns, the recipe 'reference' reads 100"),
     ],
 )
@@ -163,6 +166,19 @@ def test_calibrate_dataset_of_another_pair_is_refused(made: Made, checkpoint: Pa
     folder = write_dataset(tmp_path / "dataset", made_table(wide, identities))
     with pytest.raises(CliError, match=r"was labelled with slm 'made-slm' at revision"):
         made.calibrate(checkpoint, "--target-recall", "0.9", "--validation", str(folder))
+
+
+def test_calibrate_router_that_tells_nothing_is_warned_of(
+    made: Made, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made.calibrate(checkpoint, "--target-recall", "0.9")
+    assert "warning" not in capsys.readouterr().err
+    data = made_data(400, seed=5)
+    labels = data.labels[torch.randperm(400, generator=torch.Generator().manual_seed(0))]
+    table = made_table(replace(data, labels=labels), made_identities(made.folder / "slm", made.folder / "llm"))
+    noise = write_dataset(tmp_path / "noise", table)
+    made.calibrate(checkpoint, "--target-recall", "0.9", "--validation", str(noise))
+    assert "warning: an AUC of 0." in capsys.readouterr().err
 
 
 class PricedOrchestrator(FakeOrchestrator):
