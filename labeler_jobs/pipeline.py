@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import pyarrow as pa
@@ -88,6 +89,8 @@ class Labeling:
     Args:
         job: What to do.
         url: The output folder, or any URL that fsspec knows.
+        replace_verdicts: Take away verdicts of another verifier than the job's, and the dataset that was made of
+            them.
 
     Attributes:
         plan: The folder's plan.
@@ -99,7 +102,7 @@ class Labeling:
         ShardError: The plan can't be read or written.
     """
 
-    def __init__(self, job: LabelJob, url: str) -> None:
+    def __init__(self, job: LabelJob, url: str, *, replace_verdicts: bool = False) -> None:
         self._store = ShardStore(url)
         self._queries = list(job.load_queries())
         models = identify_pair(job.pair)
@@ -113,7 +116,9 @@ class Labeling:
             num_shards=job.num_shards,
             settings=job.settings,
         )
-        self.plan = settle_plan(self._store, plan)
+        self.plan = settle_plan(
+            self._store, plan, partial(self._clear_verdicts if replace_verdicts else self._has_no_verdicts, plan)
+        )
         self.bench = Bench(self._store, self.plan, job.pair, job.open_verifier)
 
     def run(self, stage_names: Sequence[str], shard_indices: Sequence[int], watcher: Watcher) -> None:
@@ -135,6 +140,28 @@ class Labeling:
             self._check_needs(stage, missing)
             if missing:
                 self._run_stage(stage, missing, watcher)
+
+    def is_missing(self, stage_name: str, shard_indices: Sequence[int]) -> bool:
+        """Whether a stage has shards to make."""
+        [stage] = [stage for stage in STAGES if stage.name == stage_name]
+        return bool(self._missing([ShardName(stage.folder, index, self.plan.num_shards) for index in shard_indices]))
+
+    def _has_no_verdicts(self, plan: LabelPlan) -> bool:
+        return not any(
+            self._store.exists(ShardName("verdicts", index, plan.num_shards).path) for index in range(plan.num_shards)
+        )
+
+    def _clear_verdicts(self, plan: LabelPlan) -> bool:
+        # The dataset first: one that is there is always of the verdicts that are there.
+        shards = [
+            ShardName(folder, index, plan.num_shards)
+            for folder in ("dataset", "verdicts")
+            for index in range(plan.num_shards)
+        ]
+        self._store.delete(STATISTICS_FILE, COST_FILE)
+        for shard in shards:
+            self._store.delete(shard.path, shard.cost_path)
+        return True
 
     def survey(self) -> Survey:
         """Tells which shards are still to be made."""

@@ -1,8 +1,9 @@
 """What a labelling run is, fixed when its output folder is made: `OUT/plan.json`.
 
 Owns the comparison of a run that goes on with the run that began. Shards of different models, queries or settings
-would give a dataset that nothing tells apart any more, so whatever shapes a shard stands in the plan, the settings
-that decide which rows share a forward pass included: they reach into the last bits.
+would give a dataset that nothing tells apart any more, so whatever shapes a shard stands in the plan and has to stay.
+Two kinds of settings may change: what a machine has room for, which reaches the last bits of a forward pass at most;
+and the verifier, as long as there is no verdict.
 """
 
 from __future__ import annotations
@@ -10,17 +11,21 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from labeler_jobs.queries.loading import Query
 from labeler_jobs.shards.store import ShardError, ShardStore
+from labeler_jobs.verifiers.names import SUITE, is_url
 from router_service.description import ModelIdentity
 from services.engines.base import TOP_LOGITS
 
 PLAN_FILE = "plan.json"
 FORMAT_VERSION = 1
+MACHINE_SETTINGS = ("max_batch_size", "kv_cache_tokens", "prefill_chunk_len", "prefill_batch_tokens", "num_threads")
+"""Memory and threads; the plan notes what the run began with."""
+_VERIFIER = ("settings.verifier", "settings.verifier_model")
 
 
 class PlanError(ValueError):
@@ -54,6 +59,7 @@ class LabelSettings:
         num_top_logits: Logits that are kept per token.
         keep_unfinished: Whether responses that hit the limit are labelled too.
         verifier: Who tells neutral from divergent.
+        verifier_model: Which model answers where the verifier is a URL; else empty.
         engine: What runs the LLM: "transformers" or "sglang".
         max_batch_size: Sequences that the LLM writes at a time.
         kv_cache_tokens: The LLM's KV budget, in tokens.
@@ -67,7 +73,8 @@ class LabelSettings:
     max_continuation_len: int = 256
     num_top_logits: int = TOP_LOGITS
     keep_unfinished: bool = False
-    verifier: str = "suite"
+    verifier: str = SUITE
+    verifier_model: str = ""
     engine: str = "transformers"
     max_batch_size: int = 64
     kv_cache_tokens: int = 65536
@@ -107,34 +114,64 @@ class LabelPlan:
         return range(index * self.num_queries // self.num_shards, (index + 1) * self.num_queries // self.num_shards)
 
 
-def settle_plan(store: ShardStore, plan: LabelPlan) -> LabelPlan:
+def settle_plan(
+    store: ShardStore, plan: LabelPlan, may_change_verifier: Callable[[], bool] = lambda: False
+) -> LabelPlan:
     """Makes the plan of an output folder, or checks that the folder's plan is this one.
 
     Args:
         store: The output folder.
         plan: What is to be run.
+        may_change_verifier: Whether no verdict is there; asked where the plan has another verifier. It then gets this
+            run's.
+
+    Returns:
+        The plan of this run.
 
     Raises:
         PlanError: The folder was made by a run that differs; the first field that does is named.
         ShardError: The plan can't be read or written.
     """
     if not store.exists(PLAN_FILE):
-        store.write_text(PLAN_FILE, json.dumps(dataclasses.asdict(plan), indent=1) + "\n")
+        _write(store, plan)
     where = store.locate(PLAN_FILE)
     try:
         found = _flatten(json.loads(store.read_text(PLAN_FILE)))
     except json.JSONDecodeError as error:
         raise ShardError(f"{where}: not valid JSON: {error}") from error
     wanted = _flatten(dataclasses.asdict(plan))
+    changed = []
     for name in sorted(found.keys() | wanted.keys()):
+        # Plans used not to tell the model behind a URL.
+        if name.removeprefix("settings.") in MACHINE_SETTINGS or (name == _VERIFIER[1] and name not in found):
+            continue
         if name not in wanted or name not in found:
             raise PlanError(f"{where}: {name} is {'unknown' if name in found else 'missing'}")
-        if found[name] != wanted[name]:
+        if found[name] == wanted[name] or (name == _VERIFIER[0] and _are_urls(found[name], wanted[name])):
+            continue
+        if name not in _VERIFIER:
             raise PlanError(
                 f"{where}: {name} is {found[name]!r}, this run's is {wanted[name]!r}: "
                 "go on with what the folder was made with, or give another output folder"
             )
+        changed.append(name)
+    if changed:
+        if not may_change_verifier():
+            raise PlanError(
+                f"{where}: {changed[0]} is {found[changed[0]]!r}, this run's is {wanted[changed[0]]!r}, and there "
+                "are verdicts: `trivium label reverify` makes new ones over what is there"
+            )
+        _write(store, plan)
     return plan
+
+
+def _write(store: ShardStore, plan: LabelPlan) -> None:
+    store.write_text(PLAN_FILE, json.dumps(dataclasses.asdict(plan), indent=1) + "\n")
+
+
+def _are_urls(*verifiers: str) -> bool:
+    """Whether both are endpoints: where a model answers may change, which one it is not."""
+    return all(map(is_url, verifiers))
 
 
 def digest_queries(queries: Iterable[Query]) -> str:

@@ -15,7 +15,8 @@ from evaluation.suites.own.suite import OwnSuite
 from evaluation.suites.reference import ReferenceSuite
 from evaluation.suites.suite import Suite
 from labeler_jobs.queries.rows import SUFFIXES
-from labeler_jobs.verifiers.chat_endpoint import ChatEndpoint, VerifierChoiceError, endpoint_settings, is_url
+from labeler_jobs.verifiers.chat_endpoint import ChatEndpoint, endpoint_settings
+from labeler_jobs.verifiers.names import VerifierChoiceError, is_url
 
 SUITE_NAMES = (AimeSuite.name, GpqaSuite.name, LiveCodeBenchSuite.name, ReferenceSuite.name)
 

@@ -114,6 +114,20 @@ class ShardStore:
         """
         self._write_aside(path, lambda file: file.write(text.encode()))
 
+    def delete(self, *paths: str) -> None:
+        """Takes files away, where they are there.
+
+        Raises:
+            ShardError: One can't be taken away.
+        """
+        for path in paths:
+            try:
+                self._fs.rm_file(self._full(path))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise ShardError(f"{self.locate(path)}: can't be removed: {error}") from error
+
     def read_text(self, path: str) -> str:
         """Reads a small UTF-8 file.
 

@@ -16,6 +16,7 @@ import httpx
 from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from labeler_jobs.verifiers.names import VerifierChoiceError
 from labeler_jobs.verifiers.verifier import VerifierUnreachable
 
 logger = logging.getLogger(__name__)
@@ -23,15 +24,6 @@ logger = logging.getLogger(__name__)
 _SHOWN_CHARS = 300
 """Characters of a server's error that are passed on."""
 _CHECK_TIMEOUT_S = 30.0
-
-
-class VerifierChoiceError(ValueError):
-    """No verifier can be made of this. The message names the option or the environment variable."""
-
-
-def is_url(name: str) -> bool:
-    """Whether a verifier's name is the beginning of a URL."""
-    return name.startswith(("http://", "https://"))
 
 
 def endpoint_settings(url: str) -> EndpointSettings:

@@ -9,15 +9,58 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from transformers import AutoConfig
+
 from labeler_jobs.models.writer import GreedyWriter
-from labeler_jobs.verifiers.chat_endpoint import ChatEndpoint, VerifierChoiceError, endpoint_settings, is_url
+from labeler_jobs.verifiers.chat_endpoint import ChatEndpoint, endpoint_settings
 from labeler_jobs.verifiers.llm_verifier import LlmVerifier
 from labeler_jobs.verifiers.local_generator import LocalGenerator
+from labeler_jobs.verifiers.names import LOCAL, SUITE, VerifierChoiceError, check_name, is_url
 from services.common.text.tokenizer import load_tokenizer
 from services.engines.base import EngineOptions
 from services.engines.factory import create_slm_engine
 
-_LOCAL = "model:"
+
+def check_llm_verifier(name: str) -> str:
+    """Checks a verifier's name and settings, without asking anyone.
+
+    Args:
+        name: As in `open_llm_verifier`.
+
+    Returns:
+        The model that answers at a URL; empty for a model of this process.
+
+    Raises:
+        VerifierChoiceError: The name is neither, or a setting is missing or wrong.
+    """
+    check_name(name)
+    if name == SUITE:
+        raise VerifierChoiceError(f"--verifier: {SUITE!r} is no language model")
+    return endpoint_settings(name).model if is_url(name) else ""
+
+
+def reach_llm_verifier(name: str) -> None:
+    """Makes sure that a verifier can be had, before work is done for it.
+
+    Args:
+        name: One that `check_llm_verifier` takes.
+
+    Raises:
+        VerifierChoiceError: The model isn't there, or can't chat.
+        VerifierUnreachable: The endpoint isn't there, or refuses a question.
+    """
+    if is_url(name):
+        ChatEndpoint(endpoint_settings(name)).check()
+        return
+    model, _, revision = name.removeprefix(LOCAL).partition("@")
+    try:
+        AutoConfig.from_pretrained(model, revision=revision or None)
+        tokenizer = load_tokenizer(model, revision)
+    except (OSError, ValueError, KeyError) as error:
+        told = " ".join(str(error).split())
+        raise VerifierChoiceError(f"--verifier: the model {model!r} can't be loaded: {told}") from error
+    if not tokenizer.chat_template:
+        raise VerifierChoiceError(f"--verifier: the model {model!r} has no chat template, so it can't be asked")
 
 
 @contextmanager
@@ -35,12 +78,11 @@ def open_llm_verifier(name: str, engine: str, options: EngineOptions) -> Iterato
         VerifierChoiceError: If the name is neither, or a setting is missing or wrong.
         ModelLoadError: If the model can't be loaded.
     """
+    check_llm_verifier(name)
     if is_url(name):
         yield LlmVerifier(ChatEndpoint(endpoint_settings(name)))
-    elif name.startswith(_LOCAL) and name != _LOCAL:
-        model, _, revision = name.removeprefix(_LOCAL).partition("@")
+    else:
+        model, _, revision = name.removeprefix(LOCAL).partition("@")
         loaded = create_slm_engine(engine, replace(options, model=model, revision=revision))
         with GreedyWriter(loaded, options.max_batch_size) as writer:
             yield LlmVerifier(LocalGenerator(writer, load_tokenizer(model, revision)))
-    else:
-        raise VerifierChoiceError(f"verifier {name!r}: expected a URL (http://…) or a model (model:PATH or model:ID)")

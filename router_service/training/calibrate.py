@@ -32,7 +32,7 @@ SWEEP_USAGE_RATES = (
 
 
 USEFUL_AUC = 0.6
-"""Below this a router is little better than a coin: too few labels, labels at random, or features of another model."""
+"""Below this a router is little better than a coin: too few labels, or labels at random."""
 TIE_MARGIN = 1e-4
 """Tokens this close to the threshold are counted: their side of it may hang on the last bits of a matrix product."""
 

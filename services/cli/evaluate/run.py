@@ -22,7 +22,7 @@ from evaluation.suites.livecodebench import LiveCodeBenchSuite
 from evaluation.suites.registry import SUITE_NAMES, is_own, open_own, open_suite
 from evaluation.suites.suite import Suite
 from labeler_jobs.queries.rows import QueryError
-from labeler_jobs.verifiers.chat_endpoint import VerifierChoiceError
+from labeler_jobs.verifiers.names import VerifierChoiceError
 from labeler_jobs.verifiers.verifier import VerifierUnreachable
 from services.cli.console import err, note, out
 from services.cli.errors import CliError

@@ -13,6 +13,7 @@ from services.cli.label import options as own
 from services.cli.label.options import LabelStage
 
 _PLAN = "plan"
+_REVERIFY = "reverify"
 _HELP = {
     LabelStage.ALL: "All stages, in their order.",
     LabelStage.RESPONSES: "The LLM answers every query.",
@@ -20,6 +21,7 @@ _HELP = {
     LabelStage.CONTINUE: "There the LLM writes on after that token, to the sentence's end.",
     LabelStage.VERIFY: "Does the sentence still say the same? Neutral, or divergent.",
     LabelStage.DATASET: "Features and labels of every token, in OUT/dataset.",
+    _REVERIFY: "New verdicts by another --verifier over kept responses, and a dataset of them; old ones are removed.",
     _PLAN: "Checks a run against what is in OUT, and prints which shards are missing, as JSON.",
 }
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -65,7 +67,8 @@ def label(
     command = str(context.command.name)
     run_label(
         own.LabelOptions(
-            stage=None if command == _PLAN else LabelStage(command),
+            stage=None if command == _PLAN else LabelStage.ALL if command == _REVERIFY else LabelStage(command),
+            reverify=command == _REVERIFY,
             pair=pair,
             source=source,
             data=data,

@@ -5,7 +5,7 @@ Owns which defaults an option falls back to, and the queries and the verifier of
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from evaluation.reference.corpus.queries import REFERENCE_SOURCE, read_reference
@@ -21,9 +21,9 @@ from labeler_jobs.settings import JobSettings
 from labeler_jobs.shards.numbers import parse_numbers
 from labeler_jobs.shards.store import ShardError
 from labeler_jobs.stages.registry import llm_options
-from labeler_jobs.verifiers.chat_endpoint import VerifierChoiceError
-from labeler_jobs.verifiers.choice import open_llm_verifier
-from labeler_jobs.verifiers.verifier import Verifier
+from labeler_jobs.verifiers.choice import check_llm_verifier, open_llm_verifier, reach_llm_verifier
+from labeler_jobs.verifiers.names import SUITE, VerifierChoiceError
+from labeler_jobs.verifiers.verifier import Verifier, VerifierUnreachable
 from services.cli.console import err, note, out
 from services.cli.errors import CliError
 from services.cli.label.options import LabelOptions, LabelStage
@@ -31,8 +31,6 @@ from services.cli.pairs import find_pair
 from services.common.pair import Pair, PairError, load_pair
 from services.engines.base import ModelLoadError
 from services.engines.factory import EngineUnavailable
-
-SUITE_VERIFIER = "suite"
 
 
 def run_label(options: LabelOptions) -> None:
@@ -45,17 +43,24 @@ def run_label(options: LabelOptions) -> None:
     """
     try:
         pair = load_pair(find_pair(options.pair))
-        labeling = Labeling(_make_job(options, pair), options.out)
+        job, shard_indices = _make_job(options, pair), _shard_indices(options)
+        if options.reverify:
+            # Before old verdicts are given up.
+            _reach_verifier(options)
+        labeling = Labeling(job, options.out, replace_verdicts=options.reverify)
+        stages = _stages(options)
+        if LabelStage.VERIFY in stages and labeling.is_missing(LabelStage.VERIFY, shard_indices):
+            # Before anything is made for it.
+            _reach_verifier(options)
         if options.stage is None:
             out.print(labeling.survey().to_json(), soft_wrap=True, markup=False)
             return
-        stages = STAGE_NAMES if options.stage is LabelStage.ALL else (options.stage.value,)
         with LabelProgress(err) as progress:
-            labeling.run(stages, _shard_indices(options), progress)
+            labeling.run(stages, shard_indices, progress)
         outcome = labeling.outcome()
     except (
         PairError, QueryError, PlanError, IdentityError, ShardError, LabelError, ModelLoadError, EngineUnavailable,
-        VerifierChoiceError,
+        VerifierChoiceError, VerifierUnreachable,
     ) as error:  # fmt: skip
         raise CliError(str(error)) from error
     if outcome is None:
@@ -66,9 +71,9 @@ def run_label(options: LabelOptions) -> None:
 
 
 def _make_job(options: LabelOptions, pair: Pair) -> LabelJob:
-    if options.verifier == SUITE_VERIFIER and options.source != REFERENCE_SOURCE:
+    if options.verifier == SUITE and options.source != REFERENCE_SOURCE:
         raise CliError(
-            f"--verifier: {SUITE_VERIFIER!r} reads the sentences of the reference suite alone; for the source "
+            f"--verifier: {SUITE!r} reads the sentences of the reference suite alone; for the source "
             f"{options.source!r} give a URL or model:…"
         )
     source = QuerySource(options.source, options.data, options.split, options.limit)
@@ -83,13 +88,25 @@ def _make_job(options: LabelOptions, pair: Pair) -> LabelJob:
     )
 
 
+def _stages(options: LabelOptions) -> Sequence[str]:
+    """What is made; without a stage, what a run would make."""
+    if options.reverify:
+        return LabelStage.VERIFY, LabelStage.DATASET
+    return STAGE_NAMES if options.stage in (None, LabelStage.ALL) else (options.stage,)
+
+
+def _reach_verifier(options: LabelOptions) -> None:
+    if options.verifier != SUITE:
+        reach_llm_verifier(options.verifier)
+
+
 def _load(source: QuerySource) -> Iterable[Query]:
     readers = {REFERENCE_SOURCE: read_reference}
     return load_queries(source.name, source.path, source.split, source.limit, readers=readers)
 
 
 def _open_verifier(pair: Pair, settings: LabelSettings) -> AbstractContextManager[Verifier]:
-    if settings.verifier == SUITE_VERIFIER:
+    if settings.verifier == SUITE:
         return nullcontext(SuiteVerifier())
     return open_llm_verifier(settings.verifier, settings.engine, llm_options(pair.llm, settings))
 
@@ -103,6 +120,7 @@ def _settings(options: LabelOptions, pair: Pair) -> LabelSettings:
         max_continuation_len=options.max_continuation_len or default.max_continuation_len,
         keep_unfinished=options.keep_unfinished,
         verifier=options.verifier,
+        verifier_model="" if options.verifier == SUITE else check_llm_verifier(options.verifier),
         engine=options.engine or engine.name or default.engine,
         max_batch_size=options.batch_size or engine.max_batch_size or default.max_batch_size,
         kv_cache_tokens=options.kv_cache_tokens or engine.kv_cache_tokens or default.kv_cache_tokens,
@@ -121,6 +139,8 @@ def _shard_indices(options: LabelOptions) -> list[int]:
         index = _mapped(options.shard_map, index)
     if index is None:
         return list(range(options.num_shards))
+    if options.reverify:
+        raise CliError("reverify takes away the verdicts of all shards: run it without a shard's number")
     if index >= options.num_shards:
         raise CliError(f"--shard-index: {index} is not below --shards {options.num_shards}")
     return [index]

@@ -25,7 +25,8 @@ class LabelStage(StrEnum):
 class LabelOptions:
     """What a stage is asked for; None leaves a setting to the pair file or to its default.
 
-    Without a stage, the run is checked alone.
+    Without a stage, the run is checked alone. `reverify` makes verdicts and dataset anew where they are of another
+    verifier.
     """
 
     stage: LabelStage | None
@@ -46,6 +47,7 @@ class LabelOptions:
     kv_cache_tokens: int | None
     num_threads: int | None
     verifier: str
+    reverify: bool = False
 
 
 @dataclass(frozen=True, slots=True)

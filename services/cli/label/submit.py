@@ -15,6 +15,7 @@ from labeler_jobs.jobs.manifest import JobOptions, ManifestError, is_plan, queue
 from labeler_jobs.jobs.progress import JobProgress
 from labeler_jobs.jobs.rights import ALWAYS
 from labeler_jobs.jobs.submission import Submission, SubmissionError
+from labeler_jobs.verifiers.names import LOCAL, VerifierChoiceError, check_name
 from services.cli.console import err, note
 from services.cli.errors import CliError
 from services.cli.label.options import LabelStage, SubmitOptions
@@ -22,7 +23,6 @@ from services.cli.label.options import LabelStage, SubmitOptions
 _CHART = "trivium"
 _NAME_LEN = 40
 _MODEL_STAGES = (LabelStage.RESPONSES, LabelStage.PREFILL, LabelStage.CONTINUE)
-_LOCAL_VERIFIER = "model:"
 _INTERRUPTED = 130
 
 
@@ -35,10 +35,11 @@ def run_submit(options: SubmitOptions) -> None:
     # Connections that are tried again are the watch's business, and no news.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     try:
+        check_name(options.verifier)
         api, namespace = connect(options.kube_context)
         cluster = Cluster(api, options.namespace or namespace, options.template or template_name(options.release))
         _submit(cluster, options)
-    except (ClusterError, ManifestError, SubmissionError) as error:
+    except (ClusterError, ManifestError, SubmissionError, VerifierChoiceError) as error:
         raise CliError(str(error)) from error
 
 
@@ -67,7 +68,7 @@ def _submit(cluster: Cluster, options: SubmitOptions) -> None:
     all_stages = [stage for stage in LabelStage if stage is not LabelStage.ALL]
     stages = all_stages if options.stage is LabelStage.ALL else [options.stage]
     model_stages = [*_MODEL_STAGES]
-    if options.verifier.startswith(_LOCAL_VERIFIER):
+    if options.verifier.startswith(LOCAL):
         model_stages.append(LabelStage.VERIFY)
     with JobProgress(err) as progress:
         submission = Submission(cluster, template, job_options, progress)

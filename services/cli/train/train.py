@@ -53,8 +53,8 @@ def warn_of_auc(description: RouterDescription) -> None:
     auc = description.metrics["validation_auc"]
     if auc < USEFUL_AUC:
         note(
-            f"warning: an AUC of {auc:.3f} on validation is little better than a coin's 0.5: are there enough labels, "
-            "and does the verifier judge well?",
+            f"warning: an AUC of {auc:.3f} on validation is little better than a coin's 0.5: are there enough "
+            "labels, and does the verifier judge well?",
             "yellow",
         )
 

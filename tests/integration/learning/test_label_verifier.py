@@ -15,6 +15,8 @@ from tests.unit.labeler_jobs.verifiers.misbehaving_server import Reply, answered
 pytestmark = pytest.mark.integration
 
 NUM_REFUSED = 2
+NUM_CHECKS = 1
+"""Questions before the first stage, whether anyone is there."""
 
 
 def label(out: Path, verifier: str) -> str:
@@ -38,13 +40,13 @@ def test_label_all_with_an_endpoint_labels_what_the_endpoint_says(
         return ['{"divergent": true}', '{"divergent": false}', "I can't tell."][zlib.crc32(prompt.encode()) % 3]
 
     def reply(number: int, prompt: str) -> Reply:
-        return Reply(status=503) if number < NUM_REFUSED else answered(opinion(prompt))
+        return Reply(status=503) if NUM_CHECKS <= number < NUM_CHECKS + NUM_REFUSED else answered(opinion(prompt))
 
     with serve(reply) as server:
         output = label(tmp_path, server.base_url)
     # The refused prompts were sent again.
-    prompts = {payload["messages"][0]["content"] for payload in server.payloads}
-    said = [opinion(payload["messages"][0]["content"]) for payload in server.payloads[NUM_REFUSED:]]
+    prompts = {payload["messages"][0]["content"] for payload in server.payloads[NUM_CHECKS:]}
+    said = [opinion(payload["messages"][0]["content"]) for payload in server.payloads[NUM_CHECKS + NUM_REFUSED :]]
     verdicts = tmp_path / "verdicts"
     rows = zip(column(verdicts, "label"), column(verdicts, "unparsable"), strict=True)
     forks = [row for row in rows if row[0] != Label.IDENTICAL]

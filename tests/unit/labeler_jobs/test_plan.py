@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from labeler_jobs.plan import (
+    MACHINE_SETTINGS,
     PLAN_FILE,
     LabelPlan,
     LabelSettings,
@@ -60,6 +61,49 @@ def test_run_that_differs_is_refused_with_the_field(
     settle_plan(store, PLAN)
     with pytest.raises(PlanError, match=f"plan.json: {message}"):
         settle_plan(store, dataclasses.replace(PLAN, **changes))  # type: ignore[arg-type]
+    assert settle_plan(store, PLAN) == PLAN
+
+
+@pytest.mark.parametrize("name", MACHINE_SETTINGS)
+def test_memory_and_threads_are_no_part_of_what_a_run_is(store: ShardStore, name: str) -> None:
+    settle_plan(store, PLAN)
+    changed = dataclasses.replace(PLAN, settings=dataclasses.replace(PLAN.settings, **{name: 7}))  # type: ignore[arg-type]
+    assert settle_plan(store, changed) == changed
+    assert json.loads(store.read_text(PLAN_FILE))["settings"][name] != 7
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (LabelSettings(), LabelSettings(verifier="model:x")),
+        (LabelSettings(), LabelSettings(verifier="http://a", verifier_model="m")),
+        (
+            LabelSettings(verifier="http://a", verifier_model="m"),
+            LabelSettings(verifier="http://a", verifier_model="n"),
+        ),
+    ],
+)
+def test_verifier_may_change_as_long_as_there_is_no_verdict(
+    store: ShardStore, before: LabelSettings, after: LabelSettings
+) -> None:
+    settle_plan(store, dataclasses.replace(PLAN, settings=before))
+    changed = dataclasses.replace(PLAN, settings=after)
+    with pytest.raises(PlanError, match=r"settings.verifier.*trivium label reverify"):
+        settle_plan(store, changed, lambda: False)
+    assert settle_plan(store, changed, lambda: True) == changed
+    assert settle_plan(store, changed, lambda: False) == changed
+
+
+def test_verifier_that_only_moved_to_another_address_is_the_same(store: ShardStore) -> None:
+    settle_plan(store, dataclasses.replace(PLAN, settings=LabelSettings(verifier="http://a", verifier_model="m")))
+    settle_plan(store, dataclasses.replace(PLAN, settings=LabelSettings(verifier="http://b", verifier_model="m")))
+
+
+def test_plan_of_before_verifiers_had_a_model_goes_on(store: ShardStore) -> None:
+    settle_plan(store, PLAN)
+    fields = json.loads(store.read_text(PLAN_FILE))
+    del fields["settings"]["verifier_model"]
+    store.write_text(PLAN_FILE, json.dumps(fields))
     assert settle_plan(store, PLAN) == PLAN
 
 

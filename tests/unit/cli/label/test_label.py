@@ -1,13 +1,17 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from labeler_jobs.jobs.survey import read_survey
 from labeler_jobs.shards.store import ShardStore
+from labeler_jobs.verifiers.verifier import Label
 from services.cli.errors import CliError
 from services.cli.label.label import run_label
 from services.cli.label.options import LabelOptions, LabelStage
+from tests.unit.labeler_jobs.verifiers.misbehaving_server import Reply, answered, serve
 
 
 @pytest.fixture
@@ -48,6 +52,7 @@ def test_stage_whose_shards_are_missing_says_what_to_run_first(options: LabelOpt
         ({"max_new_tokens": 9}, "plan.json: settings.max_new_tokens is 8, this run's is 9"),
         ({"split": "test"}, "reference: split 'test' is not one of"),
         ({"source": "nowhere", "verifier": "model:x"}, "source: 'nowhere' is unknown"),
+        ({"engine": "sglang"}, "settings.engine is 'transformers', this run's is 'sglang'"),
         ({"source": "aime"}, "--verifier: 'suite' reads the sentences of the reference suite alone"),
         ({"shard_index": 2}, "--shard-index: 2 is not below --shards 2"),
         ({"pair": "nobody"}, "no pair 'nobody'"),
@@ -155,9 +160,117 @@ def test_shard_cut_off_in_the_middle_is_named_and_what_is_finished_stays(
     assert ShardStore(str(tmp_path)).exists("continuations/part-00001-of-00002.parquet")
 
 
-def test_verifier_that_is_neither_url_nor_model_is_named(options: LabelOptions) -> None:
-    other = replace(options, verifier="nobody")
-    for stage in (LabelStage.RESPONSES, LabelStage.PREFILL, LabelStage.CONTINUE):
-        run_label(replace(other, stage=stage))
-    with pytest.raises(CliError, match="verifier 'nobody': expected a URL"):
-        run_label(replace(other, stage=LabelStage.VERIFY))
+@pytest.mark.parametrize("stage", [LabelStage.ALL, LabelStage.RESPONSES, LabelStage.VERIFY, None])
+@pytest.mark.parametrize(
+    ("verifier", "message"),
+    [
+        ("nobody", "--verifier: 'nobody': expected 'suite', a URL"),
+        ("model:", "--verifier: 'model:': expected 'suite', a URL"),
+        ("ftp://host/v1", "--verifier: 'ftp://host/v1': expected 'suite', a URL"),
+        ("http://", "--verifier: Input should be a valid URL"),
+        ("http://127.0.0.1:1/v1", "TRIVIUM_VERIFIER_MODEL: Field required"),
+    ],
+)
+def test_verifier_that_can_not_be_is_an_error_before_anything_is_made(
+    options: LabelOptions, tmp_path: Path, stage: LabelStage | None, verifier: str, message: str
+) -> None:
+    with pytest.raises(CliError, match=message) as error:
+        run_label(replace(options, stage=stage, verifier=verifier))
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("stage", [LabelStage.ALL, None])
+@pytest.mark.parametrize(
+    ("verifier", "message"),
+    [
+        ("http://127.0.0.1:1/v1", "can't be reached: ConnectError"),
+        ("model:/nowhere", "--verifier: the model '/nowhere' can't be loaded"),
+    ],
+)
+def test_verifier_that_is_not_there_is_an_error_before_the_first_stage(
+    options: LabelOptions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: LabelStage | None,
+    verifier: str,
+    message: str,
+) -> None:
+    monkeypatch.setenv("TRIVIUM_VERIFIER_MODEL", "judge")
+    with pytest.raises(CliError, match=message) as error:
+        run_label(replace(options, stage=stage, verifier=verifier))
+    assert "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_verifier_that_does_not_know_the_model_is_an_error_before_the_first_stage(
+    options: LabelOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIVIUM_VERIFIER_MODEL", "judge")
+    with (
+        serve(lambda number, prompt: Reply(404, b"no such model")) as server,
+        pytest.raises(CliError, match="refused the request: HTTP 404 no such model"),
+    ):
+        run_label(replace(options, stage=LabelStage.ALL, verifier=server.base_url))
+    assert not (tmp_path / "responses").exists()
+    # Corrected in the same folder, since there is no verdict yet.
+    run_label(replace(options, stage=LabelStage.ALL, limit=4))
+    assert json.loads((tmp_path / "plan.json").read_text())["settings"]["verifier"] == "suite"
+
+
+def test_memory_and_threads_may_change_between_two_commands(options: LabelOptions) -> None:
+    run_label(replace(options, stage=LabelStage.RESPONSES))
+    other = replace(options, num_threads=2, batch_size=3, kv_cache_tokens=4096)
+    run_label(replace(other, stage=LabelStage.PREFILL))
+
+
+def test_verdicts_of_one_verifier_are_not_mixed_with_anothers_but_made_anew(
+    options: LabelOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    everything = replace(options, stage=LabelStage.ALL, max_new_tokens=48)
+    run_label(everything)
+    kept = {path: path.read_bytes() for path in (tmp_path / "continuations").iterdir()}
+    monkeypatch.setenv("TRIVIUM_VERIFIER_MODEL", "judge")
+    with serve(lambda number, prompt: answered('{"divergent": true}')) as server:
+        judged = replace(everything, verifier=server.base_url)
+        with pytest.raises(CliError, match=r"settings.verifier is 'suite'.*`trivium label reverify` makes new ones"):
+            run_label(judged)
+        with pytest.raises(CliError, match="run it without a shard's number"):
+            run_label(replace(judged, reverify=True, shard_index=0))
+        with pytest.raises(CliError, match="can't be reached"):
+            run_label(replace(judged, reverify=True, verifier="http://127.0.0.1:1/v1"))
+        assert len(list((tmp_path / "verdicts").glob("*.parquet"))) == 2
+        run_label(replace(judged, reverify=True))
+        num_asked = len(server.payloads)
+        # The same again, and at another port: nothing is left to do, and nothing is lost.
+        run_label(replace(judged, reverify=True, verifier="http://localhost:" + server.base_url.rpartition(":")[2]))
+        run_label(judged)
+        assert len(server.payloads) == num_asked + 1
+        monkeypatch.setenv("TRIVIUM_VERIFIER_MODEL", "another")
+        with pytest.raises(CliError, match=r"settings.verifier_model is 'judge', this run's is 'another'"):
+            run_label(judged)
+    labels = [
+        label
+        for path in sorted((tmp_path / "verdicts").glob("*.parquet"))
+        for label in pq.read_table(path)["label"].to_pylist()
+    ]
+    assert labels
+    assert set(labels) == {Label.DIVERGENT}
+    assert kept == {path: path.read_bytes() for path in (tmp_path / "continuations").iterdir()}
+    assert "Labelled tokens" in capsys.readouterr().out
+
+
+def test_verifier_whose_verdicts_can_not_be_read_ends_the_run_early_and_is_shown(
+    options: LabelOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIVIUM_VERIFIER_MODEL", "judge")
+    with (
+        serve(lambda number, prompt: answered("Sure! They are alike.")) as server,
+        pytest.raises(
+            CliError, match=r"first 8 verdicts can be read; the last one ends with 'Sure! They are alike.'"
+        ),
+    ):
+        run_label(replace(options, stage=LabelStage.ALL, max_new_tokens=48, limit=8, verifier=server.base_url))
+    assert len(server.payloads) == 1 + 8
+    assert (tmp_path / "continuations" / "part-00001-of-00002.parquet").exists()
+    assert not list((tmp_path / "verdicts").glob("*.parquet"))

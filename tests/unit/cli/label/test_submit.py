@@ -111,6 +111,8 @@ def test_stages_with_a_model_are_those_that_work_on_a_device() -> None:
         (["--release", "other"], "no PodTemplate other-trivium-labeler in the namespace labelling"),
         (["--out", "/data"], r"--out: /data isn't below /labels"),
         (["--queue", "gpus"], "Kueue isn't installed"),
+        (["--verifier", "nobody"], "--verifier: 'nobody': expected 'suite', a URL"),
+        (["--stage", "responses", "--verifier", "model:"], "--verifier: 'model:': expected 'suite', a URL"),
     ],
 )
 def test_submit_refuses_before_any_job(server: ApiServer, submit: Submit, arguments: list[str], message: str) -> None:

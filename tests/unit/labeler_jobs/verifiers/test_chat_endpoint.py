@@ -9,10 +9,10 @@ from pydantic import ValidationError
 from labeler_jobs.verifiers.chat_endpoint import (
     ChatEndpoint,
     EndpointSettings,
-    VerifierChoiceError,
     endpoint_settings,
 )
 from labeler_jobs.verifiers.llm_verifier import LlmVerifier
+from labeler_jobs.verifiers.names import VerifierChoiceError
 from labeler_jobs.verifiers.verifier import Verdict, VerificationCase, VerifierUnreachable
 from tests.unit.labeler_jobs.verifiers.misbehaving_server import Reply, answered, serve
 

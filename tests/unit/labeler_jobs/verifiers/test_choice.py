@@ -5,8 +5,8 @@ import torch
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
 from evaluation.reference.pair import WEIGHTS_DIR, load_tokenizer
-from labeler_jobs.verifiers.chat_endpoint import VerifierChoiceError
 from labeler_jobs.verifiers.choice import open_llm_verifier
+from labeler_jobs.verifiers.names import VerifierChoiceError
 from labeler_jobs.verifiers.verifier import Verdict, VerificationCase
 from services.engines.base import EngineOptions
 from tests.unit.labeler_jobs.verifiers.misbehaving_server import answered, serve

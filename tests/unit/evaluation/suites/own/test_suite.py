@@ -12,7 +12,7 @@ from evaluation.graders.sandbox import Sandbox
 from evaluation.suites.own.suite import OwnSuite
 from evaluation.suites.registry import SUITE_NAMES, is_own, open_own
 from labeler_jobs.queries.rows import QueryError
-from labeler_jobs.verifiers.chat_endpoint import VerifierChoiceError
+from labeler_jobs.verifiers.names import VerifierChoiceError
 from labeler_jobs.verifiers.verifier import VerifierUnreachable
 from tests.unit.evaluation.suites.files import write_rows
 from tests.unit.labeler_jobs.verifiers.misbehaving_server import Reply, answered, serve
