@@ -53,6 +53,11 @@ class Row:
         self.place = place
         self._fields = fields
 
+    @property
+    def names(self) -> list[str]:
+        """Names of its fields."""
+        return [str(name) for name in self._fields]
+
     def has(self, name: str) -> bool:
         """Whether a field is there and not null."""
         return self._fields.get(name) is not None

@@ -6,7 +6,9 @@ is refused here, by file, row and field.
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
 import unicodedata
 from dataclasses import dataclass
 from decimal import Decimal
@@ -22,6 +24,9 @@ GraderName = Literal["choice", "number", "exact", "regex", "program", "verifier"
 GRADER_NAMES: tuple[GraderName, ...] = get_args(GraderName)
 
 _BOXED = "Reason step by step, and put the {what} in \\boxed{{}}."
+_EXPONENT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)[eE][+-]?\d{1,6}")
+_DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}|\d{1,2}(?::\d{2}){1,2}")
+_MOST_ZEROS = 20
 _INSTRUCTIONS: dict[GraderName, str] = {
     "choice": _BOXED.format(what="letter of the right option"),
     "number": _BOXED.format(what="final answer"),
@@ -31,6 +36,7 @@ _INSTRUCTIONS: dict[GraderName, str] = {
     "verifier": "",
 }
 # A field that another grader reads shows that the row was meant for that one.
+_FIELDS = ("question", "prompt", "answer", "grader", "choices", "tests", "function", "id", "domain")
 _FIELDS_OF: dict[str, GraderName] = {"choices": "choice", "tests": "program", "function": "program"}
 
 
@@ -70,6 +76,7 @@ def read_question(row: Row, grader: GraderName | None) -> OwnQuestion:
     Raises:
         QueryError: A field is missing or wrong, or the row is meant for two graders.
     """
+    _check_names(row)
     name = _grader(row, grader)
     choices = _choices(row) if name == "choice" else []
     function = _function(row) if name == "program" else None
@@ -83,6 +90,14 @@ def read_question(row: Row, grader: GraderName | None) -> OwnQuestion:
         function=function,
         place=row.place,
     )
+
+
+def _check_names(row: Row) -> None:
+    """Other columns are welcome, unless one is a field of this file misspelt: it would be passed over in silence."""
+    for name in row.names:
+        close = difflib.get_close_matches(name.strip().lower(), _FIELDS, n=1, cutoff=0.9)
+        if name not in _FIELDS and close and not row.has(close[0]):
+            raise row.wrong(name, f"is unknown: did you mean {close[0]!r}?")
 
 
 def _grader(row: Row, default: GraderName | None) -> GraderName:
@@ -137,15 +152,28 @@ def _answer(row: Row, grader: GraderName, choices: list[str]) -> str:
 def _number(row: Row) -> str:
     value = row.value("answer")
     if isinstance(value, float | Decimal):
-        # Not in the notation of a computer, which is a product to a reader of formulas.
-        exact = Decimal(str(value))
-        if not exact.is_finite():
+        if not Decimal(value).is_finite():
             raise row.wrong("answer", f"is {value}, which no response can equal")
-        return f"{exact:f}"
+        return _without_exponent(str(value))
     answer = row.answer("answer")
+    if _EXPONENT.fullmatch(answer):
+        return _without_exponent(answer)
+    if _DATE.fullmatch(answer):
+        raise row.wrong(
+            "answer", f"is {answer!r}, which isn't one number; dates and times are for 'exact' or 'regex'"
+        )
     if "\\" not in answer and not any(character.isdecimal() for character in answer):
         raise row.wrong("answer", f"is {answer!r}: expected a number or LaTeX; other texts are for 'exact'")
     return answer
+
+
+def _without_exponent(number: str) -> str:
+    """A number as people write it: "1e-05" is a product to a reader of formulas."""
+    exact = Decimal(number)
+    if abs(exact.adjusted()) <= _MOST_ZEROS:
+        return f"{exact:f}"
+    digits, _, exponent = f"{exact.normalize():e}".partition("e")
+    return f"{digits} \\times 10^{{{int(exponent)}}}"
 
 
 def _letter(row: Row, choices: list[str]) -> str:

@@ -5,7 +5,7 @@ import torch
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
 from evaluation.reference.pair import WEIGHTS_DIR, load_tokenizer
-from labeler_jobs.verifiers.choice import open_llm_verifier
+from labeler_jobs.verifiers.choice import open_llm_verifier, reach_llm_verifier
 from labeler_jobs.verifiers.names import VerifierChoiceError
 from labeler_jobs.verifiers.verifier import Verdict, VerificationCase
 from services.engines.base import EngineOptions
@@ -50,8 +50,22 @@ def test_open_llm_verifier_local_model_answers_on_an_engine(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["", "model:", "gpt", "ftp://host"])
 def test_open_llm_verifier_unknown_name_is_refused(name: str) -> None:
-    with pytest.raises(VerifierChoiceError, match="expected a URL"), open_llm_verifier(name, "transformers", OPTIONS):
+    with (
+        pytest.raises(VerifierChoiceError, match="expected 'suite', a URL"),
+        open_llm_verifier(name, "transformers", OPTIONS),
+    ):
         pass
+
+
+def test_reach_llm_verifier_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
+    folder = save_untrained_model(tmp_path / "model")
+    reach_llm_verifier(f"model:{folder}")
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(VerifierChoiceError, match="has no chat template, so it can't be asked"):
+        reach_llm_verifier(f"model:{folder}")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(VerifierChoiceError, match="can't be loaded"):
+        reach_llm_verifier(f"model:{folder}")
 
 
 def test_open_llm_verifier_missing_or_wrong_setting_is_named_without_its_value(

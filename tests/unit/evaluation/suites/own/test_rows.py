@@ -23,6 +23,12 @@ def read(of_file: str | None = None, /, **fields: Any) -> OwnQuestion:
         ({"grader": "number", "answer": 1e-5}, "0.00001"),
         ({"grader": "number", "answer": 2.0}, "2.0"),
         ({"grader": "number", "answer": "\\pi"}, "\\pi"),
+        # As spreadsheets and pandas write small and large numbers.
+        ({"grader": "number", "answer": "1e-05"}, "0.00001"),
+        ({"grader": "number", "answer": "3E8"}, "300000000"),
+        ({"grader": "number", "answer": "-1.5e+3"}, "-1500"),
+        ({"grader": "number", "answer": "6.02e123"}, "6.02 \\times 10^{123}"),
+        ({"grader": "number", "answer": 1e-30}, "1 \\times 10^{-30}"),
         ({"grader": "choice", "answer": "b"}, "B"),
         ({"grader": "choice", "answer": "(C)", "choices": ["8", "9", "11"]}, "C"),
         ({"grader": "choice", "answer": 11, "choices": [8, 9, 11]}, "C"),
@@ -81,6 +87,9 @@ def test_read_question_id_and_domain_have_defaults() -> None:
         ({"grader": "number", "answer": True}, "field 'answer' expected text or a whole number, found bool"),
         ({"grader": "number", "answer": float("nan")}, "field 'answer' is nan"),
         ({"grader": "number", "answer": float("inf")}, "field 'answer' is inf"),
+        ({"grader": "number", "answer": "2023-05-01"}, "field 'answer' is '2023-05-01', which isn't one number"),
+        ({"grader": "number", "answer": "12:30"}, "field 'answer' is '12:30', which isn't one number"),
+        ({"grader": "number", "answer": "1.5.2020"}, "field 'answer' is '1.5.2020', which isn't one number"),
         ({"grader": "number", "answer": "Paris"}, "field 'answer' is 'Paris': expected a number or LaTeX"),
         ({"grader": "choice", "answer": "E"}, "field 'answer' is 'E': expected one of A, B, C, D"),
         ({"grader": "choice", "answer": "D", "choices": ["a", "b", "c"]}, "expected one of A, B, C or the text of"),
@@ -113,6 +122,10 @@ def test_read_question_wrong_row_names_place_and_field(fields: dict[str, Any], m
     ("fields", "message"),
     [
         ({}, "field 'question or prompt' is missing"),
+        ({"Question": "q"}, "field 'Question' is unknown: did you mean 'question'"),
+        ({"questions": "q"}, "field 'questions' is unknown: did you mean 'question'"),
+        ({"question": "q", " ID ": 3}, "field ' ID ' is unknown: did you mean 'id'"),
+        ({"question": "q", "domains": "law"}, "field 'domains' is unknown: did you mean 'domain'"),
         ({"question": " "}, "field 'question' is empty"),
         ({"question": 1.5}, "field 'question' expected text, found float"),
         ({"question": "q", "prompt": "p"}, "field 'prompt' and field 'question' are both there"),
@@ -129,6 +142,15 @@ def test_read_question_grader_of_the_file_is_for_rows_without_one_and_contradict
     assert read("number", question="q?", answer=1, grader="number").grader == "number"
     with pytest.raises(QueryError, match="field 'grader' is 'exact', but --grader says 'number': give one of them"):
         read("number", question="q?", answer=1, grader="exact")
+
+
+def test_read_question_misspelt_grader_is_no_row_without_one() -> None:
+    with pytest.raises(QueryError, match="field 'graeder' is unknown: did you mean 'grader'"):
+        read("number", question="q?", answer=1, graeder="exact")
+
+
+def test_read_question_other_columns_are_welcome() -> None:
+    read("number", question="q?", answer=1, source="web", explanation="…", Answer="1 as well", functional=True)
 
 
 def test_check_grader_unknown_name_lists_those_there_are() -> None:
