@@ -35,6 +35,8 @@ _GROUPED = re.compile(r"(?<![\d.,])(\d{1,3})((?:[ ]\d{3})+)(?![\d ]*\d)")
 _COMMAS = re.compile(r"[+-]?\d{1,3}(?:(?:,|\{,\})\d{3})+(?:\.\d+)?")
 # "5 (20+5=25)", "5 (since ...)": an aside.
 _ASIDE = re.compile(r"\s*\((?:[^()]*[=\u2248][^()]*|\s*(?:since|because|as|for|where)\b.*)\)\s*$", re.DOTALL)
+# "1e-05": as computers write a number.
+_EXPONENT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))[eE]([+-]?\d{1,3})")
 _POWER = r"(?:\s*\^\s*(?:\{\s*-?\s*\d\s*\}|-?\d)|[\u00b2\u00b3]|-?\d(?![\d.]))?"
 _KNOWN_UNITS = (
     "cm mm km dm nm pm um ft in inch yd mi kg mg lb lbs oz ml mL kL km/h kmh kph mph rpm hr hrs min mins sec secs "
@@ -99,6 +101,8 @@ def normal_form(latex: str) -> str:
     text = _grouped(text)
     while (shorter := _without_unit(text).strip()) != text:
         text = shorter
+    if match := _EXPONENT.fullmatch(text):
+        return rf"{match[1]} \times 10^{{{int(match[2])}}}"
     return text.replace(",", "") if _COMMAS.fullmatch(text) else text
 
 
