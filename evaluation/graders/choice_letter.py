@@ -24,7 +24,7 @@ from evaluation.graders.choice_patterns import (
     SECOND,
     STATEMENTS,
 )
-from evaluation.graders.choice_text import readable
+from evaluation.graders.choice_text import reaching, readable
 from evaluation.graders.grade import Grade
 from evaluation.graders.settled import Found, first_that_answers, settle
 
@@ -34,50 +34,58 @@ _LOOK_BACK = 60
 """Characters before a statement that may turn it round."""
 
 
-def grade_choice(response: str, letter: str) -> Grade:
+def grade_choice(response: str, letter: str, letters: str = LETTERS) -> Grade:
     """Compares the letter that a response settles on with the right one.
 
     Args:
         response: All of it.
-        letter: One of `LETTERS`.
+        letter: One of `letters`.
+        letters: Those that are offered, from A on.
     """
-    extracted, how = extract_choice(response)
+    extracted, how = extract_choice(response, letters)
     if extracted is None:
         return Grade(correct=False, extracted=None, reason=how)
     return Grade(extracted == letter, extracted, f"{how} {extracted}, {letter} is right")
 
 
-def extract_choice(response: str) -> tuple[str | None, str]:
+def extract_choice(response: str, letters: str = LETTERS) -> tuple[str | None, str]:
     """The letter that a response settles on.
+
+    Args:
+        response: All of it.
+        letters: Those that are offered, from A on.
 
     Returns:
         The letter in upper case and where it was found; or None and why there is none.
     """
-    letters, how = first_that_answers(response, _read) or (set(), "")
-    if len(letters) == 1 and letters <= set(LETTERS):
-        return next(iter(letters)), how
-    if len(letters) > 1:
-        return None, f"ambiguous: {', '.join(sorted(letters))}"
-    return None, f"{how} {letters.pop()}, which isn't offered" if letters else "names no choice"
+    named, how = first_that_answers(response, lambda part: _read(part, letters)) or (set(), "")
+    if len(named) == 1 and named <= set(letters):
+        return next(iter(named)), how
+    if len(named) > 1:
+        return None, f"ambiguous: {', '.join(sorted(named))}"
+    return None, f"{how} {named.pop()}, which isn't offered" if named else "names no choice"
 
 
-def _read(part: str) -> tuple[set[str], str] | None:
-    text = readable(part)
-    found = [Found(match.start(), True, set(match["letters"])) for match in BOXED.finditer(text)]
-    if settled := settle(text, [*found, *_statements(text)]):
+def _read(part: str, letters: str) -> tuple[set[str], str] | None:
+    last = letters[-1]
+    text = readable(part, last)
+    boxed = reaching(BOXED, last).finditer(text)
+    found = [Found(match.start(), True, set(match["letters"])) for match in boxed]
+    if settled := settle(text, [*found, *_statements(text, last)]):
         return settled.answer, settled.how
-    for pattern in (ALONE, LEADING):
-        if alone := [match for match in pattern.finditer(text) if _letter(match) in LETTERS]:
+    for pattern in (reaching(ALONE, last), reaching(LEADING, last)):
+        if alone := [match for match in pattern.finditer(text) if _letter(match) in letters]:
             return {_letter(alone[-1])}, "a line of its own:"
-    mentioned = {_letter(match) for match in MENTION.finditer(text) if not _is_denied_mention(match, text)}
+    mentions = reaching(MENTION, last).finditer(text)
+    mentioned = {_letter(match) for match in mentions if not _is_denied_mention(match, text)}
     return (mentioned, "the only choice named:") if mentioned else None
 
 
-def _statements(text: str) -> Iterator[Found[set[str]]]:
+def _statements(text: str, last: str) -> Iterator[Found[set[str]]]:
     for pattern in STATEMENTS:
-        for match in pattern.finditer(text):
+        for match in reaching(pattern, last).finditer(text):
             if not _is_denied(match, text):
-                yield Found(match.start(_group(match)), False, _letters(match, text))
+                yield Found(match.start(_group(match)), False, _letters(match, text, last))
 
 
 def _is_denied_mention(match: re.Match[str], text: str) -> bool:
@@ -93,11 +101,11 @@ def _is_denied(match: re.Match[str], text: str) -> bool:
     return bool(is_article or denied or DENIED_BEFORE.search(before) or QUESTION.match(text, match.end()))
 
 
-def _letters(match: re.Match[str], text: str) -> set[str]:
+def _letters(match: re.Match[str], text: str, last: str) -> set[str]:
     letters = {_letter(match)}
     if first := match.groupdict().get("first"):
         letters.add(_bare(first))
-    elif second := SECOND.match(text, match.end(_group(match))):
+    elif second := reaching(SECOND, last).match(text, match.end(_group(match))):
         letters.add(_bare(second["choice"]))
     return letters
 

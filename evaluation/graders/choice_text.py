@@ -2,10 +2,13 @@ r"""Prepares a response for the search of a letter: plain text in which no lette
 
 A formula that is nothing but a letter (`$\mathbf{(C)}$`) becomes that letter, any other one `FORMULA`. A box becomes
 `⟦C⟧`, with the letters that it names, or `FORMULA`.
+
+Patterns are written for four options, A to D; `reaching` widens one where there are more.
 """
 
 import re
 import unicodedata
+from functools import cache
 
 from evaluation.graders.boxed import boxes
 
@@ -33,6 +36,7 @@ _LABEL_LAST = re.compile(r"(?:^|\s)[(\[]\s*([A-D])\s*[)\]]\s*$")
 _LIST = re.compile(
     r"\s*[(\[]?[A-D][)\]]?(?:\s*(?:,|/|&|and|or|;|\u548c|\u6216)\s*[(\[]?[A-D][)\]]?)+\s*\.?\s*", re.IGNORECASE
 )
+_ONE_OF_LIST = re.compile(r"(?<![A-Za-z])[A-Da-d](?![A-Za-z])")
 # "Option C", "the answer is C", "C is correct", "C because ...".
 _NAMED = re.compile(
     r"\s*(?:(?:the )?(?:correct |right |final |best )?(?:option|choice|answer)(?:\s+is|:)?\s+)?[(\[]?([A-D])[)\]]?"
@@ -46,34 +50,56 @@ _BEFORE_TEXT = re.compile(r"\s*([A-D])\s*\\text\w*\s*\{\s*[(,:.-]")
 _JOINED = re.compile(rf"{BOX_CLOSE}[\s$]*(?:,|/|and|or|,\s*and|,\s*or|\u548c|\u6216)[\s$]*{BOX_OPEN}")
 
 
-def readable(response: str) -> str:
-    """The text in which letters are looked for."""
+@cache
+def reaching(pattern: re.Pattern[str], last: str) -> re.Pattern[str]:
+    """A pattern for options up to another letter than D.
+
+    Args:
+        pattern: It names options as the ranges A-D and a-d.
+        last: The last option, in upper case.
+    """
+    if last <= "D":
+        return pattern
+    widened = pattern.pattern.replace("A-D", f"A-{last}").replace("a-d", f"a-{last.lower()}")
+    return re.compile(widened, pattern.flags)
+
+
+def readable(response: str, last: str = "D") -> str:
+    """The text in which letters are looked for.
+
+    Args:
+        response: All of it.
+        last: The last option.
+    """
     pieces, position = [], 0
     for box in boxes(response):
-        pieces += [response[position : box.start], _shown_box(box.content)]
+        pieces += [response[position : box.start], _shown_box(box.content, last)]
         position = box.end
     text = _JOINED.sub("", "".join([*pieces, response[position:]]))
-    text = unicodedata.normalize("NFKC", _MATH.sub(_shown_formula, text))
+    text = unicodedata.normalize("NFKC", _MATH.sub(lambda match: _shown_formula(match, last), text))
     return _QUOTES.sub("", _MARKUP.sub("", text))
 
 
-def _shown_formula(match: re.Match[str]) -> str:
+def _shown_formula(match: re.Match[str], last: str) -> str:
     content = _MARKUP.sub("", match.group())
     # "\\[ \\text{Answer: } C \\]" is read, "$C = Q/V$" isn't.
     if BOX_OPEN in content or _ONE_LETTER.fullmatch(content) or re.search(r"\banswer\b", content, re.IGNORECASE):
         return content
-    label = _LABEL.match(content)
+    label = reaching(_LABEL, last).match(content)
     return f"({label[1]}) {FORMULA}" if label and label[1] else FORMULA
 
 
-def _shown_box(latex: str) -> str:
-    letters = "".join(sorted(_letters_of_box(unicodedata.normalize("NFKC", latex))))
+def _shown_box(latex: str, last: str) -> str:
+    letters = "".join(sorted(_letters_of_box(unicodedata.normalize("NFKC", latex), last)))
     return f" {BOX_OPEN}{letters}{BOX_CLOSE} " if letters else f" {FORMULA} "
 
 
-def _letters_of_box(latex: str) -> set[str]:
+def _letters_of_box(latex: str, last: str) -> set[str]:
     text = _MARKUP.sub(" ", latex).strip()
-    if _LIST.fullmatch(text):
-        return {letter.upper() for letter in re.findall(r"(?<![A-Za-z])[A-Da-d](?![A-Za-z])", text)}
-    match = _BEFORE_TEXT.match(latex) or _NAMED.fullmatch(text) or _LABEL.match(text) or _LABEL_LAST.search(text)
+    before_text, named, label, label_last, listed, one = (
+        reaching(pattern, last) for pattern in (_BEFORE_TEXT, _NAMED, _LABEL, _LABEL_LAST, _LIST, _ONE_OF_LIST)
+    )
+    if listed.fullmatch(text):
+        return {letter.upper() for letter in one.findall(text)}
+    match = before_text.match(latex) or named.fullmatch(text) or label.match(text) or label_last.search(text)
     return {letter.upper() for letter in match.groups() if letter} if match else set()

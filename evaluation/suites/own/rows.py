@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 import regex
 
-from evaluation.graders.choice_letter import LETTERS
+from evaluation.graders.choice_letter import LETTERS as FOUR_LETTERS
 from evaluation.suites.contest_tests import ContestTests, TestsError, read_tests
 from labeler_jobs.queries.rows import QueryError, Row
 
@@ -36,6 +36,8 @@ _INSTRUCTIONS: dict[GraderName, str] = {
     "verifier": "",
 }
 # A field that another grader reads shows that the row was meant for that one.
+LETTERS = "ABCDEFGHIJ"
+"""Options that a choice may have."""
 _FIELDS = ("question", "prompt", "answer", "grader", "choices", "tests", "function", "id", "domain")
 _FIELDS_OF: dict[str, GraderName] = {"choices": "choice", "tests": "program", "function": "program"}
 
@@ -50,6 +52,7 @@ class OwnQuestion:
         prompt: The user's message.
         grader: Who grades the response.
         answer: A letter, a number, a text, a pattern or a reference answer; empty for a program.
+        letters: The options that are offered, from A on; empty where there are none.
         tests: The program's tests, as JSON that `contest_tests` reads; else empty.
         function: The function that tests call; None for a program on stdin.
         place: The row's file and number, for errors.
@@ -60,6 +63,7 @@ class OwnQuestion:
     prompt: str
     grader: GraderName
     answer: str = ""
+    letters: str = ""
     tests: str = ""
     function: str | None = None
     place: str = ""
@@ -80,12 +84,14 @@ def read_question(row: Row, grader: GraderName | None) -> OwnQuestion:
     name = _grader(row, grader)
     choices = _choices(row) if name == "choice" else []
     function = _function(row) if name == "program" else None
+    answer = _answer(row, name, choices)
     return OwnQuestion(
         row_id=row.text("id", default=str(row.number)),
         domain=row.text("domain", default="own"),
         prompt=_prompt(row, name, choices, function),
         grader=name,
-        answer=_answer(row, name, choices),
+        answer=answer,
+        letters=_offered(answer, choices) if name == "choice" else "",
         tests=_tests(row, function) if name == "program" else "",
         function=function,
         place=row.place,
@@ -188,6 +194,13 @@ def _letter(row: Row, choices: list[str]) -> str:
         what = f"one of {', '.join(offered)}" + (" or the text of a choice" if choices else "")
         raise row.wrong("answer", f"is {answer!r}: expected {what}")
     return found
+
+
+def _offered(answer: str, choices: list[str]) -> str:
+    """The letters of the choices; of a question that lists its options itself, four if the answer is one of them."""
+    if choices:
+        return LETTERS[: len(choices)]
+    return FOUR_LETTERS if answer in FOUR_LETTERS else LETTERS
 
 
 def _choices(row: Row) -> list[str]:

@@ -77,7 +77,7 @@ class OwnSuite:
         asked = question.payload
         match asked.grader:
             case "choice":
-                return grade_choice(response, asked.answer)
+                return grade_choice(response, asked.answer, asked.letters)
             case "number":
                 return self._math.grade(response, asked.answer)
             case "exact":
@@ -96,7 +96,7 @@ class OwnSuite:
         self._math.close()
 
     def _question(self, asked: OwnQuestion) -> Question[OwnQuestion]:
-        graded_by = "\n".join((asked.grader, asked.answer, asked.tests, asked.function or ""))
+        graded_by = "\n".join((asked.grader, asked.answer, asked.letters, asked.tests, asked.function or ""))
         return Question(f"{self.name}-{asked.row_id}", asked.domain, asked.prompt, asked, graded_by)
 
     def _check_number(self, asked: OwnQuestion) -> None:

@@ -12,7 +12,7 @@ from router_service.description import RouterDescription, read_description
 from router_service.training.build import TRAINING_DIR
 from router_service.training.calibrate import Target
 from router_service.training.recalibrate import recalibrate
-from services.cli.console import note, out
+from services.cli.console import err, note, out
 from services.cli.errors import CliError
 from services.cli.pairs import find_pair
 from services.cli.train.decoded_usage import measure_decoded_usage
@@ -20,6 +20,7 @@ from services.cli.train.model_folder import large_model_folder, small_model_fold
 from services.cli.train.options import CalibrateOptions
 from services.cli.train.train import warn_of_auc
 from services.common.pair import load_pair
+from services.common.progress import progress_bar
 
 
 def run_calibrate(options: CalibrateOptions) -> None:
@@ -37,15 +38,14 @@ def run_calibrate(options: CalibrateOptions) -> None:
             if options.decode_on is not None
             else None
         )
-        new = recalibrate(
-            options.checkpoint,
-            options.validation,
-            Target(*options.target),
-            slm_dir,
-            decoded,
-            llm_dir=None if "llm_params" in old.metrics else large_model_folder(pair.llm),
-            num_threads=options.threads,
-        )
+        llm_dir = None if "llm_params" in old.metrics else large_model_folder(pair.llm)
+        with progress_bar(console=err) as bar:
+            task = bar.add_task("scoring", total=1)
+            new = recalibrate(
+                options.checkpoint, options.validation, Target(*options.target), slm_dir, decoded,
+                llm_dir=llm_dir, num_threads=options.threads,
+            )  # fmt: skip
+            bar.advance(task)
     # Everything that can be wrong with files, data or target is a ValueError of its own kind.
     except (ValueError, OSError) as error:
         raise CliError(str(error)) from error

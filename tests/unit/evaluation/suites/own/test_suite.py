@@ -89,6 +89,16 @@ def test_own_file_of_every_format_is_asked_and_graded_alike(tmp_path: Path, name
         suite.close()
 
 
+def test_own_choice_may_have_more_than_four_options(tmp_path: Path) -> None:
+    rows = [{"question": "Largest?", "choices": [1, 2, 3, 4, 5, 6], "answer": 6, "grader": "choice"}]
+    suite = suite_of(write(tmp_path / "mine.jsonl", rows))
+    [question] = suite.load("", None, 0)
+    for right in ("\\boxed{F}", "The answer is (F).", "So F.", "F, because it is 6."):
+        assert suite.grade(question, f"1 is small.\n\n{right}").correct, right
+    for wrong in ("\\boxed{E}", "The answer is (A).", "\\boxed{G}", "F or E", ""):
+        assert not suite.grade(question, wrong).correct, wrong
+
+
 def test_own_program_passes_its_tests_or_fails(tmp_path: Path) -> None:
     rows = [
         {"question": "Add.", "tests": TESTS, "grader": "program"},
