@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 import signal
 import subprocess
@@ -136,3 +137,49 @@ async def test_run_with_a_target_records_the_threshold_that_was_found_for_it(
     assert run.threshold is not None
     default = (await front_info(pair.front)).router.default_threshold
     assert 0 < run.threshold < default
+
+
+async def test_run_of_own_questions_is_graded_row_by_row(pair: RunningPair, tmp_path: Path) -> None:
+    samples = [draw_sample(FIRST_HELD_OUT + index) for index in range(12)]
+    questions = tmp_path / "mine.csv"
+    with questions.open("w", encoding="utf-8-sig", newline="") as lines:
+        cells = csv.writer(lines)
+        cells.writerow(["prompt", "answer", "grader", "domain"])
+        for number, sample in enumerate(samples):
+            # Half of them by a pattern; the last has no right answer.
+            last = number == len(samples) - 1
+            answer, grader = ("no such text", "exact") if last else (str(sample.answer), "number")
+            if number % 2 and not last:
+                answer, grader = rf"answer is {sample.answer}\b", "regex"
+            cells.writerow([sample.query, answer, grader, sample.domain])
+    options = [
+        "--suite",
+        str(questions),
+        "--address",
+        pair.front.address,
+        "--out",
+        str(tmp_path),
+        "--concurrency",
+        "4",
+    ]
+    arguments = [sys.executable, "-m", "services.cli", "evaluate", "run", *options]
+    ended = run_to_end(arguments)
+    assert ended.returncode == 0, ended.stderr
+    rows = load_records(tmp_path / "runs" / "mine-r2r.parquet").table.to_pylist()
+    assert [row["question_id"] for row in rows] == [f"mine-{number}" for number in range(1, 13)]
+    assert sum(row["correct"] for row in rows) >= 9
+    assert not rows[-1]["correct"]
+    # A corrected answer is never mixed with grades of the old one.
+    questions.write_text(questions.read_text(encoding="utf-8-sig").replace("no such text", "another"))
+    again = run_to_end(arguments)
+    assert again.returncode == 1
+    assert "question 'mine-12' was asked in other words, or graded by another answer, before" in again.stderr
+
+
+async def test_run_with_average_parameters_finds_a_threshold_for_them(pair: RunningPair, tmp_path: Path) -> None:
+    info = await front_info(pair.front)
+    billions = (info.slm.num_parameters + info.router.num_parameters + 0.2 * info.llm.num_parameters) / 1e9
+    by_usage = await run_here(pair, QuickReferenceSuite(), tmp_path, Asking(target_llm_usage=0.2), limit=2)
+    by_size = await run_here(pair, QuickReferenceSuite(), tmp_path, Asking(target_avg_params_b=billions), limit=2)
+    assert by_size.run.threshold == pytest.approx(by_usage.run.threshold, rel=1e-3)
+    assert by_size.run.run_id != by_usage.run.run_id

@@ -176,8 +176,10 @@ def test_check_disjoint_same_responses_under_the_same_ids_are_refused(made: Made
 
 
 def joined(first: RoutingData, second: RoutingData, rows: int) -> RoutingData:
-    names = ("hidden_state", "top_logits", "token_ids", "labels")
-    return RoutingData(*(torch.cat([getattr(first, name)[:rows], getattr(second, name)[rows:]]) for name in names))
+    def join(name: str) -> torch.Tensor:
+        return torch.cat([getattr(first, name)[:rows], getattr(second, name)[rows:]])
+
+    return RoutingData(join("hidden_state"), join("top_logits"), join("token_ids"), join("labels"))
 
 
 def test_check_disjoint_same_texts_are_refused_whatever_their_ids(made: Made) -> None:
