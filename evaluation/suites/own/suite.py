@@ -56,6 +56,8 @@ class OwnSuite:
             VerifierChoiceError: A row is for a verifier, and none can be had.
             VerifierUnreachable: The verifier can't be asked.
         """
+        if self._path.is_dir():
+            raise QueryError(f"{self._path}: is a folder; name one file of questions")
         rows = read_rows(str(self._path), "", "")
         questions = distinct((self._question(read_question(row, self._grader)) for row in rows), limit)
         for question in questions:

@@ -63,7 +63,7 @@ def run(
     allow_unisolated_code: own.AllowUnisolatedCode = False,
     state_dir: opt.StateDir = opt.DEFAULT_STATE_DIR,
 ) -> None:
-    r"""Asks a running pair all questions of a benchmark, and grades the answers.
+    """Asks a running pair all questions of a benchmark, and grades the answers.
 
     The LLM alone is --threshold 0, the SLM alone --threshold 2. Finished questions are kept at once: after Ctrl-C, an
     error or a kill, the same command asks only the others.
@@ -72,12 +72,14 @@ def run(
 
     Your own questions are a file. A row has a question (or a prompt, which is asked as it is), an answer, and what
     grades it: choice, number, exact (the last line or box), regex, program (by tests) or verifier (a model behind
-    --verifier). It may have an id and a domain. In CSV, choices and tests are JSON.
+    --verifier). It may have an id and a domain. In CSV, choices and tests are JSON. Four rows:
 
-    \b
     {"question": "Boiling point of water at 1 bar, in °C?", "answer": 100, "grader": "number"}
+
     {"question": "Which is prime?", "choices": ["8", "9", "11"], "answer": "C", "grader": "choice"}
-    {"question": "Capital of Peru?", "answer": "(?i)\\blima\\b", "grader": "regex"}
+
+    {"question": "Capital of Peru?", "answer": "(?i)lima", "grader": "regex"}
+
     {"question": "Add two numbers.", "tests": [{"input": "1 2", "output": "3"}], "grader": "program"}
 
     trivium evaluate run --suite questions.jsonl --out results

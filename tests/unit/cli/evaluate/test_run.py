@@ -95,6 +95,8 @@ def test_run_own_file_or_grader_that_is_not_there_is_one_line(
 ) -> None:
     run_command(monkeypatch, "--suite", str(tmp_path / "mine.csv"))
     assert capsys.readouterr().err.splitlines()[-1] == f"error: {tmp_path / 'mine.csv'}: no such file or folder"
+    run_command(monkeypatch, "--suite", f"{tmp_path}/")
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {tmp_path}: is a folder; name one file of questions"
     run_command(monkeypatch, "--suite", "mine.csv", "--grader", "numbr")
     assert "error: --grader: 'numbr' is none of choice, number" in capsys.readouterr().err
 
