@@ -76,6 +76,10 @@ def recalibrate(
             )
     sizes = _sizes(folder, checkpoint, pair, llm_dir)
     check_target(target, sizes)
+    counts = statistics_of("validation", validation)
+    # A checkpoint keeps no rows; the same number of queries, tokens and labels of every kind is no accident.
+    if counts["validation"] == old.data.get("train"):
+        raise DatasetError(f"{validation}: is the dataset that the router has learnt from; take other queries")
     data = load_routing_data(validation, old.objective)
     check_logits(validation, data, old.config.num_top_logits, f"the router in {folder}")
     check_classes(validation, data)
@@ -96,8 +100,7 @@ def recalibrate(
         threshold=threshold,
         sweep=sweep,
         metrics=old.metrics | calibration_metrics(logits, data, sizes, threshold),
-        data={name: counts for name, counts in old.data.items() if not name.startswith("validation")}
-        | statistics_of("validation", validation),
+        data={name: counts for name, counts in old.data.items() if not name.startswith("validation")} | counts,
     )
     write_description(description, folder / DESCRIPTION_FILE)
     write_sweep(description, folder / TRAINING_DIR)

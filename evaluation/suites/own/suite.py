@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from evaluation.graders.choice_letter import grade_choice
@@ -15,7 +15,7 @@ from evaluation.suites.own.judge import AnswerJudge
 from evaluation.suites.own.rows import GraderName, OwnQuestion, read_question, tests_of
 from evaluation.suites.own.text_answers import grade_exact, grade_pattern
 from evaluation.suites.suite import Question, distinct
-from labeler_jobs.queries.rows import QueryError, read_rows
+from labeler_jobs.queries.rows import QueryError, Row, read_rows
 from labeler_jobs.verifiers.llm_verifier import TextGenerator
 
 
@@ -59,7 +59,7 @@ class OwnSuite:
         if self._path.is_dir():
             raise QueryError(f"{self._path}: is a folder; name one file of questions")
         rows = read_rows(str(self._path), "", "")
-        questions = distinct((self._question(read_question(row, self._grader)) for row in rows), limit)
+        questions = distinct(map(self._question, self._read(rows)), limit)
         for question in questions:
             self._check_number(question.payload)
         graders = {question.payload.grader for question in questions}
@@ -96,6 +96,15 @@ class OwnSuite:
     def close(self) -> None:
         """Ends the worker that compares numbers."""
         self._math.close()
+
+    def _read(self, rows: Iterable[Row]) -> Iterator[OwnQuestion]:
+        ids = set()
+        for row in rows:
+            asked = read_question(row, self._grader)
+            if asked.row_id in ids:
+                raise row.wrong("id", f"is {asked.row_id!r}, as in an earlier row")
+            ids.add(asked.row_id)
+            yield asked
 
     def _question(self, asked: OwnQuestion) -> Question[OwnQuestion]:
         graded_by = "\n".join((asked.grader, asked.answer, asked.letters, asked.tests, asked.function or ""))

@@ -152,6 +152,13 @@ def test_calibrate_data_without_two_classes_or_with_few_logits_is_refused(
     assert (out / "router.json").read_bytes() == before
 
 
+def test_calibrate_on_what_the_router_has_learnt_is_refused(made: Made) -> None:
+    train = made.dataset("train", 300, 1)
+    out = made.train(train, made.dataset("validation", 300, 2))
+    with pytest.raises(DatasetError, match="is the dataset that the router has learnt from"):
+        recalibrate(out, train, TARGET, made.slm_dir)
+
+
 def write_queries(dataset: Path, *texts: str) -> Path:
     folder = dataset.parent / "queries"
     folder.mkdir()

@@ -164,7 +164,7 @@ def test_own_verifier_is_reached_before_the_first_question(tmp_path: Path, monke
     ("rows", "message"),
     [
         ([*ROWS, {"question": "q?"}], r"mine\.jsonl, row 5: field 'grader' is missing"),
-        ([*ROWS, ROWS[0]], "question 'mine-water' is there twice"),
+        ([*ROWS, ROWS[0]], r"mine\.jsonl, row 5: field 'id' is 'water', as in an earlier row"),
         ([{"question": "q?", "answer": "\\foo{1", "grader": "number"}], r"row 1: field 'answer' is .* be read"),
     ],
 )
