@@ -131,9 +131,14 @@ class Labeling:
 
         Raises:
             LabelError: A shard could not be made, or one that it needs is missing; finished shards are kept.
+            ModelLoadError: A model can't be used; that of a later stage is tried before the first.
         """
+        stages = [stage for stage in STAGES if stage.name in stage_names]
+        unfinished = [stage for stage in stages if self.is_missing(stage.name, shard_indices)]
+        for stage in unfinished[1:]:
+            stage.try_first(self.bench)
         self.write_queries(shard_indices)
-        for stage in (stage for stage in STAGES if stage.name in stage_names):
+        for stage in stages:
             shards = [ShardName(stage.folder, index, self.plan.num_shards) for index in shard_indices]
             missing = self._missing(shards)
             watcher.start_stage(stage.name, stage.counts, len(shards), len(shards) - len(missing))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from transformers import PreTrainedModel
 
 from labeler_jobs.models.writer import GreedyWriter
 from labeler_jobs.plan import LabelPlan, LabelSettings
@@ -65,6 +66,7 @@ class Stage:
         schema: Of its shards.
         open: Loads what it needs and gives the function that makes a shard.
         device: The section whose device does the work; None where none does.
+        try_first: Tries, before shards of earlier stages are made, what would fail this stage after all of them.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Stage:
     schema: Callable[[LabelPlan], pa.Schema]
     open: Callable[[Bench], AbstractContextManager[MakeShard]]
     device: Callable[[Pair], ModelSection | None] = field(default=lambda pair: None)
+    try_first: Callable[[Bench], None] = field(default=lambda bench: None)
 
 
 def llm_options(section: ModelSection, settings: LabelSettings) -> EngineOptions:
@@ -105,8 +108,7 @@ def _open_responses(bench: Bench) -> Iterator[MakeShard]:
         yield make
 
 
-@contextmanager
-def _open_prefill(bench: Bench) -> Iterator[MakeShard]:
+def _load_slm(bench: Bench) -> PreTrainedModel:
     settings, section = bench.plan.settings, bench.pair.slm
     if settings.num_threads:
         torch.set_num_threads(settings.num_threads)
@@ -119,6 +121,19 @@ def _open_prefill(bench: Bench) -> Iterator[MakeShard]:
         )
     )
     check_head(slm)
+    return slm
+
+
+def _try_slm(bench: Bench) -> None:
+    _load_slm(bench)
+    # The LLM's engine may need all of the device.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def _open_prefill(bench: Bench) -> Iterator[MakeShard]:
+    settings, slm = bench.plan.settings, _load_slm(bench)
 
     def make(shard: ShardName, on_items: OnItems) -> Batches:
         answered = [
@@ -212,7 +227,7 @@ def _llm(pair: Pair) -> ModelSection:
 
 STAGES = (
     Stage("responses", "responses", "tokens", ("queries",), lambda plan: RESPONSES, _open_responses, _llm),
-    Stage("prefill", "prefill", "tokens", ("responses",), _prefill_schema, _open_prefill, _slm),
+    Stage("prefill", "prefill", "tokens", ("responses",), _prefill_schema, _open_prefill, _slm, _try_slm),
     Stage(
         "continue",
         "continuations",

@@ -1,9 +1,11 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from labeler_jobs.jobs.survey import read_survey
 from labeler_jobs.shards.store import ShardStore
@@ -11,6 +13,8 @@ from labeler_jobs.verifiers.verifier import Label
 from services.cli.errors import CliError
 from services.cli.label.label import run_label
 from services.cli.label.options import LabelOptions, LabelStage
+from services.cli.pairs import find_pair
+from services.common.pair import load_pair
 from tests.unit.labeler_jobs.verifiers.misbehaving_server import Reply, answered, serve
 
 
@@ -216,6 +220,27 @@ def test_verifier_that_does_not_know_the_model_is_an_error_before_the_first_stag
     # Corrected in the same folder, since there is no verdict yet.
     run_label(replace(options, stage=LabelStage.ALL, limit=4))
     assert json.loads((tmp_path / "plan.json").read_text())["settings"]["verifier"] == "suite"
+
+
+def test_small_model_that_can_not_be_labelled_with_is_an_error_before_the_first_stage(
+    options: LabelOptions, tmp_path: Path
+) -> None:
+    pair = load_pair(find_pair("reference"))
+    slm = tmp_path / "slm"
+    shutil.copytree(pair.slm.model, slm)
+    vocab_size = json.loads((slm / "config.json").read_text())["vocab_size"]
+    (slm / "model.safetensors").unlink()
+    capped = Gemma2Config(
+        vocab_size=vocab_size, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1,
+        num_key_value_heads=1, head_dim=16, final_logit_softcapping=0.01, layer_types=["full_attention"],
+    )  # fmt: skip
+    Gemma2ForCausalLM(capped).save_pretrained(slm)  # type: ignore[no-untyped-call]
+    made = {"name": "made", "description": "For tests.", "slm": {"model": str(slm)}, "llm": {"model": pair.llm.model}}
+    (tmp_path / "pair.yaml").write_text(json.dumps({**made, "router": {}}))
+    out = tmp_path / "labels"
+    with pytest.raises(CliError, match="Gemma2ForCausalLM changes its logits after the output embedding"):
+        run_label(replace(options, stage=LabelStage.ALL, pair=str(tmp_path / "pair.yaml"), out=str(out)))
+    assert not (out / "responses").exists()
 
 
 def test_memory_and_threads_may_change_between_two_commands(options: LabelOptions) -> None:
