@@ -1,25 +1,32 @@
 """The `trivium` command.
 
-Owns which families of commands there are, and how an error ends the process. A family is a folder: `commands.py` has
-its command lines, `options.py` their options, and what a command does is `run_…` in a file named after the command.
-That file is imported when the command runs, so that `--help` answers at once.
+Owns which families of commands there are. A family is a folder: `commands.py` has its command lines, `options.py`
+their options, and what a command does is `run_…` in a file named after the command. That file is imported when the
+command runs, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
 import sys
 
-import typer
+# Ctrl-C may come while all this is read.
+try:
+    from services.cli import ending
+except KeyboardInterrupt:
+    sys.exit(130)
+with ending.interrupts_end_at_once():
+    import typer
 
-from services.cli.ask import commands as ask
-from services.cli.doctor import commands as doctor
-from services.cli.errors import CliError
-from services.cli.evaluate import commands as evaluate
-from services.cli.keys import commands as keys
-from services.cli.label import commands as label
-from services.cli.pair import commands as pair
-from services.cli.rules import commands as rules
-from services.cli.train import commands as train
+    from services.cli.ask import commands as ask
+    from services.cli.doctor import commands as doctor
+    from services.cli.errors import CliError
+    from services.cli.evaluate import commands as evaluate
+    from services.cli.keys import commands as keys
+    from services.cli.label import commands as label
+    from services.cli.pair import commands as pair
+    from services.cli.process_list import hide_passwords
+    from services.cli.rules import commands as rules
+    from services.cli.train import commands as train
 
 app = typer.Typer(
     name="trivium",
@@ -46,17 +53,19 @@ EXTRAS = {
 
 def main() -> None:
     """Runs the command line of this process."""
+    ending.leave(ending.exit_code(_run))
+
+
+def _run() -> None:
+    hide_passwords()
+    ending.check_arguments(sys.argv[1:])
     try:
         app()
-    except CliError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in EXTRAS:
             raise
-        typer.echo(f"error: this command needs {package!r}: pip install 'trivium[{EXTRAS[package]}]'", err=True)
-        sys.exit(1)
+        raise CliError(f"this command needs {package!r}: pip install 'trivium[{EXTRAS[package]}]'") from error
 
 
 if __name__ == "__main__":

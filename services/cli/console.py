@@ -5,8 +5,6 @@ Owns the two consoles, the colours, and making a model's text harmless to a term
 
 from __future__ import annotations
 
-import sys
-
 from rich.console import Console
 from rich.text import Text
 
@@ -27,10 +25,12 @@ def write_answer(text: str, style: str = SLM_STYLE) -> None:
     if not text:
         return
     if out.is_terminal:
-        out.print(Text(text.translate(_CONTROLS), style=style), end="", soft_wrap=True)
-    else:
-        sys.stdout.write(text)
-    sys.stdout.flush()
+        # What is printed when Ctrl-C comes may be printed once more with what follows it; what is written is not.
+        with out.capture() as rendered:
+            out.print(Text(text.translate(_CONTROLS), style=style), end="", soft_wrap=True)
+        text = rendered.get()
+    out.file.write(text)
+    out.file.flush()
 
 
 def end_answer() -> None:

@@ -14,10 +14,11 @@ _UNITS = ((1e9, "B"), (1e6, "M"), (1e3, "K"))
 
 @dataclass(frozen=True, slots=True)
 class PairSize:
-    """Number of parameters of both models."""
+    """Number of parameters of both models, and the longest sequence in tokens; 0 where that isn't known."""
 
     slm: int
     llm: int
+    context_len: int = 0
 
 
 def unit_of(count: float) -> tuple[float, str]:
@@ -45,6 +46,21 @@ def average_parameters(usage: pb.Usage, size: PairSize) -> str:
     share = average / size.llm
     alone = parameters(size.slm, unit)
     return f"{parameters(average, unit)} of {parameters(size.llm, unit)} ({share:.0%}; SLM alone {alone})"
+
+
+def cut_off(finish: pb.Finish, size: PairSize) -> str:
+    """Why an answer stops before its end, as a line for a person; empty where it doesn't.
+
+    Args:
+        finish: From its last message.
+        size: The pair's.
+    """
+    if finish.reason != pb.FINISH_REASON_LENGTH:
+        return ""
+    usage = finish.usage
+    if size.context_len and usage.num_prompt_tokens + usage.num_completion_tokens >= size.context_len:
+        return f"the answer is cut off: the context of {size.context_len} tokens is full"
+    return f"the answer is cut off after {usage.num_completion_tokens} tokens (--max-new-tokens)"
 
 
 def summary(usage: pb.Usage, size: PairSize, seconds: float) -> str:

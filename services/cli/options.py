@@ -6,6 +6,7 @@ itself stands in the family's own `options.py`.
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -17,12 +18,31 @@ DEFAULT_PORT = 50050
 DEFAULT_HTTP_PORT = 8000
 DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
 
+MAX_COUNT = 2**31 - 1
+"""Most of anything that is counted, tokens of a request as well: what the contracts and Kubernetes carry."""
+MAX_SEED = 2**63 - 1
+"""Largest seed that stored results carry."""
+MAX_SECONDS = 365 * 86_400.0
+MAX_AT_A_TIME = 65_536
+"""Most of what takes a thread, a process, a file or a stream each."""
+
 
 class Engine(StrEnum):
     """What runs a model."""
 
     TRANSFORMERS = "transformers"
     SGLANG = "sglang"
+
+
+def output_file(path: Path | None) -> Path | None:
+    """Checks a file that a command writes in the end, maybe after hours.
+
+    Raises:
+        BadParameter: It can't be written where it is to stand.
+    """
+    if path is not None and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
+        raise typer.BadParameter(f"{path} can't be written")
+    return path
 
 
 StateDir = Annotated[
@@ -51,15 +71,32 @@ EngineName = Annotated[
 ]
 RedisUrl = Annotated[
     str | None,
-    typer.Option("--redis-url", metavar="URL", help="A Redis to use.", show_default="one is started"),
+    typer.Option(
+        "--redis-url",
+        metavar="URL",
+        envvar="TRIVIUM_REDIS_URL",
+        help="A Redis to use. A password in it is covered in the process list; the variable keeps it from there.",
+        show_default="one is started",
+    ),
 ]
 StartTimeout = Annotated[
     float,
-    typer.Option("--start-timeout-s", min=1.0, help="Seconds until everything has to serve; model downloads count."),
+    typer.Option(
+        "--start-timeout-s",
+        min=1.0,
+        max=MAX_SECONDS,
+        help="Seconds until everything has to serve; model downloads count.",
+    ),
 ]
 MaxNewTokens = Annotated[
     int | None,
-    typer.Option("--max-new-tokens", help="Tokens to write at most.", show_default="up to the context length"),
+    typer.Option(
+        "--max-new-tokens",
+        min=0,
+        max=MAX_COUNT,
+        help="Tokens to write at most.",
+        show_default="up to the context length",
+    ),
 ]
 RoutingRule = Annotated[
     str | None,

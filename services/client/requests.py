@@ -13,6 +13,9 @@ from trivium.v1 import orchestrator_pb2 as pb
 
 from services.common.rule_spec import RuleSpec
 
+MAX_NEW_TOKENS = 2**31 - 1
+_UINT32, _UINT64 = 2**32 - 1, 2**64 - 1
+
 
 class LossPolicy(StrEnum):
     """What a request does while no replica of the LLM is left: waits, goes on with the SLM, or fails."""
@@ -40,12 +43,19 @@ class Sampling:
         top_k: Draws from the k likeliest tokens; 0 draws from all.
         top_p: Draws from the likeliest tokens of this total probability, in (0, 1].
         seed: The same seed draws the same answer. None: each request gets one of its own, which its resumption keeps.
+
+    Raises:
+        ValueError: A request can't carry a value; the message names the field.
     """
 
     temperature: float
     top_k: int = 0
     top_p: float = 1.0
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_range("top_k", self.top_k, 0, _UINT32)
+        _check_range("seed", self.seed, 0, _UINT64)
 
     def params(self) -> common_pb2.SamplingParams | None:
         """As a request carries it; None, which is greedy, for temperature 0."""
@@ -73,8 +83,8 @@ class Options:
         request_id: Names the request; the client chooses if empty.
 
     Raises:
-        ValueError: More than one of threshold and targets is given, or the rule isn't written like that; the message
-            names the field.
+        ValueError: More than one of threshold and targets is given, the rule isn't written like that, or a request
+            can't carry a number; the message names the field.
     """
 
     max_new_tokens: int | None = None
@@ -94,6 +104,14 @@ class Options:
             raise ValueError(f"give {' or '.join(given)}, not {'both' if len(given) == 2 else 'all'}")
         if self.rule is not None:
             RuleSpec.parse(self.rule)
+        # What is below 1 is the server's to refuse.
+        _check_range("max_new_tokens", self.max_new_tokens, -MAX_NEW_TOKENS, MAX_NEW_TOKENS)
+        _check_range("run_ahead_depth", self.run_ahead_depth, 0, _UINT32)
+
+
+def _check_range(name: str, value: int | None, least: int, most: int) -> None:
+    if value is not None and not least <= value <= most:
+        raise ValueError(f"{name}: {value} isn't from {least} to {most}")
 
 
 DEFAULTS = Options()

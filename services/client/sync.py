@@ -17,6 +17,8 @@ from services.client.completion import Completion
 
 T = TypeVar("T")
 
+_END_TIMEOUT_S = 1.0
+
 
 class Client:
     """Asks orchestrators, and goes on at another one where one is lost. A context manager; threads may share it.
@@ -45,7 +47,7 @@ class Client:
     def close(self) -> None:
         """Ends all calls and closes all connections."""
         try:
-            self._run(self._client.close())
+            self._run(_end(self._client))
         finally:
             self._stop()
 
@@ -112,6 +114,16 @@ class Client:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _end(client: AsyncClient) -> None:
+    await client.close()
+    # What was cancelled, as by Ctrl-C, still has to come to its end.
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    if rest:
+        await asyncio.wait(rest, timeout=_END_TIMEOUT_S)
 
 
 async def _make(targets: Sequence[str] | str, options: dict[str, Any]) -> AsyncClient:

@@ -1,7 +1,8 @@
 """Progress bars: one shape for everything that takes a while.
 
-Owns how a bar looks: what is done, a bar, how many of how many, what its caller adds, and the time taken and left. On
-anything but a terminal it is a line from time to time, and one at the end.
+Owns how a bar looks: what is done, a bar, how many of how many, what its caller adds, and the time taken and left;
+on a narrow screen, without bar and times. On anything but a terminal it is a line from time to time, and one at the
+end.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ _Item = TypeVar("_Item")
 
 LINE_EVERY_S = 30.0
 """Seconds between two lines where there is no terminal."""
+_NARROW = 70
+"""Columns below which a bar would push out what it counts."""
 
 
 def progress_bar(*columns: str | ProgressColumn, console: Console | None = None) -> Progress:
@@ -37,15 +40,11 @@ def progress_bar(*columns: str | ProgressColumn, console: Console | None = None)
         columns: What stands behind the count: texts, which may name a task's fields, or columns.
         console: Where it is shown; stderr unless given.
     """
-    return _Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        *columns,
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console or Console(stderr=True),
-    )
+    console = console or Console(stderr=True)
+    what, count = TextColumn("{task.description}"), MofNCompleteColumn()
+    if console.width < _NARROW:
+        return _Progress(what, count, *columns, console=console)
+    return _Progress(what, BarColumn(), count, *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
 
 
 class _Progress(Progress):

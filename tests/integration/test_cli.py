@@ -5,13 +5,17 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.integration.harness.up import RunningUp, running_up, trivium
 
 QUESTION = "Ann starts with 24 stones. On Monday she buys 6 stones. How many stones does Ann have now?"
+CONTEXT_LEN = 1024
+"""Of the reference pair."""
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +132,32 @@ def test_demo_answers_a_question_of_each_domain() -> None:
         assert f"[{domain}]" in ended.stdout
     assert ended.stdout.count("The answer is") == 3
     assert "Summary" in ended.stdout
+
+
+def test_up_password_of_a_redis_is_in_no_command_line_and_no_log(tmp_path: Path) -> None:
+    up = RunningUp(tmp_path, "--redis-url", "redis://:opensesame@127.0.0.1:1/0")
+    try:
+        up.lines_until("orchestrator ")
+        processes = [psutil.Process(up.process.pid), *up.children()]
+        seen = [" ".join(process.cmdline()) for process in processes]
+    finally:
+        up.stop()
+    assert any("services.orchestrator" in command_line for command_line in seen)
+    assert not [command_line for command_line in seen if "opensesame" in command_line]
+    assert not [path for path in tmp_path.rglob("*.log") if "opensesame" in path.read_text()]
+
+
+def test_chat_that_fills_the_context_says_what_to_do_and_goes_on_after_a_reset(up: RunningUp) -> None:
+    long_question = "word " * 300
+    turns = "".join(f"{long_question}\n" for _ in range(6))
+    ended = trivium(up.state_dir, "chat", "--max-new-tokens", "8", stdin=f"{turns}/reset\n{QUESTION}\n")
+    assert ended.returncode == 0, ended.stderr
+    assert "/reset forgets it" in ended.stderr
+    assert "the answer is cut off after 8 tokens (--max-new-tokens)" in ended.stderr.split("is forgotten")[-1]
+
+
+def test_generate_answer_that_fills_the_context_says_so(up: RunningUp) -> None:
+    # Three tokens a word, so that a few more are left for the answer.
+    ended = trivium(up.state_dir, "generate", "word " * (CONTEXT_LEN // 3 - 2), "--raw")
+    assert ended.returncode == 0, ended.stderr
+    assert f"the answer is cut off: the context of {CONTEXT_LEN} tokens is full" in ended.stderr

@@ -13,7 +13,8 @@ from pathlib import Path
 from trivium.v1 import orchestrator_pb2 as pb
 
 from services.cli.ask.client import OrchestratorClient
-from services.cli.console import LLM_STYLE, SLM_STYLE, end_answer, write_answer
+from services.cli.console import LLM_STYLE, SLM_STYLE, end_answer, note, write_answer
+from services.cli.figures import PairSize, cut_off, summary
 from services.cli.options import DEFAULT_ADDRESS
 from services.cli.pair.state import running_pair
 from services.client import Completion
@@ -38,6 +39,13 @@ def parts_by_writer(response: pb.GenerateResponse) -> Iterator[tuple[str, str]]:
         start, end = end, end + sum(length for _, length in tokens)
         yield response.text[start:end], LLM_STYLE if source == pb.TOKEN_SOURCE_LLM else SLM_STYLE
     yield response.text[end:], SLM_STYLE
+
+
+def sum_up(answer: Completion, size: PairSize) -> None:
+    """Tells on stderr what an answer took, and that it is cut off where it is."""
+    if told := cut_off(answer.finish, size):
+        note(told, style="yellow")
+    note(summary(answer.finish.usage, size, answer.seconds))
 
 
 def stream_answer(client: OrchestratorClient, request: pb.GenerateRequest) -> Completion:

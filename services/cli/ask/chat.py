@@ -12,15 +12,17 @@ from pathlib import Path
 
 from trivium.v1 import orchestrator_pb2 as pb
 
-from services.cli.ask.answer import find_address, stream_answer
-from services.cli.ask.client import OrchestratorClient
+from services.cli.ask.answer import find_address, stream_answer, sum_up
+from services.cli.ask.client import OrchestratorClient, TooLong
 from services.cli.console import note
+from services.cli.ending import is_text
 from services.cli.errors import CliError
-from services.cli.figures import PairSize, summary
+from services.cli.figures import PairSize
 from services.client import Options, chat_request
 
 _PROMPT = "> "
 _HISTORY_LEN = 1000
+_FULL = "the conversation has filled the context: /reset forgets it, a shorter question may still fit"
 
 
 def run_chat(asked: Options, *, address: str | None, state_dir: Path, system: str | None, timeout_s: float) -> None:
@@ -35,6 +37,7 @@ def run_chat(asked: Options, *, address: str | None, state_dir: Path, system: st
 
     Raises:
         CliError: The orchestrator doesn't answer at the start. Later errors are shown, and the conversation goes on.
+        KeyboardInterrupt: Ctrl-C came twice at the prompt, or once where there is none.
     """
     where = find_address(address, state_dir)
     history = state_dir / "chat_history"
@@ -47,6 +50,8 @@ def run_chat(asked: Options, *, address: str | None, state_dir: Path, system: st
                     continue
                 case "/quit":
                     return
+                case garbled if not is_text(garbled):
+                    note("this line isn't UTF-8, so it isn't asked", style="yellow")
                 case "/reset":
                     conversation.reset()
                 case command if command.startswith("/"):
@@ -82,22 +87,33 @@ class Conversation:
         turn = [*self.messages, pb.ChatMessage(role="user", content=question)]
         try:
             answer = stream_answer(self._client, chat_request(turn, self._asked))
+            sum_up(answer, self._size)
         except KeyboardInterrupt:
+            if not sys.stdin.isatty():
+                raise
             note("stopped; this question is forgotten", style="yellow")
+        except TooLong as error:
+            note(f"error: {error}", style="red")
+            note(_FULL if len(self.messages) > len(self._opening) else "ask something shorter", style="yellow")
         except CliError as error:
             note(f"error: {error}", style="red")
         else:
             self.messages = [*turn, pb.ChatMessage(role="assistant", content=answer.text)]
-            note(summary(answer.finish.usage, self._size, answer.seconds))
 
 
 def _read_line() -> str | None:
-    """The next line; None at the end of stdin. Ctrl-C empties the line."""
+    """The next line; None at the end of stdin. Ctrl-C empties a terminal's line; once more, and it ends the chat."""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline() or None
+    was_stopped = False
     while True:
         try:
-            return input(_PROMPT if sys.stdin.isatty() else "")
+            return input(_PROMPT)
         except KeyboardInterrupt:
-            note("")
+            if was_stopped:
+                raise
+            was_stopped = True
+            note("\nCtrl-C again, or /quit, ends the conversation")
         except EOFError:
             return None
 
@@ -114,11 +130,14 @@ def _line_history(path: Path) -> Iterator[None]:
         # Python can be built without it; typing works all the same.
         yield
         return
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):
         readline.read_history_file(path)
     try:
         yield
     finally:
-        path.parent.mkdir(parents=True, exist_ok=True)
         readline.set_history_length(_HISTORY_LEN)
-        readline.write_history_file(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            readline.write_history_file(path)
+        except OSError as error:
+            note(f"{path}: the history of prompts isn't kept: {error.strerror}", style="yellow")

@@ -16,6 +16,10 @@ from services.cli.figures import PairSize
 from services.client import CallFailed, Client, Completion
 
 
+class TooLong(CliError):
+    """The prompt leaves no room for an answer."""
+
+
 class OrchestratorClient:
     """A connection to an orchestrator. A context manager.
 
@@ -44,13 +48,13 @@ class OrchestratorClient:
             return self._client.server_info()
 
     def pair_size(self) -> PairSize:
-        """Asks for the number of parameters of both models.
+        """Asks for the number of parameters of both models, and for the context length.
 
         Raises:
             CliError: The orchestrator doesn't answer.
         """
         info = self.server_info()
-        return PairSize(slm=info.slm.num_parameters, llm=info.llm.num_parameters)
+        return PairSize(info.slm.num_parameters, info.llm.num_parameters, info.context_length)
 
     def generate(
         self, request: pb.GenerateRequest, completion: Completion
@@ -65,6 +69,7 @@ class OrchestratorClient:
             The messages as they arrive. Leaving the iterator early cancels the request.
 
         Raises:
+            TooLong: The prompt has more tokens than the context.
             CliError: The request failed.
         """
         with (
@@ -94,7 +99,18 @@ class OrchestratorClient:
             message = f"orchestrator {self._address}: {failure}"
             if failure.code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
                 message += " (`trivium doctor` tells what is down)"
-            raise CliError(message) from failure
+            kind = TooLong if failure.code is grpc.StatusCode.OUT_OF_RANGE else CliError
+            raise kind(message) from failure
+
+
+def check_answers(address: str) -> None:
+    """Asks an orchestrator whether it is there, before what takes long.
+
+    Raises:
+        CliError: It doesn't answer.
+    """
+    with OrchestratorClient(address) as client:
+        client.server_info()
 
 
 def _tell_of_pause(failure: CallFailed) -> None:

@@ -5,8 +5,6 @@ Owns the command line alone; what runs is imported when it runs.
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from services.cli import options as opt
@@ -34,7 +32,7 @@ def generate(
     state_dir: opt.StateDir = opt.DEFAULT_STATE_DIR,
 ) -> None:
     """Answers one question. The LLM's tokens have another colour."""
-    from services.cli.ask.generate import run_generate
+    from services.cli.ask.generate import prompt_of, run_generate
     from services.client import LossPolicy, Sampling
 
     asked = own.asked(
@@ -47,9 +45,15 @@ def generate(
         sampling=Sampling(temperature, top_k, top_p, seed),
         llm_loss_policy=LossPolicy[llm_loss_policy.name],
     )
-    text = sys.stdin.read() if prompt == "-" else prompt
     run_generate(
-        text, asked, address=address, state_dir=state_dir, raw=raw, as_json=as_json, start=start, timeout_s=timeout_s
+        prompt_of(prompt),
+        asked,
+        address=address,
+        state_dir=state_dir,
+        raw=raw,
+        as_json=as_json,
+        start=start,
+        timeout_s=timeout_s,
     )
 
 

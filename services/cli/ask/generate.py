@@ -6,6 +6,7 @@ Owns the two forms of the answer: streamed text with a summary on stderr, or one
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +14,11 @@ from pathlib import Path
 from google.protobuf.json_format import MessageToDict
 from trivium.v1 import orchestrator_pb2 as pb
 
-from services.cli.ask.answer import find_address, stream_answer
+from services.cli.ask.answer import find_address, stream_answer, sum_up
 from services.cli.ask.client import OrchestratorClient
-from services.cli.console import note, out
-from services.cli.figures import summary
+from services.cli.console import out
+from services.cli.ending import is_text
+from services.cli.errors import CliError
 from services.cli.pair.local_pair import LocalOptions
 from services.cli.pair.state import running_pair
 from services.cli.pair.up import chosen_pair, started_pair
@@ -60,7 +62,22 @@ def run_generate(
             out.print_json(json.dumps(_as_dict(answer)), indent=2)
         else:
             answer = stream_answer(client, request)
-            note(summary(answer.finish.usage, size, answer.seconds))
+            sum_up(answer, size)
+
+
+def prompt_of(argument: str) -> str:
+    """The prompt: as given, or all of stdin for "-".
+
+    Raises:
+        CliError: What stdin gives isn't UTF-8.
+    """
+    if argument != "-":
+        return argument
+    text = sys.stdin.read()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not is_text(line):
+            raise CliError(f"stdin isn't UTF-8: line {number}")
+    return text
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from services.cli.errors import CliError
+from services.cli.options import MAX_SECONDS
 
 if TYPE_CHECKING:
     from services.client import Options
@@ -42,14 +43,18 @@ TargetAvgParams = Annotated[
 ]
 Stop = Annotated[list[str] | None, typer.Option("--stop", help="Ends the answer before this text. May be repeated.")]
 Temperature = Annotated[float, typer.Option("--temperature", min=0.0, help="0 is greedy.")]
-TopK = Annotated[int, typer.Option("--top-k", min=0, help="Draws from the k likeliest tokens; 0 draws from all.")]
+TopK = Annotated[
+    int, typer.Option("--top-k", min=0, max=2**32 - 1, help="Draws from the k likeliest tokens; 0 draws from all.")
+]
 TopP = Annotated[
     float,
     typer.Option("--top-p", min=0.0, max=1.0, help="Draws from the likeliest tokens of this total probability."),
 ]
 Seed = Annotated[
     int | None,
-    typer.Option("--seed", min=0, help="Draws the same answer again. Without it each answer is another one."),
+    typer.Option(
+        "--seed", min=0, max=2**64 - 1, help="Draws the same answer again. Without it each answer is another one."
+    ),
 ]
 LlmLoss = Annotated[
     LossPolicy,
@@ -60,7 +65,10 @@ LlmLoss = Annotated[
     ),
 ]
 Timeout = Annotated[
-    float, typer.Option("--timeout-s", min=0.1, help="Seconds that an answer may take, all of its tokens included.")
+    float,
+    typer.Option(
+        "--timeout-s", min=0.1, max=MAX_SECONDS, help="Seconds that an answer may take, all of its tokens included."
+    ),
 ]
 Raw = Annotated[bool, typer.Option("--raw", help="Sends the prompt as it is, without the chat template.")]
 Start = Annotated[bool, typer.Option("--start", help="Runs the reference pair for this answer if none runs.")]

@@ -24,6 +24,9 @@ from services.cli.pair.probe import GatewayInfo, Probe, ServerInfo, index_proble
 from services.cli.pair.state import RunningPair, load_state
 from services.cli.pair.status_table import load, serves
 
+_WIDE = 80
+"""Columns from which there is room for all of the services' table."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Findings:
@@ -118,14 +121,15 @@ def _show(
         installed.add_row(item.name, item.version or "[dim]none[/]", item.purpose)
     title = f"Services of pair {state.pair}" if state else "Services"
     services = Table(title=title, title_justify="left")
+    is_wide = out.width >= _WIDE
     for column in ("service", "address", "health", "latency"):
-        services.add_column(column, no_wrap=True)
-    for column in ("serves", "load"):
+        services.add_column(column, no_wrap=is_wide, overflow="fold")
+    for column in ("serves", "load") if is_wide else ():
         services.add_column(column)
     for found in probes:
         latency = "" if found.latency_ms is None else f"{found.latency_ms:.1f} ms"
         row = (found.service, found.address, found.health, latency, serves(found.info), load(found.info))
-        services.add_row(*(Text(cell) for cell in row))
+        services.add_row(*map(Text, row[: len(services.columns)]))
     out.print(installed, services)
     for problem in findings.problems:
         out.print(Text(f"✗ {problem}", style="red"), soft_wrap=True)

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from services.cli.options import MAX_COUNT, MAX_SECONDS
+
 QUESTION = (
     "Ann starts with 24 stones. On Monday she buys 6 stones. On Tuesday she loses 2 stones. On Wednesday she wins 2 "
     "stones. On Thursday she drops 5 stones. On Friday she buys 3 stones. How many stones does Ann have now?"
@@ -26,7 +28,9 @@ Namespace = Annotated[
 Release = Annotated[str, typer.Option("--release", help="--kube: the release's name.")]
 KubeContext = Annotated[str | None, typer.Option("--context", help="--kube: a context of KUBECONFIG.")]
 SmokePrompt = Annotated[str, typer.Option("--prompt", help="What is asked.")]
-SmokeMaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=2, help="Tokens to write at most.")]
+SmokeMaxNewTokens = Annotated[
+    int, typer.Option("--max-new-tokens", min=2, max=MAX_COUNT, help="Tokens to write at most.")
+]
 ServingTimeout = Annotated[
-    float, typer.Option("--timeout-s", min=0.0, help="Seconds to wait for the service to serve.")
+    float, typer.Option("--timeout-s", min=0.0, max=MAX_SECONDS, help="Seconds to wait for the service to serve.")
 ]

@@ -85,12 +85,10 @@ def run(
     trivium evaluate run --suite questions.jsonl --out results
     """
     from evaluation.live.client import Asking
-    from evaluation.live.run import LiveRun
-    from evaluation.records.commit import code_commit
     from evaluation.suites.registry import is_own
     from services.cli.ask.answer import find_address
+    from services.cli.ask.client import check_answers
     from services.cli.channel import client_options
-    from services.cli.evaluate.run import SuiteOptions, opened_suite, run_evaluation, this_command
 
     targets = {"--target-llm-usage": target_llm_usage, "--target-avg-params-b": target_avg_params_b}
     given = [name for name, value in {"--threshold": threshold, **targets}.items() if value is not None]
@@ -102,6 +100,13 @@ def run(
         asking = Asking(threshold, target_llm_usage, max_new_tokens, rule, target_avg_params_b)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--rule") from error
+    where = find_address(address, state_dir)
+    check_answers(where)
+    # Takes seconds, and the questions' data may take minutes.
+    from evaluation.live.run import LiveRun
+    from evaluation.records.commit import code_commit
+    from services.cli.evaluate.run import SuiteOptions, opened_suite, run_evaluation, this_command
+
     opened = opened_suite(
         SuiteOptions(suite, data, grader, verifier, first_day, last_day, allow_unisolated=allow_unisolated_code)
     )
@@ -112,7 +117,7 @@ def run(
             seed=seed,
             limit=limit,
             asking=asking,
-            address=find_address(address, state_dir),
+            address=where,
             concurrency=concurrency,
             results=out,
             run_id=run_id,

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from services.cli.options import MAX_AT_A_TIME, MAX_COUNT, MAX_SEED, output_file
+
 SUITES = "aime|gpqa|livecodebench|reference|FILE"
 
 Suite = Annotated[
@@ -78,10 +80,13 @@ TargetAvgParams = Annotated[
     ),
 ]
 Limit = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Asks the first questions only.", show_default="all")
+    int | None,
+    typer.Option("--limit", min=1, max=MAX_COUNT, help="Asks the first questions only.", show_default="all"),
 ]
-Concurrency = Annotated[int, typer.Option("--concurrency", min=1, help="Questions at a time.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Draws the order of options in multiple choice.")]
+Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=MAX_AT_A_TIME, help="Questions at a time.")]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=MAX_SEED, help="Draws the order of options in multiple choice.")
+]
 RunOut = Annotated[
     Path, typer.Option("--out", metavar="DIR", help="For `runs/RUN_ID.parquet` and, beside it, its journal.")
 ]
@@ -108,12 +113,12 @@ Build = Annotated[
     Path, typer.Option("--build", metavar="DIR", help="For what is large: labels, routers, checkpoints.")
 ]
 KeptResults = Annotated[Path, typer.Option("--results", metavar="DIR", help="For what is small and kept.")]
-Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Decodes at a time, one thread each.")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, max=MAX_AT_A_TIME, help="Decodes at a time, one thread each.")]
 Only = Annotated[
     list[str] | None, typer.Option("--only", metavar="STEP", help="Runs this step alone. May be repeated.")
 ]
 
-Repetitions = Annotated[int, typer.Option("--repetitions", min=1, help="Turns of every setting.")]
+Repetitions = Annotated[int, typer.Option("--repetitions", min=1, max=MAX_COUNT, help="Turns of every setting.")]
 Depth = Annotated[int, typer.Option("--depth", min=1, max=64, help="Run-ahead depth to compare with 0.")]
 Http = Annotated[
     bool,
@@ -121,7 +126,7 @@ Http = Annotated[
         "--http", help="Measures OpenAI's API against gRPC instead, both at the depth that the services choose."
     ),
 ]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="File for all values.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", callback=output_file, help="File for all values.")]
 
 FitPair = Annotated[str, typer.Argument(metavar="PAIR", help="A pair that ships with Trivium, or a YAML file.")]
 Prompts = Annotated[
@@ -134,16 +139,23 @@ Prompts = Annotated[
         show_default="queries of the reference suite",
     ),
 ]
-NumPrompts = Annotated[int, typer.Option("--limit", min=1, help="Answers that each rule writes, a turn.")]
-FitTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Tokens of an answer at most.")]
-Streams = Annotated[int, typer.Option("--streams", min=2, help="Number of streams to predict beside one.")]
-Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Times that step times are measured.")]
+NumPrompts = Annotated[
+    int, typer.Option("--limit", min=1, max=MAX_COUNT, help="Answers that each rule writes, a turn.")
+]
+FitTokens = Annotated[
+    int, typer.Option("--max-new-tokens", min=1, max=MAX_COUNT, help="Tokens of an answer at most.")
+]
+Streams = Annotated[
+    int, typer.Option("--streams", min=2, max=MAX_AT_A_TIME, help="Number of streams to predict beside one.")
+]
+Rounds = Annotated[int, typer.Option("--rounds", min=1, max=MAX_COUNT, help="Times that step times are measured.")]
 Measure = Annotated[
     int,
     typer.Option(
         "--measure",
         metavar="TIMES",
         min=0,
+        max=MAX_COUNT,
         help="Measures each rule's true speed this many times as well, in turns with the plain LLM, and shows how "
         "far off the predictions are.",
     ),
@@ -151,6 +163,9 @@ Measure = Annotated[
 Figure = Annotated[
     Path | None,
     typer.Option(
-        "--figure", metavar="FILE", help="Draws speed against the LLM's share, as PNG and SVG of this name."
+        "--figure",
+        metavar="FILE",
+        callback=output_file,
+        help="Draws speed against the LLM's share, as PNG and SVG of this name.",
     ),
 ]

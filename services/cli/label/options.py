@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from services.cli.options import MAX_AT_A_TIME, MAX_COUNT, MAX_SEED
+
 
 class LabelStage(StrEnum):
     """What `trivium label` runs here."""
@@ -83,7 +85,9 @@ class SubmitOptions:
     cancel_on_interrupt: bool
 
 
-Shards = Annotated[int, typer.Option("--shards", min=1, help="Shards of every stage: a crash loses one.")]
+Shards = Annotated[
+    int, typer.Option("--shards", min=1, max=MAX_AT_A_TIME, help="Shards of every stage: a crash loses one.")
+]
 
 # What runs a stage here.
 Out = Annotated[str, typer.Option("--out", metavar="DIR|URL", help="Where shards go: a folder, s3://…, gs://…")]
@@ -97,11 +101,15 @@ Data = Annotated[
     str, typer.Option("--data", metavar="PATH|DATASET", help="A file, folder or dataset in the shape of the source.")
 ]
 Split = Annotated[str, typer.Option("--split", help="Split of the source.", show_default="the source's own")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Most queries.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, max=MAX_COUNT, help="Most queries.")]
 ShardIndex = Annotated[
     int | None,
     typer.Option(
-        "--shard-index", min=0, help="Makes this shard alone.", show_default="JOB_COMPLETION_INDEX if set, else all"
+        "--shard-index",
+        min=0,
+        max=MAX_AT_A_TIME,
+        help="Makes this shard alone.",
+        show_default="JOB_COMPLETION_INDEX if set, else all",
     ),
 ]
 ShardMap = Annotated[
@@ -123,20 +131,26 @@ Verifier = Annotated[
     ),
 ]
 MaxResponseLen = Annotated[
-    int | None, typer.Option("--max-new-tokens", min=1, help="Limit of a response.", show_default="32768")
+    int | None,
+    typer.Option("--max-new-tokens", min=1, max=MAX_COUNT, help="Limit of a response.", show_default="32768"),
 ]
 MaxContinuationLen = Annotated[
-    int | None, typer.Option("--max-continuation-len", min=1, help="Limit of a continuation.", show_default="256")
+    int | None,
+    typer.Option("--max-continuation-len", min=1, max=MAX_COUNT, help="Limit of a continuation.", show_default="256"),
 ]
 KeepUnfinished = Annotated[bool, typer.Option("--keep-unfinished", help="Labels responses that hit the limit, too.")]
 BatchSize = Annotated[
-    int | None, typer.Option("--batch-size", min=1, help="Sequences that the LLM writes at a time.")
+    int | None,
+    typer.Option("--batch-size", min=1, max=MAX_AT_A_TIME, help="Sequences that the LLM writes at a time."),
 ]
 KvCacheTokens = Annotated[
-    int | None, typer.Option("--kv-cache-tokens", min=32, help="The LLM's KV budget, in tokens.")
+    int | None, typer.Option("--kv-cache-tokens", min=32, max=MAX_COUNT, help="The LLM's KV budget, in tokens.")
 ]
 NumThreads = Annotated[
-    int | None, typer.Option("--num-threads", min=0, help="CPU threads of a forward pass; 0 is torch's default.")
+    int | None,
+    typer.Option(
+        "--num-threads", min=0, max=MAX_AT_A_TIME, help="CPU threads of a forward pass; 0 is torch's default."
+    ),
 ]
 
 # What submits Jobs.
@@ -149,11 +163,15 @@ RemoteOut = Annotated[
     ),
 ]
 Stage = Annotated[LabelStage, typer.Option("--stage", help="One stage, or all, each after the other.")]
-JobShards = Annotated[int, typer.Option("--shards", min=1, help="Shards of every stage, each made by a pod.")]
-Parallelism = Annotated[int, typer.Option("--parallelism", min=1, help="Pods at a time.")]
+JobShards = Annotated[
+    int, typer.Option("--shards", min=1, max=MAX_AT_A_TIME, help="Shards of every stage, each made by a pod.")
+]
+Parallelism = Annotated[int, typer.Option("--parallelism", min=1, max=MAX_AT_A_TIME, help="Pods at a time.")]
 Gpus = Annotated[
     int | None,
-    typer.Option("--gpus", min=0, help="GPUs of a pod that runs a model.", show_default="labeler.gpus"),
+    typer.Option(
+        "--gpus", min=0, max=MAX_AT_A_TIME, help="GPUs of a pod that runs a model.", show_default="labeler.gpus"
+    ),
 ]
 Release = Annotated[str, typer.Option("--release", help="The Helm release, with labeler.enabled.")]
 Namespace = Annotated[
@@ -174,17 +192,20 @@ Queue = Annotated[
         show_default="labeler.queueName",
     ),
 ]
-Retries = Annotated[int, typer.Option("--retries", min=0, help="How often a shard may fail; evictions don't count.")]
+Retries = Annotated[
+    int, typer.Option("--retries", min=0, max=MAX_COUNT, help="How often a shard may fail; evictions don't count.")
+]
 MaxFailedShards = Annotated[
     int | None,
     typer.Option(
         "--max-failed-shards",
         min=0,
+        max=MAX_COUNT,
         help="More failed shards end a Job at once.",
         show_default="a tenth, at least --parallelism",
     ),
 ]
-Keep = Annotated[int, typer.Option("--keep-s", min=0, help="Seconds that finished Jobs are kept.")]
+Keep = Annotated[int, typer.Option("--keep-s", min=0, max=MAX_COUNT, help="Seconds that finished Jobs are kept.")]
 CancelOnInterrupt = Annotated[
     bool, typer.Option("--cancel-on-interrupt", help="Ctrl-C ends the Job, too. Otherwise it goes on.")
 ]
@@ -201,4 +222,4 @@ CollectedValidation = Annotated[
 ValidationShare = Annotated[
     float, typer.Option("--validation-share", min=0.0, max=1.0, help="Share of the answers that go there.")
 ]
-CollectSeed = Annotated[int, typer.Option("--seed", help="Chooses them.")]
+CollectSeed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Chooses them.")]

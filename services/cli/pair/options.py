@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from services.cli.options import MAX_SECONDS
+
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The orchestrator's; 0 picks one.")]
 HttpPort = Annotated[int, typer.Option("--http-port", min=0, max=65535, help="The gateway's; 0 picks one.")]
 RouterCheckpoint = Annotated[
@@ -26,4 +28,6 @@ Rule = Annotated[
 NewRouter = Annotated[
     Path, typer.Argument(metavar="DIR", help="The checkpoint: router.json and router.safetensors.", exists=True)
 ]
-SwapTimeout = Annotated[float, typer.Option("--timeout-s", min=1.0, help="Seconds until it has to be served.")]
+SwapTimeout = Annotated[
+    float, typer.Option("--timeout-s", min=1.0, max=MAX_SECONDS, help="Seconds until it has to be served.")
+]

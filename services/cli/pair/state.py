@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import psutil
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from services.cli.errors import CliError
 
@@ -82,14 +82,16 @@ def load_state(directory: Path) -> RunningPair | None:
         What it tells; None if there is no file.
 
     Raises:
-        CliError: It isn't what `trivium up` writes.
+        CliError: It isn't what `trivium up` writes, or can't be read.
     """
     path = directory / _FILE_NAME
     try:
         return RunningPair.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValidationError as error:
+    except OSError as error:
+        raise CliError(f"--state-dir: {path} can't be read: {error.strerror}") from error
+    except ValueError as error:
         raise CliError(f"{path}: not a state file of this version of trivium; remove it") from error
 
 

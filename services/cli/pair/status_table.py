@@ -23,41 +23,71 @@ from services.cli.pair.supervisor import Supervised
 
 _HEALTH_STYLES = {"SERVING": "green", "NOT_SERVING": "yellow", "UNREACHABLE": "red"}
 _STARTING = "[yellow]starting[/]"
+_ORDER = ("service", "pid", "port", "health", "restarts", "serves", "load")
+_LEAST = {"service": 12, "health": 11, "port": 6, "restarts": 8, "serves": 12, "pid": 7, "load": 12}
+"""Characters of each column, that which matters most first."""
+_FLEXIBLE = ("serves", "load")
+_FRAME = 3
 
 
-def status_table(children: Sequence[Supervised], probes: Sequence[Probe], footer: str) -> Table:
-    """Lays out what is known of each child.
+def status_table(
+    children: Sequence[Supervised], probes: Sequence[Probe], footer: str, width: int | None = None
+) -> Table:
+    """Lays out what is known of each child, a line each.
 
     Args:
         children: What was started. Without a Redis among them, the pair uses another one.
         probes: What the services that listen answered.
         footer: A line below the table, and below those that tell what was started again, and why.
+        width: Columns of the screen: where they aren't enough, what matters least is left out. None is enough.
     """
     answers = {probe.service: probe for probe in probes}
     notes = [f"{one.child.name}: {escape(one.last_end)}" for one in children if one.last_end]
     if problem := index_problem(probes):
         notes.append(f"[yellow]redis: {escape(problem)}[/]")
-    table = Table(caption="\n".join([*notes, footer]), caption_justify="left")
-    for column in ("service", "pid", "port", "health", "restarts", "serves", "load"):
-        # A line a service: what doesn't fit is cut, and all of it is seen on a screen of 24 lines.
-        table.add_column(column, no_wrap=True)
+    rows = []
     if not any(isinstance(one.child, RedisServer) for one in children):
-        table.add_row(
-            "redis", "", "", _index_health(answers.get("orchestrator")), "", "prefix index (--redis-url)", ""
-        )
-    for one in children:
-        name, pid, restarts = one.child.name, str(one.child.pid) if one.is_up else "", str(one.num_restarts or "")
-        answer = answers.get(name)
-        if isinstance(one.child, RedisServer):
-            health = _styled("SERVING") if one.child.answers else _STARTING
-            table.add_row(name, pid, "socket", health, restarts, "prefix index", "")
-        elif answer is None:
-            table.add_row(name, pid, "", _STARTING, restarts)
-        else:
-            port = answer.address.rpartition(":")[2]
-            health = _styled(answer.health)
-            table.add_row(name, pid, port, health, restarts, serves(answer.info), load(answer.info))
+        health = _index_health(answers.get("orchestrator"))
+        rows.append({"service": "redis", "health": health, "serves": "prefix index (--redis-url)"})
+    rows += [_row(one, answers.get(one.child.name)) for one in children]
+    table = Table(caption="\n".join([*notes, footer]), caption_justify="left")
+    shown, room = _columns(rows, width)
+    for name in shown:
+        # All of it is seen on a screen of 24 lines, so what doesn't fit is cut.
+        table.add_column(name, no_wrap=True, max_width=room if name in _FLEXIBLE else None)
+    for row in rows:
+        table.add_row(*(row.get(name, "") for name in shown))
     return table
+
+
+def _row(one: Supervised, answer: Probe | None) -> dict[str, str]:
+    row = {"service": one.child.name, "restarts": str(one.num_restarts or "")}
+    if one.is_up:
+        row["pid"] = str(one.child.pid)
+    if isinstance(one.child, RedisServer):
+        health = _styled("SERVING") if one.child.answers else _STARTING
+        return {**row, "port": "socket", "health": health, "serves": "prefix index"}
+    if answer is None:
+        return {**row, "health": _STARTING}
+    port, health = answer.address.rpartition(":")[2], _styled(answer.health)
+    return {**row, "port": port, "health": health, "serves": serves(answer.info), "load": load(answer.info)}
+
+
+def _columns(rows: Sequence[dict[str, str]], width: int | None) -> tuple[list[str], int | None]:
+    """The columns that fit, in order, and the most that a flexible one may take."""
+    names = [name for name in _LEAST if name != "restarts" or any(row.get(name) for row in rows)]
+    if width is not None:
+        while _needed(names) > width and len(names) > 1:
+            names.pop()
+    flexible = [name for name in names if name in _FLEXIBLE]
+    room = None
+    if width is not None and flexible:
+        room = _LEAST[flexible[0]] + (width - _needed(names)) // len(flexible)
+    return [name for name in _ORDER if name in names], room
+
+
+def _needed(names: Sequence[str]) -> int:
+    return 1 + sum(_LEAST[name] + _FRAME for name in names)
 
 
 def _styled(health: str) -> str:

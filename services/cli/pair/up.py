@@ -139,7 +139,8 @@ def _run_with_table(pair: LocalPair) -> None:
         def show(footer: str) -> None:
             nonlocal shown_at
             if time.monotonic() - shown_at >= _REFRESH_S:
-                live.update(status_table(pair.children, pair.probe(), footer), refresh=True)
+                table = status_table(pair.children, pair.probe(), footer, live.console.width)
+                live.update(table, refresh=True)
                 shown_at = time.monotonic()
 
         pair.start(lambda: show("starting"))

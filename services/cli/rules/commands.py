@@ -19,7 +19,9 @@ rules_app = typer.Typer(
 )
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="An installed rule, as `trivium rules list` names it.")]
-MaxExamples = Annotated[int, typer.Option("--max-examples", min=1, help="Most examples of each check.")]
+MaxExamples = Annotated[
+    int, typer.Option("--max-examples", min=1, max=opt.MAX_COUNT, help="Most examples of each check.")
+]
 
 
 @rules_app.command("list")

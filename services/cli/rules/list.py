@@ -27,7 +27,9 @@ def run_list(*, as_json: bool) -> None:
 
 
 def _table(rules: Rules) -> Table:
-    table = Table("rule", "version", "scores by", "parameters")
+    table = Table()
+    for column in ("rule", "version", "scores by", "parameters"):
+        table.add_column(column, overflow="fold")
     for rule in rules:
         parameters = "\n".join(_described(name, parameter) for name, parameter in rule.parameters.items())
         table.add_row(*map(escape, (rule.name, rule.version, rule.evidence.name.lower(), parameters)))

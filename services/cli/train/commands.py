@@ -127,6 +127,10 @@ def calibrate(
         raise CliError("give a router's CHECKPOINT and --validation, or a rule with --rule")
     if target is None:
         raise CliError("give one of --target-llm-usage, --target-recall and --target-avg-params-b")
+    if decode_on is not None:
+        from services.cli.ask.client import check_answers
+
+        check_answers(decode_on)
     from services.cli.train.calibrate import run_calibrate
 
     run_calibrate(own.CalibrateOptions(checkpoint, validation, target, pair, decode_on, num_queries, threads))

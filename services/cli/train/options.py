@@ -9,6 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 import typer
 
 from services.cli.errors import CliError
+from services.cli.options import MAX_AT_A_TIME, MAX_COUNT, MAX_SEED
 
 TargetName = Literal["llm_usage_rate", "recall", "avg_activated_params_b"]
 
@@ -113,7 +114,9 @@ TargetAvgParams = Annotated[
     float | None,
     typer.Option("--target-avg-params-b", min=0.0, metavar="BILLIONS", help="Parameters a token takes on average."),
 ]
-Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0 is torch's own choice.")]
+Threads = Annotated[
+    int, typer.Option("--threads", min=0, max=MAX_AT_A_TIME, help="CPU threads; 0 is torch's own choice.")
+]
 
 Data = Annotated[
     Path, typer.Option("--data", metavar="DIR", help="Dataset to learn from: OUT/dataset of `trivium label`.")
@@ -127,7 +130,7 @@ Config = Annotated[
     str,
     typer.Option("--config", metavar="NAME|FILE", help="A recipe that ships with Trivium, or a YAML file."),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Of weights, order and dropout.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of weights, order and dropout.")]
 Device = Annotated[
     str | None, typer.Option("--device", help="torch device.", show_default="cuda if there is one, else cpu")
 ]
@@ -200,8 +203,10 @@ PromptData = Annotated[
 PromptSplit = Annotated[
     str, typer.Option("--split", help="--rule: split of the source.", show_default="the source's own")
 ]
-NumPrompts = Annotated[int, typer.Option("--limit", min=1, help="--rule: most prompts.")]
-MaxAnswerLen = Annotated[int, typer.Option("--max-new-tokens", min=1, help="--rule: limit of an answer, in tokens.")]
+NumPrompts = Annotated[int, typer.Option("--limit", min=1, max=MAX_COUNT, help="--rule: most prompts.")]
+MaxAnswerLen = Annotated[
+    int, typer.Option("--max-new-tokens", min=1, max=MAX_COUNT, help="--rule: limit of an answer, in tokens.")
+]
 SweepOut = Annotated[
     Path | None,
     typer.Option("--out", metavar="FILE", help="--rule: the sweep.", show_default="rules/RULE.json"),
@@ -216,5 +221,5 @@ DecodeOn = Annotated[
     ),
 ]
 NumQueries = Annotated[
-    int, typer.Option("--num-queries", min=1, help="Queries that --decode-on asks at each threshold.")
+    int, typer.Option("--num-queries", min=1, max=MAX_COUNT, help="Queries that --decode-on asks at each threshold.")
 ]

@@ -108,6 +108,9 @@ def closest(given: str, known: list[str], kind: str) -> str:
 def _explain(schema: type[BaseModel], mistake: Any) -> str:
     location = [str(part) for part in mistake["loc"]]
     key, given = _shortened(".".join(location)), _shortened(repr(mistake["input"]))
+    if mistake["type"] == "missing":
+        # What was given is all that stands around it.
+        return f"{key}: {mistake['msg']}"
     if mistake["type"] == "extra_forbidden":
         return f"unknown key {key!r}: {closest(location[-1], _known_keys(schema, location[:-1]), 'keys')}"
     if mistake["type"] == "literal_error":

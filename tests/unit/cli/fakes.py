@@ -81,6 +81,7 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     load: orchestrator_pb2.OrchestratorLoad = field(default_factory=orchestrator_pb2.OrchestratorLoad)
     hangs: bool = False
     num_losses: int = 0
+    context_len: int = 0
     requests: list[orchestrator_pb2.GenerateRequest] = field(default_factory=list)
     keys: list[str | bytes | None] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
@@ -111,7 +112,7 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     ) -> orchestrator_pb2.OrchestratorServiceGetServerInfoResponse:
         self._note_key(context)
         return orchestrator_pb2.OrchestratorServiceGetServerInfoResponse(
-            slm=self.slm, llm=LLM, router=self.router, load=self.load
+            slm=self.slm, llm=LLM, router=self.router, load=self.load, context_length=self.context_len
         )
 
     def Cancel(self, request: orchestrator_pb2.CancelRequest, context: grpc.ServicerContext) -> NoReturn:

@@ -1,7 +1,7 @@
 import pytest
 from trivium.v1 import orchestrator_pb2 as pb
 
-from services.cli.figures import PairSize, average_parameters, parameters, summary, unit_of
+from services.cli.figures import PairSize, average_parameters, cut_off, parameters, summary, unit_of
 
 SIZE = PairSize(slm=98_000, llm=3_010_000)
 USAGE = pb.Usage(
@@ -41,3 +41,16 @@ def test_summary_counts_accepted_tokens_per_second() -> None:
 def test_summary_says_which_tokens_the_slm_wrote_for_want_of_the_llm() -> None:
     usage = pb.Usage(num_completion_tokens=100, num_llm_tokens=6, llm_usage_rate=0.06, num_fallback_tokens=3)
     assert "6 (6.0%) by the LLM; 3 by the SLM instead, with no LLM left ·" in summary(usage, SIZE, seconds=0.5)
+
+
+@pytest.mark.parametrize(
+    ("reason", "context_len", "told"),
+    [
+        (pb.FINISH_REASON_STOP, 161, ""),
+        (pb.FINISH_REASON_LENGTH, 4096, "the answer is cut off after 100 tokens (--max-new-tokens)"),
+        (pb.FINISH_REASON_LENGTH, 161, "the answer is cut off: the context of 161 tokens is full"),
+        (pb.FINISH_REASON_LENGTH, 0, "the answer is cut off after 100 tokens (--max-new-tokens)"),
+    ],
+)
+def test_cut_off_says_what_the_answer_met(reason: pb.FinishReason.ValueType, context_len: int, told: str) -> None:
+    assert cut_off(pb.Finish(reason=reason, usage=USAGE), PairSize(1, 2, context_len)) == told

@@ -59,3 +59,34 @@ def test_rule_reaches_the_request_as_it_is_written() -> None:
     assert not text_request("x").HasField("rule")
     with pytest.raises(ValueError, match=r"^rule: expected NAME"):
         Options(rule="random:rate")
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"max_new_tokens": 2**31}, "max_new_tokens"),
+        ({"max_new_tokens": -(2**40)}, "max_new_tokens"),
+        ({"run_ahead_depth": -1}, "run_ahead_depth"),
+        ({"run_ahead_depth": 2**32}, "run_ahead_depth"),
+    ],
+)
+def test_options_with_a_number_that_no_request_can_carry_are_refused_naming_it(
+    fields: dict[str, int], name: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: .* isn't from"):
+        Options(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("top_k", "seed"), [(2**32, None), (-1, None), (0, 2**64), (0, -1)])
+def test_sampling_with_a_number_that_no_request_can_carry_is_refused(top_k: int, seed: int | None) -> None:
+    with pytest.raises(ValueError, match=r"^(top_k|seed): .* isn't from 0"):
+        Sampling(1.0, top_k, 1.0, seed)
+
+
+def test_largest_numbers_reach_the_request() -> None:
+    largest = Options(
+        max_new_tokens=2**31 - 1, run_ahead_depth=2**32 - 1, sampling=Sampling(1.0, 2**32 - 1, 1.0, 2**64 - 1)
+    )
+    request = text_request("x", largest)
+    assert (request.max_new_tokens, request.run_ahead_depth) == (2**31 - 1, 2**32 - 1)
+    assert (request.sampling.top_k, request.sampling.seed) == (2**32 - 1, 2**64 - 1)

@@ -98,3 +98,12 @@ def test_bar_that_has_stopped_leaves_no_thread() -> None:
         if thread.name == "progress":
             thread.join(timeout=60)
             assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_progress_bar_of_any_width_shows_the_count_and_the_callers_columns(width: int) -> None:
+    console = Console(file=StringIO(), width=width)
+    with progress_bar("{task.fields[told]}", console=console) as bar:
+        bar.update(bar.add_task("reference, r2r", total=800, told="95.3% correct"), completed=3)
+    assert isinstance(console.file, StringIO)
+    assert "3/800 95.3% correct" in console.file.getvalue()

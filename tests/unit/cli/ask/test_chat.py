@@ -83,3 +83,20 @@ def test_chat_commands_from_stdin_are_carried_out(
 def test_chat_nobody_listens_ends_at_once(tmp_path: Path) -> None:
     with pytest.raises(CliError, match="UNAVAILABLE"):
         run_chat(Options(), address="127.0.0.1:1", state_dir=tmp_path, system=None, timeout_s=60)
+
+
+def test_conversation_that_fills_the_context_says_what_to_do_at_each_turn(
+    orchestrator: FakeOrchestrator, client: OrchestratorClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    conversation = Conversation(client, Options(), "Be brief.", SIZE)
+    orchestrator.status, orchestrator.details = grpc.StatusCode.OUT_OF_RANGE, "no room in the context of 8 tokens"
+    answer, orchestrator.answer = orchestrator.answer, ()
+    conversation.ask("much too long")
+    assert "ask something shorter" in capsys.readouterr().err
+    orchestrator.status, orchestrator.answer = grpc.StatusCode.OK, answer
+    conversation.ask("2 + 2?")
+    orchestrator.status, orchestrator.answer = grpc.StatusCode.OUT_OF_RANGE, ()
+    for _ in range(2):
+        capsys.readouterr()
+        conversation.ask("3 + 3?")
+        assert "/reset forgets it" in capsys.readouterr().err

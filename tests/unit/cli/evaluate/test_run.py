@@ -11,6 +11,7 @@ from evaluation.suites.registry import SUITE_NAMES, open_own
 from services.cli import __main__ as command_line
 from services.cli.evaluate.options import SUITES
 from services.cli.evaluate.run import summary
+from tests.unit.cli.fakes import FakeOrchestrator, serving_orchestrator
 
 ROW = {
     "question_id": "1", "domain": "math", "correct": True, "finished": True, "num_prompt_tokens": 5,
@@ -45,7 +46,8 @@ def test_run_no_orchestrator_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     data = tmp_path / "data.jsonl"
-    data.write_text('{"problem": "1+1?", "answer": 2}\n')
+    # Looked at later than the orchestrator: the data may take minutes.
+    data.write_text('{"problem": "1+1?"}\n')
     run_command(
         monkeypatch, "--suite", "aime", "--data", str(data), "--address", "127.0.0.1:1", "--out", str(tmp_path)
     )
@@ -57,7 +59,8 @@ def test_run_wrong_data_is_one_line_with_file_field_and_row(
 ) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text('{"problem": "1+1?"}\n')
-    run_command(monkeypatch, "--suite", "aime", "--data", str(data), "--out", str(tmp_path))
+    with serving_orchestrator(FakeOrchestrator()) as address:
+        run_command(monkeypatch, "--suite", "aime", "--data", str(data), "--out", str(tmp_path), "--address", address)
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == f"error: {data}, row 1: field 'answer or Answer' is missing"
 

@@ -1,6 +1,7 @@
 import io
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 from rich.table import Table
 from trivium.v1 import orchestrator_pb2, slm_pb2
@@ -76,3 +77,27 @@ def test_status_table_redis_of_others_is_as_the_orchestrator_sees_it() -> None:
     text = shown(status_table([], [found], ""))
     assert row(text, "redis") == "redis UNREACHABLE prefix index (--redis-url)"
     assert "redis: wrong password: answers go on" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120])
+@pytest.mark.parametrize("has_restarted", [False, True])
+def test_status_table_narrow_screen_shows_each_service_and_its_health_in_one_line(
+    width: int, has_restarted: bool, tmp_path: Path
+) -> None:
+    supervised = Supervised(FakeChild(tmp_path / "slm.log"))
+    supervised.start_if_due(0.0)
+    if has_restarted:
+        assert isinstance(supervised.child, FakeChild)
+        supervised.child.die()
+        supervised.has_ended(1.0)
+        supervised.start_if_due(2.0)
+    probes = [Probe("slm", "127.0.0.1:45001", "NOT_SERVING", 1.0, slm_pb2.SlmServiceGetServerInfoResponse(model=SLM))]
+    console = Console(file=io.StringIO(), width=width)
+    console.print(status_table([supervised], probes, "the footer", width))
+    assert isinstance(console.file, io.StringIO)
+    lines = [line for line in console.file.getvalue().splitlines() if "│" in line]
+    assert [line.split("│")[1].strip() for line in lines] == ["redis", "slm"]
+    assert "NOT_SERVING" in lines[1]
+    assert "45001" in lines[1]
+    assert max(map(len, lines)) <= width
+    assert ("sequences" in lines[1]) is (width >= 80 + 20 * has_restarted)

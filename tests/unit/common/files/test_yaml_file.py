@@ -74,3 +74,9 @@ def test_wrong_value_is_quoted_in_few_words(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"inner\.kind: unknown value 'zzz") as error:
         read(tmp_path, f"name: x\ninner: {{kind: {'z' * 100_000}}}\n")
     assert len(str(error.value).replace(str(tmp_path), "")) < 300
+
+
+def test_missing_key_is_named_without_what_stands_around_it(tmp_path: Path) -> None:
+    with pytest.raises(FileError) as refused:
+        read(tmp_path, "count: 1\ninner: {kind: one}\n")
+    assert str(refused.value) == f"{tmp_path / 'file.yaml'}: name: Field required"

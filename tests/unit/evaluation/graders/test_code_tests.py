@@ -1,5 +1,6 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given as drawn
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from evaluation.graders.code_tests import CodeTest, grade_program, is_same_output
@@ -85,6 +86,9 @@ WORDS = [
 ]
 
 
+PATIENT = Sandbox(SandboxLimits(wall_s=60, cpu_s=3, output_bytes=100_000, num_processes=8))
+
+
 def fenced(program: str) -> str:
     return f"<think>```python\nprint(7)\n```</think>Here it is:\n```python\n{program}\n```\nIt adds."
 
@@ -102,6 +106,17 @@ def test_grade_program_wrong_one_says_which_test_fails_and_how(program: str, rea
     grade = grade_program(fenced(program), SUMS, None, SANDBOX)
     assert not grade.correct
     assert grade.reason.startswith(reason)
+
+
+@isolating
+@pytest.mark.parametrize(("kind", "entry", "given", "expected", "ending", "program"), rows("program_cases.txt", 6))
+def test_grade_program_runs_what_was_written_and_says_how_it_ended(
+    kind: str, entry: str, given: str, expected: str, ending: str, program: str
+) -> None:
+    test = CodeTest(given.replace(LINE_BREAK, "\n"), expected.replace(LINE_BREAK, "\n"))
+    grade = grade_program(fenced(program), [test], None if entry == "stdin" else entry, PATIENT)
+    assert grade.reason.startswith("passed 1" if ending == "passes" else f"test 1: {ending}")
+    assert grade.correct is (ending == "passes")
 
 
 @isolating
@@ -137,7 +152,7 @@ def test_grade_program_arguments_and_results_of_many_digits_are_compared_exactly
 
 
 @settings(deadline=None)
-@given(st.lists(st.sampled_from(WORDS), max_size=4), st.lists(st.sampled_from(WORDS), max_size=4))
+@drawn(st.lists(st.sampled_from(WORDS), max_size=4), st.lists(st.sampled_from(WORDS), max_size=4))
 def test_is_same_output_of_any_words_raises_nothing(written: list[str], expected: list[str]) -> None:
     assert is_same_output("".join(written), "".join(written))
     assert is_same_output("".join(written), "".join(expected)) in (True, False)
