@@ -21,7 +21,7 @@ from labeler_jobs.statistics import LabelCounts
 from labeler_jobs.verifiers.verifier import Label
 from router_service.checkpoint_files import CheckpointError
 from router_service.description import ModelIdentity, read_identity
-from services.common.draft_sample import PREFIX, SUFFIX, DraftSample, SampleError, read_sample
+from services.common.draft_sample import PREFIX, SUFFIX, DraftSample, SampleError, SampleGone, read_sample
 
 DOMAIN = "live"
 
@@ -69,10 +69,13 @@ def collect_samples(
             there already. Nothing is written.
         ShardError: A dataset can't be written.
     """
-    schema = _schema(paths[0], read_sample(paths[0]))
     query_ids: set[int] = set()
-    for path in paths:
-        query_ids.update(_read(path, schema, paths[0]).columns["query_id"].tolist())
+    schema: pa.Schema | None = None
+    for path, sample in _samples(paths):
+        schema = schema or _schema(path, sample)
+        query_ids.update(sample.columns["query_id"].tolist())
+    if schema is None:
+        raise SampleError(f"{paths[0]}: no such file, and no other")
     held_back = {each for each in query_ids if validation and _chance(seed, each) < validation_share}
     parts = {out: query_ids - held_back} | ({validation: held_back} if validation else {})
     for folder, wanted in parts.items():
@@ -87,8 +90,8 @@ def _write(folder: Path, paths: Sequence[Path], schema: pa.Schema, query_ids: Se
     counts = LabelCounts(num_queries=len(query_ids))
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for path in paths:
-            columns = _read(path, schema, paths[0]).columns
+        for _, sample in _samples(paths):
+            columns = sample.columns
             rows = np.flatnonzero([query_id in query_ids for query_id in columns["query_id"].tolist()])
             if len(rows):
                 yield _batch({name: column[rows] for name, column in columns.items()}, schema, counts)
@@ -105,16 +108,28 @@ def _schema(path: Path, sample: DraftSample) -> pa.Schema:
     return labelled_schema(*_identities(path, sample.pair), sample.columns["top_logits"].shape[1], verified=False)
 
 
-def _read(path: Path, schema: pa.Schema, first: Path) -> DraftSample:
-    sample = read_sample(path)
-    found = _schema(path, sample)
-    if found != schema or found.metadata != schema.metadata:
-        raise SampleError(f"{path}: is of another pair than {first}")
+def _samples(paths: Sequence[Path]) -> Iterator[tuple[Path, DraftSample]]:
+    """The files that are still there, of one pair."""
+    first: tuple[Path, pa.Schema] | None = None
+    for path in paths:
+        try:
+            sample = read_sample(path)
+        except SampleGone:
+            continue
+        found = _schema(path, sample)
+        first = first or (path, found)
+        if not found.equals(first[1], check_metadata=True):
+            raise SampleError(f"{path}: is of another pair than {first[0]}")
+        _check_range(path, sample)
+        yield path, sample
+
+
+def _check_range(path: Path, sample: DraftSample) -> None:
     slm, llm = _identities(path, sample.pair)
-    if sample.columns["hidden_state"].shape[1] != slm.hidden_size:
+    if (width := sample.columns["hidden_state"].shape[1]) != slm.hidden_size:
         raise SampleError(
-            f"{path}: column 'hidden_state' has {sample.columns['hidden_state'].shape[1]} values a row, the SLM "
-            f"{slm.model_id!r} a hidden size of {slm.hidden_size}"
+            f"{path}: column 'hidden_state' has {width} values a row, the SLM {slm.model_id!r} a hidden size of "
+            f"{slm.hidden_size}"
         )
     for name, model in (("slm_token_id", slm), ("llm_token_id", llm)):
         if len(wrong := np.flatnonzero(sample.columns[name] >= model.vocab_size)):
@@ -122,7 +137,6 @@ def _read(path: Path, schema: pa.Schema, first: Path) -> DraftSample:
             raise SampleError(
                 f"{path}: column {name!r}, row {wrong[0]}: {value} is outside the vocabulary of {model.vocab_size}"
             )
-    return sample
 
 
 def _identities(path: Path, pair: Mapping[str, Any]) -> tuple[ModelIdentity, ModelIdentity]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 PREFIX, SUFFIX = "sample-", ".safetensors"
 _METADATA_KEY = "trivium"
@@ -31,6 +31,10 @@ _COLUMNS: Mapping[str, tuple[type[np.generic], int]] = {
 
 class SampleError(ValueError):
     """A file of drafts can't be used. The message names it, and the column and row where there is one."""
+
+
+class SampleGone(SampleError):
+    """A file of drafts is missing: orchestrators remove the oldest ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +60,32 @@ def write_sample(path: Path, sample: DraftSample) -> None:
     """Writes a file.
 
     Raises:
-        OSError: It can't be written.
+        OSError: It can't be written. Nothing of it stays.
     """
     columns = {name: np.ascontiguousarray(sample.columns[name]) for name in _COLUMNS}
+    content = save(columns, {_METADATA_KEY: json.dumps(sample.pair, sort_keys=True)})
     try:
-        save_file(columns, path, {_METADATA_KEY: json.dumps(sample.pair, sort_keys=True)})
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
+        path.write_bytes(content)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def read_sample(path: Path) -> DraftSample:
     """Reads a file.
 
     Raises:
-        SampleError: It is missing or damaged, or holds something else.
+        SampleGone: It is missing.
+        SampleError: It is damaged, or holds something else.
     """
     try:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             if missing := sorted(_COLUMNS.keys() - set(file.keys())):
                 raise SampleError(f"{path}: lacks the column {missing[0]!r}")
-            columns = {name: file.get_tensor(name) for name in _COLUMNS}
+            columns = {name: _column(path, file, name) for name in _COLUMNS}
+    except FileNotFoundError as error:
+        raise SampleGone(f"{path}: no such file") from error
     except (OSError, SafetensorError) as error:
         raise SampleError(f"{path}: not a readable file of drafts: {error}") from error
     num_rows = len(columns["query_id"]) if columns["query_id"].ndim else 0
@@ -85,10 +94,22 @@ def read_sample(path: Path) -> DraftSample:
     return DraftSample(_pair(path, metadata.get(_METADATA_KEY, "")), columns)
 
 
+def _column(path: Path, file: Any, name: str) -> NDArray[Any]:
+    try:
+        column: NDArray[Any] = file.get_tensor(name)
+    # What types numpy lacks, it says in several ways.
+    except (TypeError, ValueError, AttributeError, KeyError, SafetensorError) as error:
+        expected = np.dtype(_COLUMNS[name][0])
+        raise SampleError(
+            f"{path}: column {name!r}: expected {expected}, got {file.get_slice(name).get_dtype()}"
+        ) from error
+    return column
+
+
 def _check(
     path: Path, name: str, values: NDArray[Any], dtype: np.dtype[Any], num_dimensions: int, num_rows: int
 ) -> None:
-    if values.dtype != dtype or values.ndim != num_dimensions or len(values) != num_rows:
+    if values.dtype != dtype or values.ndim != num_dimensions or len(values) != num_rows or 0 in values.shape[1:]:
         expected = f"{dtype} [{num_rows}{', any' if num_dimensions > 1 else ''}]"
         raise SampleError(f"{path}: column {name!r}: expected {expected}, got {values.dtype} {list(values.shape)}")
     is_right = np.isfinite(values).all(axis=1) if num_dimensions > 1 else values >= 0

@@ -101,8 +101,6 @@ def run(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--rule") from error
     where = find_address(address, state_dir)
-    check_answers(where)
-    # Takes seconds, and the questions' data may take minutes.
     from evaluation.live.run import LiveRun
     from evaluation.records.commit import code_commit
     from services.cli.evaluate.run import SuiteOptions, opened_suite, run_evaluation, this_command
@@ -110,6 +108,8 @@ def run(
     opened = opened_suite(
         SuiteOptions(suite, data, grader, verifier, first_day, last_day, allow_unisolated=allow_unisolated_code)
     )
+    # The questions' data may take minutes.
+    check_answers(where)
     run_evaluation(
         LiveRun(
             suite=opened,

@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from trivium.v1 import common_pb2, slm_pb2
 
-from services.common.errors import InvalidRequest, PeerUnavailable
-from services.common.tensors import unpack
+from services.common.errors import PeerUnavailable
 from services.orchestrator.learning.final_drafts import FinalDrafts
 from services.orchestrator.requests.task import GenerationTask
 from services.orchestrator.routing.actions import AcceptedToken, AskLlm, Source
 
+_MAX_UNREAD = 32
+"""Drafts of a sequence that wait for the LLM's next question, at most: it is asked about all of them at once."""
 MOST = 0.1
 """Largest share of the drafts that may be kept: with more, an answer could be put together again."""
 
@@ -104,9 +105,9 @@ class SequenceSample:
         Raises:
             PeerUnavailable: The SLM's features can't be read.
         """
+        # The one that was drawn there before, if any, is of another prefix.
+        self._drafts.forget(position)
         if self.draw.random() >= self.share:
-            # The one that was drawn there before, if any, is of another prefix.
-            self._drafts.forget(position)
             return
         hidden_state, top_logits = _row(response.hidden_states, row), _row(response.top_logits, row)
         index = position - self.prompt_len
@@ -122,6 +123,8 @@ class SequenceSample:
                 case Source.LLM | Source.SLM_CONFIRMED:
                     self.keep(draft, token.token_id)
                 case Source.SLM:
+                    if len(self._unread) == _MAX_UNREAD:
+                        del self._unread[self.draw.choice(list(self._unread))]
                     self._unread[position] = draft
                 case Source.SLM_FALLBACK:
                     pass
@@ -156,11 +159,12 @@ class SequenceSample:
 
 
 def _row(tensor: common_pb2.Tensor, row: int) -> NDArray[np.float16]:
+    """One row; what isn't finite in it stays so."""
     try:
-        values = unpack(tensor, field="features", shape=(None, None))
-    except InvalidRequest as error:
-        raise PeerUnavailable(f"slm: {error}") from error
+        values = np.frombuffer(tensor.data, dtype="<f4").reshape(tuple(tensor.shape))
+    except ValueError as error:
+        raise PeerUnavailable(f"slm: features of a step can't be read: {error}") from error
     with np.errstate(over="ignore"):
-        # Wide ranges overflow; such a draft isn't kept.
+        # Wide ranges overflow, and what isn't finite isn't written.
         kept: NDArray[np.float16] = values[row].astype(np.float16)
     return kept

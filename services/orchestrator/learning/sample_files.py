@@ -25,6 +25,7 @@ _PARTIAL = ".partial"
 _INTERVAL_S = 60.0
 _LEFTOVER_S = 3600.0
 _MAX_WAITING_FILES = 4
+_LEAST_FILES = 4
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class SampleFiles:
         if not waiting or pair is None:
             return
         try:
-            await asyncio.to_thread(self._write, waiting, *pair)
+            await asyncio.to_thread(self._write_all, waiting, *pair)
             self.num_kept += len(waiting)
             self._failed = False
         except OSError as error:
@@ -105,6 +106,16 @@ class SampleFiles:
             if not self._failed:
                 logger.error("the sample can't be written to %s: %s", self._folder, error)
             self._failed = True
+
+    def _write_all(
+        self, drafts: Sequence[tuple[SampledDraft, int]], slm: common_pb2.ModelInfo, llm: common_pb2.ModelInfo
+    ) -> None:
+        first, _ = drafts[0]
+        draft_bytes = first.hidden_state.nbytes + first.top_logits.nbytes
+        # A small directory has room for a few files, so that the oldest can go.
+        per_file = max(1, min(self._drafts_per_file, self._max_bytes // _LEAST_FILES // draft_bytes))
+        for start in range(0, len(drafts), per_file):
+            self._write(drafts[start : start + per_file], slm, llm)
 
     def _write(
         self, drafts: Sequence[tuple[SampledDraft, int]], slm: common_pb2.ModelInfo, llm: common_pb2.ModelInfo

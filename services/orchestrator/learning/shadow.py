@@ -96,11 +96,18 @@ class Shadow:
         if self._draw.random() >= self._share:
             return None
         if not self._needs_router:
-            return SequenceShadow(self._chosen({}), self.counts, first_position)
+            return self._begin(self._chosen({}), first_position)
         if router is None:
             return None
-        chosen = self._chosen({THRESHOLD: router.default_threshold}, router.weights_sha256)
-        return SequenceShadow(chosen, self.counts, first_position)
+        return self._begin(self._chosen({THRESHOLD: router.default_threshold}, router.weights_sha256), first_position)
+
+    def _begin(self, chosen: ChosenRule, first_position: int) -> SequenceShadow | None:
+        try:
+            return SequenceShadow(chosen, self.counts, first_position)
+        # The rule may be anybody's, and the sequence must not suffer from one that doesn't decide about it.
+        except Exception:
+            logger.exception("rule %s failed as a shadow", chosen.rule.name)
+            return None
 
     def _chosen(self, defaults: dict[str, float], router_weights: str = "") -> ChosenRule:
         known = {name: value for name, value in defaults.items() if name in self._rule.parameters}
@@ -199,7 +206,6 @@ class SequenceShadow:
             verdict = self._decider.verdict(Draft(self._position, row.token_id, row.score))
             if self._decider.in_order:
                 self._decider.accepted(token.token_id, by_llm=token.source is Source.LLM, score=row.score)
-        # The rule may be anybody's, and the sequence must not suffer from one that doesn't decide about it.
         except Exception:
             logger.exception("rule %s failed as a shadow", self.chosen.rule.name)
             self._counts.num_unscored += 1

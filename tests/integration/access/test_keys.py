@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import statistics
 import time
 from contextlib import aclosing
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from services.client import AsyncClient, CallFailed, Options, text_request
 from services.common.access.keys_file import key_digest, key_line, new_key
+from tests.integration.harness.greedy import callers
 from tests.integration.harness.pair import RunningPair
 from tests.serving import until
 
@@ -22,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 PROMPT = "Ann starts with 24 stones."
 REQUEST = text_request(PROMPT, Options(max_new_tokens=16))
+AT_ITS_LIMIT, NUM_TURNS = 2, 3
 
 
 def _write(path: Path, keys: list[str]) -> None:
@@ -98,21 +101,9 @@ async def test_unusable_keys_file_ends_the_process_before_it_listens(pair: Runni
 async def test_tenant_at_ten_times_its_limit_does_not_slow_another_down(pair: RunningPair, tmp_path: Path) -> None:
     path, greedy, modest = tmp_path / "keys.yaml", new_key(), new_key()
     path.write_text(
-        "tenants: {greedy: {max_concurrent_requests: 2}, modest: {}}\nkeys:\n"
+        f"tenants: {{greedy: {{max_concurrent_requests: {AT_ITS_LIMIT}}}, modest: {{}}}}\nkeys:\n"
         f"{key_line('greedy', greedy)}\n{key_line('modest', modest)}\n"
     )
-    num_refused = 0
-
-    async def flood(client: AsyncClient, stopping: asyncio.Event) -> None:
-        nonlocal num_refused
-        while not stopping.is_set():
-            try:
-                await client.complete(REQUEST)
-            except CallFailed as failure:
-                if (failure.code, failure.retry_after_s) != (grpc.StatusCode.RESOURCE_EXHAUSTED, 1.0):
-                    raise
-                num_refused += 1
-                await asyncio.sleep(0.1)
 
     async def first_token_p95_s(client: AsyncClient) -> float:
         waits_s = []
@@ -125,21 +116,20 @@ async def test_tenant_at_ten_times_its_limit_does_not_slow_another_down(pair: Ru
                     pass
         return sorted(waits_s)[int(len(waits_s) * 0.95)]
 
+    p95_s: dict[int, list[float]] = {AT_ITS_LIMIT: [], 10 * AT_ITS_LIMIT: []}
+    num_refused = 0
     async with (
         pair.running_orchestrator("fair", "--keys-file", str(path)) as front,
-        AsyncClient(front.address, api_key=greedy) as greedy_client,
-        AsyncClient(front.address, api_key=modest) as modest_client,
+        AsyncClient(front.address, api_key=modest) as client,
     ):
-        p95_s = []
-        # At its limit, which is what it may take, and then with ten times as much.
-        for num_callers in (2, 20):
-            stopping = asyncio.Event()
-            flooding = [asyncio.create_task(flood(greedy_client, stopping)) for _ in range(num_callers)]
-            await asyncio.sleep(1.0)
-            p95_s.append(await first_token_p95_s(modest_client))
-            stopping.set()
-            await asyncio.gather(*flooding)
-    logger.info("p95 to the first token: %.3f s beside a tenant at its limit, %.3f s at ten times that", *p95_s)
+        await first_token_p95_s(client)
+        # In turns, since machines are shared.
+        for num_callers in list(p95_s) * NUM_TURNS:
+            async with callers(front.address, greedy, num_callers) as refusals:
+                p95_s[num_callers].append(await first_token_p95_s(client))
+            num_refused += refusals.number
+    limited, flooded = (statistics.median(values) for values in p95_s.values())
+    logger.info("p95 to the first token, s, beside a tenant at its limit and at ten times that: %s", p95_s)
     assert num_refused > 50
     # The goal is 20%; a busy machine makes more of it.
-    assert p95_s[1] < p95_s[0] * 1.2 + 0.1
+    assert flooded < limited * 1.2 + 0.1

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 
 from labeler_jobs.live_sample import collect_samples, find_samples
 from router_service.description import ModelIdentity
@@ -113,6 +115,7 @@ HALVES, INTS = np.float16, np.int32
         ("hidden_state", np.zeros((4, 3), HALVES), " has 3 values a row"),
         ("hidden_state", np.zeros((4, 2), np.float32), r": expected float16 \[4, any\], got float32"),
         ("position", np.zeros(3, INTS), r": expected int32 \[4\], got int32 \[3\]"),
+        ("top_logits", np.zeros((4, 0), HALVES), r": expected float16 \[4, any\], got float16 \[4, 0\]"),
     ],
 )
 def test_what_a_file_must_not_hold_is_told_by_column_and_row(
@@ -138,6 +141,34 @@ def test_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(SampleError, match=f"^{path}: not a readable file of drafts"):
         read_sample(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+def test_column_of_a_type_that_numpy_lacks_is_named(tmp_path: Path, dtype: torch.dtype) -> None:
+    tensors = {name: torch.from_numpy(values) for name, values in columns(4).items()}
+    save_file(tensors | {"hidden_state": tensors["hidden_state"].to(dtype)}, tmp_path / "sample-1.safetensors")
+    with pytest.raises(SampleError, match=r"sample-1.safetensors: column 'hidden_state': expected float16, got "):
+        read_sample(tmp_path / "sample-1.safetensors")
+
+
+def test_file_that_an_orchestrator_removes_meanwhile_is_left_out(tmp_path: Path) -> None:
+    paths = write(tmp_path / "kept", *(columns(10, seed=seed) for seed in range(3)))
+    paths[0].unlink()
+    [counts] = collect_samples(paths, tmp_path / "out").values()
+    assert counts.num_tokens == 20
+    assert len(load_routing_data(tmp_path / "out", "divergent").token_ids) == 20
+
+
+def test_file_is_written_in_its_place_and_goes_where_the_disk_is_full(tmp_path: Path) -> None:
+    path, full = tmp_path / "sample-1.partial", tmp_path / "sample-2.partial"
+    path.touch()
+    inode = path.stat().st_ino
+    write_sample(path, DraftSample(PAIR, columns(4)))
+    assert path.stat().st_ino == inode
+    full.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        write_sample(full, DraftSample(PAIR, columns(4)))
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("pair", [{}, {"slm": 1, "llm": {}}, {"slm": {}, "llm": {}}])

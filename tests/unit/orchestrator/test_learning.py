@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from trivium.v1 import slm_pb2
 
 from services.common.rule_spec import RuleSpec
+from services.common.tensors import pack
 from services.engines.base import SamplingParams
 from services.engines.fakes import fake_next_token
 from services.orchestrator.learning.learning import Learning
-from services.orchestrator.learning.sample import SampledDraft, Sampler
+from services.orchestrator.learning.sample import SampledDraft, Sampler, SequenceSample
 from services.orchestrator.learning.shadow import Outcome, Shadow, ShadowCounts, check_shadow
 from services.orchestrator.requests.task import GenerationTask
+from services.orchestrator.routing.actions import AcceptedToken, AskLlm, Source
 from services.rules.chosen import ChosenRule
-from services.rules.decider import Draft, Verdict
+from services.rules.decider import Decider, Draft, Verdict
 from services.rules.registry import Rules
 from services.rules.rule import RuleError
 from tests.rules import router_rule
@@ -193,6 +198,24 @@ async def test_shadow_whose_rule_fails_costs_nothing_but_its_counts(caplog: pyte
     assert sum("failed to score" in record.getMessage() for record in caplog.records) == 1
 
 
+class Stillborn(OwnScore):
+    """Can't begin with a sequence."""
+
+    name = "stillborn"
+
+    def decider(self, parameters: Mapping[str, float]) -> Decider:
+        raise RuntimeError("no decider today")
+
+
+async def test_shadow_that_can_not_begin_costs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    shadow = Shadow(Rules([Stillborn()]), RuleSpec("stillborn"), 1.0, random.Random(1))
+    async with running_cluster(learning=Learning(shadow)) as cluster:
+        task = make_task()
+        assert await cluster.run(task) == reference_decoding(task)
+    assert vars(shadow.counts) == vars(ShadowCounts())
+    assert "rule stillborn failed as a shadow" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [("nothing", "no rule 'nothing'"), ("own:threshold=nan", "threshold"), ("own:other=1", "other")],
@@ -273,3 +296,38 @@ async def test_sample_has_a_share_of_the_drafts_and_none_of_drawn_answers_or_of_
         await cluster.run(make_task("drawn", sampling=SamplingParams(temperature=1.0, seed=1)))
         await cluster.run(make_task("alone", rule=ChosenRule.of(RULES.named("slm"))))
     assert len(kept.drafts) == num_kept
+
+
+def features(values: NDArray[np.float32]) -> slm_pb2.DraftResponse:
+    return slm_pb2.DraftResponse(
+        token_ids=range(len(values)),
+        hidden_states=pack(values),
+        top_logits=pack(np.ones((len(values), 3), np.float32)),
+    )
+
+
+def test_features_that_can_not_be_kept_cost_their_draft_alone() -> None:
+    kept = Kept()
+    sequence = SequenceSample(5, 1.0, kept, random.Random(3))
+    step = features(np.array([[1, 2], [np.nan, 3], [4, 5]], np.float32))
+    for row in range(3):
+        sequence.drafted(5 + row, row, step, row)
+    sequence.accepted([AcceptedToken(9, Source.LLM, 0.0)] * 3)
+    # Whoever writes them leaves out what isn't finite.
+    found = {draft.position: draft.hidden_state.tolist() for draft, _ in kept.drafts}
+    assert (found[0], found[2]) == ([1, 2], [4, 5])
+    assert np.isnan(found[1][0])
+
+
+def test_llm_that_is_asked_late_is_asked_about_few_drafts_of_the_sample() -> None:
+    kept = Kept()
+    sequence = SequenceSample(5, 1.0, kept, random.Random(3))
+    step = features(np.ones((1, 2), np.float32))
+    for index in range(1000):
+        sequence.drafted(5 + index, 1, step, 0)
+        sequence.accepted([AcceptedToken(1, Source.SLM, 0.0)])
+    positions = sequence.question(AskLlm(1, 0, (1,) * 1005, (1005,)))
+    assert 10 < len(positions) < 100
+    assert positions[-1] == 1005
+    assert sequence.answer(1, [7] * len(positions)) == [7]
+    assert len(kept.drafts) == len(positions) - 1

@@ -87,7 +87,8 @@ def test_run_own_file_that_is_wrong_is_one_line(
 ) -> None:
     data = tmp_path / name
     data.write_text(content)
-    run_command(monkeypatch, "--suite", str(data), "--out", str(tmp_path), *more)
+    with serving_orchestrator(FakeOrchestrator()) as address:
+        run_command(monkeypatch, "--suite", str(data), "--out", str(tmp_path), "--address", address, *more)
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"error: {data}")
     assert told in last
@@ -96,9 +97,11 @@ def test_run_own_file_that_is_wrong_is_one_line(
 def test_run_own_file_or_grader_that_is_not_there_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    run_command(monkeypatch, "--suite", str(tmp_path / "mine.csv"))
+    with serving_orchestrator(FakeOrchestrator()) as address:
+        run_command(monkeypatch, "--suite", str(tmp_path / "mine.csv"), "--address", address)
     assert capsys.readouterr().err.splitlines()[-1] == f"error: {tmp_path / 'mine.csv'}: no such file or folder"
-    run_command(monkeypatch, "--suite", f"{tmp_path}/")
+    with serving_orchestrator(FakeOrchestrator()) as address:
+        run_command(monkeypatch, "--suite", f"{tmp_path}/", "--address", address)
     assert capsys.readouterr().err.splitlines()[-1] == f"error: {tmp_path}: is a folder; name one file of questions"
     run_command(monkeypatch, "--suite", "mine.csv", "--grader", "numbr")
     assert "error: --grader: 'numbr' is none of choice, number" in capsys.readouterr().err

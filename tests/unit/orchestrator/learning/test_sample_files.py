@@ -71,6 +71,16 @@ async def test_oldest_files_go_where_there_is_too_much(tmp_path: Path) -> None:
     assert read_sample(left[-1]).columns["position"].tolist() == [19]
 
 
+async def test_small_directory_holds_the_newest_of_many_drafts(tmp_path: Path) -> None:
+    files = files_in(tmp_path, max_bytes=20_000)
+    for number in range(500):
+        files.keep(draft(number), 0)
+    await files.flush()
+    sizes = [path.stat().st_size for path in in_folder(tmp_path)]
+    assert 10_000 < sum(sizes) <= 20_000
+    assert files.num_kept == 500
+
+
 async def test_leftovers_of_a_crash_go_when_they_are_old(tmp_path: Path) -> None:
     old, new = tmp_path / "sample-1.partial", tmp_path / "sample-2.partial"
     for path in (old, new):
