@@ -57,7 +57,7 @@ def predict(
     - All sequences that may draft share the SLM's next step, all open questions share the LLM's next pass.
     - Sure drafts wait up to `hold_s` to share a message where a step takes no longer.
     - The orchestrator adds a constant to each message of drafts, scores and answers. With run-ahead it is at work
-      beside the models, whose steps all take longer by one factor. Nothing else waits for the models.
+      beside the models, whose steps take longer by a factor each. Nothing else waits for the models.
 
     Args:
         traces: The answers, decided.
@@ -136,10 +136,6 @@ class _Run:
     @property
     def rule(self) -> ChosenRule:
         return self.traces.rule
-
-    @property
-    def crowding(self) -> float:
-        return self.times.crowding if self.depth else 1.0
 
     def play(self, num_streams: int) -> Predicted:
         self._waiting = list(reversed(self.traces.traces))
@@ -233,7 +229,7 @@ class _Run:
         is_opening = any(sequence.prefill_len for sequence in drafting)
         for sequence in drafting:
             sequence.prefill_len = 0
-        self.slm.left_s = self.crowding * (step_s + prefill_s)
+        self.slm.left_s = (self.times.slm_crowding if self.depth else 1.0) * (step_s + prefill_s)
         self.slm.finish = lambda: self._drafted(rows, may_hold=step_s <= self.hold_s and not is_opening)
 
     def _drafted(self, rows: list[tuple[_Sequence, int, int]], *, may_hold: bool) -> None:
@@ -275,7 +271,7 @@ class _Run:
         seconds = self.times.llm_pass(sum(len(question.token_ids) for question in asked.values()))
         if len(asked) > 1:
             seconds = max(seconds, self.times.llm_streams(len(asked)))
-        self.llm.left_s = self.crowding * seconds
+        self.llm.left_s = (self.times.llm_crowding if self.depth else 1.0) * seconds
         self.llm.finish = lambda: self._after(self.times.answer_s, lambda: self._answered(asked))
 
     def _answered(self, asked: dict[_Sequence, AskLlm]) -> None:

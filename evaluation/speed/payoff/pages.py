@@ -55,7 +55,7 @@ def times_table(times: StepTimes, options: StudyOptions) -> Table:
     for name, seconds in rows:
         table.add_row(name, f"{1e3 * seconds:.2f}")
     slowdown = f"the SLM takes {times.slm_slowdown:.2f} times as long, the LLM {times.llm_slowdown:.2f}"
-    crowding = f"with run-ahead all steps take {times.crowding:.2f} times as long"
+    crowding = f"with run-ahead, {times.slm_crowding:.2f} and {times.llm_crowding:.2f} times"
     table.caption = f"while both are at work, {slowdown}; {crowding}"
     return table
 
@@ -91,7 +91,7 @@ def payoff_table(payoff: Payoff, options: StudyOptions) -> Table:
 def checks_table(payoff: Payoff) -> Table:
     """Predictions beside the truth."""
     table = Table(title="Speed of one stream as a multiple of the plain LLM's", title_justify="left")
-    table.caption = "slm, and llm at depth 0, are what the orchestrator's own time is measured with"
+    table.caption = "slm and llm are what the orchestrator's own time is measured with"
     for column in ("rule", "depth", "predicted", "measured", "prediction is off by %"):
         table.add_column(column, justify="left" if column == "rule" else "right")
     for row in payoff.rules:

@@ -1,7 +1,8 @@
 """What the orchestrator adds to the models' steps, from a few speeds that were measured through it.
 
 Owns which speeds those are. Each has one unknown beside what is known from the steps and the speeds before: a draft
-that stands at once, one that is scored and stands, one that the LLM is asked about, and drafting ahead. Pure.
+that stands at once, one that is scored and stands, one that the LLM is asked about, drafting ahead by the SLM alone,
+and drafting ahead of an LLM that is asked about everything. Pure.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Passage:
     depth: int
 
 
-NUM_PASSAGES = 4
+NUM_PASSAGES = 5
 """At most."""
 
 
@@ -47,7 +48,7 @@ def passages(rules: Rules, depth: int, *, has_router: bool) -> dict[str, Passage
     found = {"draft": Passage(slm, 0), "answer": Passage(llm, 0)}
     if has_router:
         found["score"] = Passage(ChosenRule.of(rules.named("router"), {THRESHOLD: NOTHING_REACHES}), 0)
-    return found | {"ahead": Passage(slm, depth)}
+    return found | {"ahead": Passage(slm, depth), "ahead of the LLM": Passage(llm, depth)}
 
 
 def with_passages(
@@ -80,5 +81,7 @@ def with_passages(
             case "score":
                 times = replace(times, score_s=added_s)
             case "ahead":
-                times = replace(times, crowding=max(1.0, measured_s / predicted_s))
+                times = replace(times, slm_crowding=max(1.0, measured_s / predicted_s))
+            case "ahead of the LLM":
+                times = replace(times, llm_crowding=max(1.0, measured_s / predicted_s))
     return times

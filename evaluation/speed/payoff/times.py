@@ -58,8 +58,9 @@ class StepTimes:
         draft_s: What the orchestrator adds to a message of drafts: from its arrival to what follows from it.
         score_s: What it adds to a message of the router's scores.
         answer_s: What it adds to a message of the LLM's answers.
-        crowding: Factor on the steps of both models where the SLM drafts ahead: the orchestrator and its client are
-            at work by then as well, perhaps on the same processors.
+        slm_crowding: Factor on the SLM's steps where it drafts ahead: the orchestrator and its client are at work by
+            then as well, perhaps on the same processors.
+        llm_crowding: Likewise on the LLM's passes.
     """
 
     slm_step: StepTime
@@ -73,7 +74,8 @@ class StepTimes:
     draft_s: float = 0.0
     score_s: float = 0.0
     answer_s: float = 0.0
-    crowding: float = 1.0
+    slm_crowding: float = 1.0
+    llm_crowding: float = 1.0
 
     @property
     def llm_token_s(self) -> float:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from evaluation.speed.payoff.model import predict
 from evaluation.speed.payoff.passage import NUM_PASSAGES, passages, with_passages
-from evaluation.speed.payoff.times import StepTimes
+from evaluation.speed.payoff.times import StepTime, StepTimes
 from evaluation.speed.payoff.trace import RuleTraces
 from tests.unit.evaluation.speed.payoff.test_model import RULES, TIMES, chosen, trace
 
@@ -39,9 +39,19 @@ def test_what_each_message_costs_is_found(draft_s: float, score_s: float, answer
 @settings(deadline=None)
 def test_crowding_is_found_where_the_steps_are_all_there_is(crowding: float) -> None:
     steps = replace(TIMES, slm_hop_s=0.0)
-    measured = speeds(replace(steps, crowding=crowding), 12, has_router=True)
+    measured = speeds(replace(steps, slm_crowding=crowding), 12, has_router=True)
     found = with_passages(steps, TRACES, passages(RULES, 12, has_router=True), measured, 0.0)
-    assert found.crowding == pytest.approx(crowding, rel=0.01)
+    assert found.slm_crowding == pytest.approx(crowding, rel=0.01)
+    assert found.llm_crowding == pytest.approx(1.0, rel=0.05)
+
+
+@given(st.floats(1, 3))
+@settings(deadline=None)
+def test_crowding_of_an_llm_that_is_all_there_is_to_wait_for_is_found(crowding: float) -> None:
+    free = replace(TIMES, slm_step=StepTime.constant(1e-6), slm_hop_s=0.0)
+    measured = speeds(replace(free, llm_crowding=crowding), 12, has_router=False)
+    found = with_passages(free, TRACES, passages(RULES, 12, has_router=False), measured, 0.0)
+    assert found.llm_crowding == pytest.approx(crowding, rel=0.05)
 
 
 def test_speeds_above_the_prediction_add_nothing() -> None:
