@@ -20,8 +20,11 @@ __all__ = [
 # How long an example takes depends on what else the machine does.
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
-# A job in the background may have been told to outlive its terminal, and would hand that down to what tests start.
+# A job in the background may have been told to outlive its terminal, and a shell has it ignore Ctrl-C. Both would be
+# handed down to what tests start.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("nightly", max_examples=10_000)
 

@@ -41,7 +41,7 @@ for family in (pair, ask, doctor, keys, label, train, evaluate, rules):
     family.add_commands(app)
 
 EXTRAS = {
-    **dict.fromkeys(("torch", "safetensors"), "engines"),
+    "torch": "engines",
     **dict.fromkeys(
         ("pyarrow", "fsspec", "nltk", "httpx", "matplotlib", "math_verify", "datasets", "regex"), "learning"
     ),
