@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from services.common.serving.server import Service
 from services.common.serving.telemetry import Telemetry
+from tests.ports import free_port
 
 PAGE = Path(__file__).parents[1] / "charts" / "trivium" / "METRICS.md"
 
@@ -65,14 +65,6 @@ def documented(service: str) -> dict[str, str]:
 def served(page: Scrape) -> dict[str, str]:
     """Type of each of Trivium's own metrics."""
     return {name: kind for name, kind in page.types.items() if name.startswith("trivium_")}
-
-
-def free_port() -> int:
-    """A port that nobody has at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from tests.certificates import SERVER_NAME, Authority, Secret
 from tests.integration.gateway.door import PATHS, TIMEOUT_S, Gateway
 from tests.integration.harness.forked import fork
 from tests.integration.harness.processes import START_TIMEOUT_S, Process
-from tests.scraping import free_port
+from tests.ports import free_port
 from tests.serving import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]

@@ -23,7 +23,7 @@ from tests.integration.harness.clients import Clients
 from tests.integration.harness.completions import tell
 from tests.integration.harness.forked import ForkedProcess, HostsFile
 from tests.integration.harness.redis_fixture import RedisServer
-from tests.scraping import free_port
+from tests.ports import free_port
 from tests.serving import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]

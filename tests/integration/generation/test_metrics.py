@@ -18,7 +18,8 @@ from services.orchestrator.sequences.counts import rule_label
 from services.rules.registry import Rules
 from tests.integration.harness.completions import client, cycled, generate, request_for
 from tests.integration.harness.pair import Replica, RunningPair, running
-from tests.scraping import Scrape, documented, free_port, scrape, served
+from tests.ports import free_port
+from tests.scraping import Scrape, documented, scrape, served
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

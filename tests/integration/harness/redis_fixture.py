@@ -17,6 +17,7 @@ from typing import Self
 import pytest
 
 from services.cli.pair.redis_server import find_redis_binary
+from tests.ports import free_port
 
 _HOST = "127.0.0.1"
 _START_TIMEOUT_S = 10.0
@@ -45,7 +46,7 @@ class RedisServer:
         return self._process.pid
 
     def start(self) -> Self:
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         listening = ("--bind", _HOST, "--port", str(self.port), "--dir", tempfile.gettempdir())
         # A memory limit, since Redis forgets keys only then.
         keeping = ("--save", "", "--appendonly", "no", "--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru")
@@ -90,13 +91,6 @@ class RedisServer:
         told = re.search(rb"process_id:(\d+)", answer)
         # With a password it tells nothing before it has heard it.
         return b"NOAUTH" in answer or (told is not None and int(told[1]) == self.pid)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind((_HOST, 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.fixture

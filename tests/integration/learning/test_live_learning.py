@@ -28,7 +28,8 @@ from services.common.draft_sample import DraftSample, read_sample
 from tests.integration.harness.changed_router import changed_router
 from tests.integration.harness.completions import client, generate, tell
 from tests.integration.harness.pair import Replica, RunningPair, running
-from tests.scraping import free_port, scrape
+from tests.ports import free_port
+from tests.scraping import scrape
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

@@ -12,7 +12,8 @@ from evaluation.exactness import compare, reference_decodings, suite_prompts
 from evaluation.reference.pair import WEIGHTS_DIR, LoadedPair
 from tests.integration.harness.completions import tell
 from tests.integration.harness.pair import Replica, RunningPair, running
-from tests.scraping import documented, free_port, scrape, served
+from tests.ports import free_port
+from tests.scraping import documented, scrape, served
 
 pytest.importorskip("services.engines.sglang", exc_type=ModuleNotFoundError)
 

@@ -25,7 +25,8 @@ from services.common.serving.lifecycle import LIVENESS, Lifecycle
 from services.common.serving.server import serve
 from services.common.serving.telemetry import Telemetry
 from tests.certificates import Authority
-from tests.scraping import free_port, scrape
+from tests.ports import free_port
+from tests.scraping import scrape
 from tests.serving import ServingSettings, error_of, read, until
 
 NAME = "trivium.v1.RouterService"

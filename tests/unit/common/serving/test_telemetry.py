@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from services.common.serving.telemetry import Telemetry
-from tests.scraping import free_port, scrape
+from tests.ports import free_port
+from tests.scraping import scrape
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 import logging
-import socket
 import time
 from typing import Any
 
@@ -14,6 +13,7 @@ from labeler_jobs.verifiers.chat_endpoint import (
 from labeler_jobs.verifiers.llm_verifier import LlmVerifier
 from labeler_jobs.verifiers.names import VerifierChoiceError
 from labeler_jobs.verifiers.verifier import Verdict, VerificationCase, VerifierUnreachable
+from tests.ports import free_port
 from tests.unit.labeler_jobs.verifiers.misbehaving_server import Reply, answered, serve
 
 KEY = "sk-very-secret"
@@ -25,13 +25,6 @@ def endpoint(base_url: str, **changed: Any) -> ChatEndpoint:
         "first_delay_s": 0.02, "max_delay_s": 0.1, "concurrency": 4,
     }  # fmt: skip
     return ChatEndpoint(EndpointSettings(**fields | changed))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_generate_many_prompts_are_answered_in_order_within_the_concurrency() -> None:
