@@ -21,7 +21,7 @@ from tests.unit.chart.test_every_case import SETTINGS
 CHARTS_OWN = {
     "host", "port", "portFile", "replicaId", "metricsPort", "slm", "router", "llm", "orchestrator", "redisUrl",
     "redisPassword", "redisCaFile", "tlsCertFile", "tlsKeyFile", "tlsClientCaFile", "tlsCaFile", "tlsServerName",
-    "healthPort", "keysFile", "httpsCertFile", "httpsKeyFile", "httpsClientCaFile",
+    "healthPort", "keysFile", "httpsCertFile", "httpsKeyFile", "httpsClientCaFile", "sampleDir",
 }  # fmt: skip
 
 
