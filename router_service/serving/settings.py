@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.common.serving.settings import ProcessSettings
@@ -46,3 +46,9 @@ class RouterSettings(ProcessSettings):
     max_pending_mb: int = Field(
         default=16, ge=1, description="MiB that may wait for a slow reader before its stream is ended, per stream."
     )
+
+    @field_validator("shadow_checkpoint", mode="before")
+    @classmethod
+    def _no_directory(cls, path: object) -> object:
+        # As a path, no text would be the working directory.
+        return path or None

@@ -169,6 +169,12 @@ class OrchestratorSettings(PeerSettings, ProcessSettings):
         RuleSpec.parse(rule)
         return rule
 
+    @field_validator("sample_dir", mode="before")
+    @classmethod
+    def _no_directory(cls, path: object) -> object:
+        # As a path, no text would be the working directory.
+        return path or None
+
     @field_validator("shadow_rule")
     @classmethod
     def _readable_shadow_rule(cls, rule: str) -> str:

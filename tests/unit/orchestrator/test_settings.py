@@ -107,3 +107,11 @@ def test_replicas_are_called_with_tls_where_there_is_a_ca(tmp_path: Path) -> Non
 def test_tls_setting_that_cannot_be_used_is_refused_by_its_name(fields: dict[str, str], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         _settings(**fields)
+
+
+def test_sample_without_a_directory_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _settings(sample_dir="").sample_dir is None
+    monkeypatch.setenv("TRIVIUM_ORCHESTRATOR_SAMPLE_DIR", "")
+    assert _settings().sample_dir is None
+    monkeypatch.setenv("TRIVIUM_ORCHESTRATOR_SAMPLE_DIR", "kept")
+    assert _settings().sample_dir == Path("kept")
