@@ -47,7 +47,6 @@ from router_service.training.state import EpochRecord
 from router_service.training.train import ShowSteps, predict_logits, train_router
 from services.common.model_sizes import ModelSizes
 from services.common.text.tokenizer import load_tokenizer, tokenizer_sha256
-from services.common.weights import are_other_weights
 
 DEFAULT_TARGET = Target("llm_usage_rate", 0.09)
 TRAINING_DIR = "training"
@@ -191,7 +190,7 @@ def _checked_pair(train: Path, validation: Path) -> LabelledPair:
 def _may_be_same(llm: ModelIdentity, other: ModelIdentity) -> bool:
     """Whether two LLMs may be one. A served one doesn't always tell its weights."""
     sizes = [(each.vocab_size, each.hidden_size, each.tokenizer_sha256) for each in (llm, other)]
-    return sizes[0] == sizes[1] and not are_other_weights(llm.revision, other.revision)
+    return sizes[0] == sizes[1] and (llm.revision == other.revision or not (llm.revision and other.revision))
 
 
 def _check_slm(slm_dir: Path, embedding: Tensor, pair: LabelledPair) -> None:
