@@ -24,8 +24,6 @@ from router_service.description import ModelIdentity, read_identity
 from services.common.draft_sample import PREFIX, SUFFIX, DraftSample, SampleError, SampleGone, read_sample
 
 DOMAIN = "live"
-
-
 _SHARD = "part-00000-of-00001.parquet"
 
 

@@ -93,7 +93,7 @@ class SequenceSample:
     _drafts: FinalDrafts[SampledDraft] = field(init=False)
     _unread: dict[int, SampledDraft] = field(default_factory=dict)
     """Drafts that stood without the LLM, by position in the sequence."""
-    _asked: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    _asked: dict[int, tuple[tuple[int, ...], frozenset[int]]] = field(default_factory=dict)
     """By pass: all positions of the question, and those of them that are the sample's alone."""
 
     def __post_init__(self) -> None:
@@ -132,11 +132,11 @@ class SequenceSample:
     def question(self, action: AskLlm) -> tuple[int, ...]:
         """The positions to ask the LLM about: the core's, and those of the sample that it reads over."""
         end = action.base_len + len(action.token_ids)
-        mine = {position for position in self._unread if action.base_len < position <= end}
-        mine -= set(action.query_positions)
-        positions = tuple(sorted(mine | set(action.query_positions)))
+        asked = frozenset(action.query_positions)
+        mine = frozenset(position for position in self._unread if action.base_len < position <= end) - asked
+        positions = tuple(sorted(mine | asked))
         # One pass at a time is open: answers to those before won't count.
-        self._asked = {action.pass_id: (positions, tuple(sorted(mine)))}
+        self._asked = {action.pass_id: (positions, mine)}
         # What the LLM has read over before it can't be asked about any more.
         self._unread = {position: draft for position, draft in self._unread.items() if position > action.base_len}
         return positions
@@ -147,7 +147,7 @@ class SequenceSample:
         Raises:
             PeerUnavailable: Something else was answered than what was asked.
         """
-        positions, mine = self._asked.pop(pass_id, ((), ()))
+        positions, mine = self._asked.pop(pass_id, ((), frozenset[int]()))
         if not mine:
             return token_ids
         if len(token_ids) != len(positions):

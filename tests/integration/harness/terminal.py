@@ -36,6 +36,19 @@ def environment(more: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in _DECIDING} | dict(more)
 
 
+@contextmanager
+def piped(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A command that runs without a terminal, on three pipes."""
+    with subprocess.Popen(
+        [*TRIVIUM, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment({}),
+    ) as process:
+        yield process
+
+
 class Terminal:
     """A command that runs on a terminal of its own."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from trivium.v1 import orchestrator_pb2 as pb
 
-from tests.integration.harness.terminal import TRIVIUM, environment
+from tests.integration.harness.terminal import TRIVIUM, environment, piped
 from tests.unit.cli.fakes import FakeOrchestrator, delta, finish, serving_orchestrator
 
 LONG_ANSWER = (*[delta("word " * 40 + "\n", pb.TOKEN_SOURCE_SLM) for _ in range(2000)], finish(2000))
@@ -98,13 +98,7 @@ def test_messages_to_a_full_device_end_without_a_traceback(address: str) -> None
 def test_pipe_that_closes_early_ends_quietly_as_sigpipe_would(arguments: list[str], tmp_path: Path) -> None:
     with (
         serving_orchestrator(FakeOrchestrator(LONG_ANSWER)) as address,
-        subprocess.Popen(
-            [*TRIVIUM, *arguments, "--address", address, "--state-dir", str(tmp_path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment({}),
-        ) as process,
+        piped(*arguments, "--address", address, "--state-dir", str(tmp_path)) as process,
     ):
         assert process.stdin is not None
         assert process.stdout is not None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.harness.terminal import CTRL_C, TRIVIUM, environment, terminal
+from tests.integration.harness.terminal import CTRL_C, TRIVIUM, environment, piped, terminal
 from tests.unit.cli.fakes import ANSWER, FakeOrchestrator, serving_orchestrator
 
 pytestmark = pytest.mark.integration
@@ -219,13 +219,7 @@ def test_interrupt_of_a_chat_that_reads_a_pipe_ends_with_130(tmp_path: Path) -> 
     orchestrator = FakeOrchestrator()
     with (
         serving_orchestrator(orchestrator) as address,
-        subprocess.Popen(
-            [*TRIVIUM, "chat", "--address", address, "--state-dir", str(tmp_path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment({}),
-        ) as process,
+        piped("chat", "--address", address, "--state-dir", str(tmp_path)) as process,
     ):
         assert process.stdin is not None
         assert process.stdout is not None
